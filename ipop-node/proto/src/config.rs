@@ -1,0 +1,161 @@
+//! A node's configuration file (TOML).
+//!
+//! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
+//! it can be shown, logged and kept in a manifest.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Overlay4, Overlay6, OverlayAddrs};
+
+/// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
+/// and a TURN channel header (4 B) on a path of 1500 B.
+pub const DEFAULT_MTU: u16 = 1400;
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// `[node]`
+    pub node: NodeSection,
+    /// `[overlay]`
+    pub overlay: OverlaySection,
+    /// `[xmpp]`
+    pub xmpp: XmppSection,
+    /// `[ice]`
+    #[serde(default)]
+    pub ice: IceSection,
+}
+
+/// `[node]`: who this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSection {
+    /// Unique in the overlay; a DNS label (letters, digits, hyphens; 1 to 63 characters).
+    pub name: String,
+    /// Control socket.
+    #[serde(default = "default_control")]
+    pub control: PathBuf,
+}
+
+/// `[overlay]`: the network it joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlaySection {
+    /// Overlay name, for people.
+    pub name: String,
+    /// This node's IPv4 overlay address, `10.73.0.2/24`.
+    pub ipv4: Overlay4,
+    /// This node's IPv6 overlay address, `fd5a::2/64`.
+    pub ipv6: Overlay6,
+    /// TUN device name, at most 15 bytes.
+    #[serde(default = "default_interface")]
+    pub interface: String,
+    /// Overlay MTU in bytes, 1280 to 9000.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+}
+
+/// `[xmpp]`: the rendezvous.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct XmppSection {
+    /// Bare JID of the node's account, `worker-0@demo.ipop`.
+    pub jid: String,
+    /// Where to connect, `host:port` or `[v6]:port`, tried in order. STARTTLS; the certificate
+    /// must be valid for the JID's domain under the pinned CA.
+    pub servers: Vec<String>,
+    /// File with the password; systemd credentials are found by `$CREDENTIALS_DIRECTORY` when the
+    /// path is relative.
+    pub password_file: PathBuf,
+    /// PEM file with the CA that the server's certificate must chain to; same rule for the path.
+    pub ca_file: PathBuf,
+}
+
+/// `[ice]`: gathering.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IceSection {
+    /// UDP port to bind on every address, 0 for any.
+    pub port: u16,
+    /// Interfaces that give no candidates, `docker*`-style globs.
+    pub ignore_interfaces: Vec<String>,
+    /// Addresses that give no candidates.
+    pub ignore_addresses: Vec<IpAddr>,
+    /// Only relay candidates are offered and used.
+    pub relay_only: bool,
+}
+
+fn default_control() -> PathBuf {
+    PathBuf::from("/run/ipop-node/control.sock")
+}
+
+fn default_interface() -> String {
+    "ipop0".to_owned()
+}
+
+fn default_mtu() -> u16 {
+    DEFAULT_MTU
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, a key is unknown or missing, or a value has the wrong type. The text has line,
+    /// column and key.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value is out of range.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Dotted key.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl NodeConfig {
+    /// Reads and checks the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Both overlay addresses.
+    pub fn addrs(&self) -> OverlayAddrs {
+        OverlayAddrs { ipv4: self.overlay.ipv4, ipv6: self.overlay.ipv6 }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
+        if !is_dns_label(&self.node.name) {
+            return value("node.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
+        }
+        if self.overlay.interface.is_empty() || self.overlay.interface.len() > 15 {
+            return value("overlay.interface", "must have 1 to 15 bytes");
+        }
+        if !(1280..=9000).contains(&self.overlay.mtu) {
+            return value("overlay.mtu", "must be between 1280 and 9000 bytes");
+        }
+        if self.xmpp.servers.is_empty() {
+            return value("xmpp.servers", "must name at least one host:port");
+        }
+        if self.xmpp.jid.split('@').count() != 2 || self.xmpp.jid.contains('/') {
+            return value("xmpp.jid", "must be a bare JID, node@domain");
+        }
+        Ok(())
+    }
+}
+
+/// Whether `text` is a lower-case DNS label (RFC 1123 section 2.1).
+pub fn is_dns_label(text: &str) -> bool {
+    let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len())
+        && text.chars().all(ok)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}

@@ -1,0 +1,15 @@
+//! The overlay's protocol, apart from every runtime.
+//!
+//! This crate holds what two nodes must agree on and how one node reacts to what it sees:
+//! overlay addresses, signalling messages and their stanzas, node configuration and status, and
+//! the state machines of gathering, links and peers.
+//!
+//! It is driven from outside: the caller hands in datagrams, signals, IP packets and the current
+//! time, and takes out datagrams, signals, IP packets, events and the next deadline. Nothing here
+//! opens a socket, spawns a task, or reads a clock.
+
+pub mod address;
+pub mod candidate;
+pub mod config;
+pub mod signal;
+pub mod status;

@@ -1,0 +1,190 @@
+//! What a node says of itself: presence to the other members, status to its administrator.
+//!
+//! The JSON form of [`NodeStatus`] is what `ipop-node status --json` prints and what the
+//! provisioner asks for over XMPP.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::OverlayAddrs;
+use crate::candidate::CandidateKind;
+
+/// How far a node's role is (its services, apart from the overlay itself).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum RoleState {
+    /// Not reported yet.
+    #[default]
+    Pending,
+    /// The role's health check passed.
+    Ready,
+    /// The role's health check failed.
+    Failed {
+        /// What it printed last, one line.
+        detail: String,
+    },
+}
+
+/// What a node publishes in its presence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advertisement {
+    /// Node name, unique in its overlay (`frontend-0`, `worker-3`).
+    pub name: String,
+    /// Overlay addresses it answers for.
+    pub addrs: OverlayAddrs,
+    /// How far its role is.
+    pub role: RoleState,
+    /// Names of the members it has a link to, sorted.
+    pub linked: Vec<String>,
+    /// Version of `ipop-node`.
+    pub version: String,
+}
+
+/// Where the node stands with its XMPP server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum SignIn {
+    /// Connecting, or waiting to connect again.
+    Connecting {
+        /// Why the last attempt ended, if there was one.
+        last_error: Option<String>,
+    },
+    /// Signed in.
+    Online,
+    /// The server refused the account; retried slowly.
+    Refused {
+        /// The server's condition (RFC 6120 section 6.5).
+        condition: String,
+    },
+}
+
+/// Why a packet was dropped. Every dropped packet is counted under exactly one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DropReason {
+    /// Destination is no member's address.
+    NoMember,
+    /// The member is known but its link is not up.
+    NoLink,
+    /// Not an IPv4 or IPv6 packet, or cut short.
+    Malformed,
+    /// Multicast or broadcast, which this mode does not carry.
+    Multicast,
+    /// Larger than the overlay MTU.
+    TooBig,
+    /// A decrypted packet whose source is not the sending member's address.
+    WrongSource,
+    /// A decrypted packet whose destination is not this node's address.
+    WrongDestination,
+    /// A datagram from the underlay that belongs to no link.
+    UnknownDatagram,
+    /// A record that DTLS did not accept.
+    BadRecord,
+    /// A queue was full.
+    QueueFull,
+    /// The operating system refused to send.
+    SendFailed,
+}
+
+/// How far the link to a peer is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum LinkState {
+    /// No link and none under way.
+    Down {
+        /// Why: the last failure, or what is waited for.
+        why: String,
+    },
+    /// Waiting for the peer's half.
+    Signalling,
+    /// ICE connectivity checks under way.
+    Checking,
+    /// A candidate pair works; DTLS handshake under way.
+    Handshaking,
+    /// Packets flow.
+    Up,
+}
+
+/// One end of the candidate pair in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairEnd {
+    /// Kind of the candidate.
+    pub kind: CandidateKind,
+    /// Its transport address.
+    pub addr: SocketAddr,
+}
+
+/// A peer as `status` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Node name.
+    pub name: String,
+    /// Full JID.
+    pub jid: String,
+    /// Overlay addresses it advertised.
+    pub addrs: OverlayAddrs,
+    /// Link state.
+    pub link: LinkState,
+    /// Our end of the selected pair.
+    pub local: Option<PairEnd>,
+    /// The peer's end of the selected pair.
+    pub remote: Option<PairEnd>,
+    /// Last round-trip time of an ICE check on the selected pair, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Milliseconds from the peer's presence to the link being up.
+    pub setup_ms: Option<u64>,
+    /// Overlay bytes sent (IP packets, before encryption).
+    pub tx_bytes: u64,
+    /// Overlay packets sent.
+    pub tx_packets: u64,
+    /// Overlay bytes received.
+    pub rx_bytes: u64,
+    /// Overlay packets received.
+    pub rx_packets: u64,
+    /// Drops on this link.
+    pub drops: BTreeMap<DropReason, u64>,
+}
+
+impl PeerStatus {
+    /// `relay` when either end is relayed, else the local candidate's kind.
+    pub fn link_kind(&self) -> Option<CandidateKind> {
+        let (local, remote) = (self.local.as_ref()?, self.remote.as_ref()?);
+        if remote.kind == CandidateKind::Relay {
+            return Some(CandidateKind::Relay);
+        }
+        Some(local.kind)
+    }
+}
+
+/// Everything a node says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Node name.
+    pub name: String,
+    /// Overlay name.
+    pub overlay: String,
+    /// Full JID when signed in, bare JID otherwise.
+    pub jid: String,
+    /// Version of `ipop-node`.
+    pub version: String,
+    /// Overlay addresses.
+    pub addrs: OverlayAddrs,
+    /// TUN device.
+    pub interface: String,
+    /// Overlay MTU in bytes.
+    pub mtu: u16,
+    /// Milliseconds since the node started.
+    pub uptime_ms: u64,
+    /// Standing with the XMPP server.
+    pub sign_in: SignIn,
+    /// Role state.
+    pub role: RoleState,
+    /// Candidates of this node.
+    pub candidates: Vec<PairEnd>,
+    /// Peers, sorted by name.
+    pub peers: Vec<PeerStatus>,
+    /// Drops that belong to no peer.
+    pub drops: BTreeMap<DropReason, u64>,
+}

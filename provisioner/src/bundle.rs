@@ -1,0 +1,41 @@
+//! A node's personal data, as systemd credentials (systemd.exec(5), systemd-creds(1)).
+//!
+//! An image is the same for every node of a role; what makes it one node is this bundle. A backend
+//! hands the credentials to the machine without putting them where others can read them.
+
+use std::collections::BTreeMap;
+
+use crate::secret::Secret;
+
+/// `ipop-node`'s configuration file (TOML, no secrets).
+pub const NODE_CONFIG: &str = "ipop.config";
+/// Password of the node's XMPP account.
+pub const XMPP_PASSWORD: &str = "ipop.password";
+/// PEM certificate of the deployment's CA.
+pub const CA: &str = "ipop.ca";
+/// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
+/// `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
+/// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix).
+pub const ROLE_ENV: &str = "ipop.env";
+/// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
+pub const EXPORTS: &str = "ipop.exports";
+/// OpenSSH private host key (ed25519).
+pub const SSH_HOST_KEY: &str = "ipop.ssh-host-key";
+/// Public keys that may log in as root; systemd's own credential name.
+pub const SSH_AUTHORIZED_KEYS: &str = "ssh.authorized_keys.root";
+/// Host name; systemd's own credential name (systemd 254 and later).
+pub const HOSTNAME: &str = "system.hostname";
+
+/// All credentials of one node, by credential name.
+#[derive(Debug, Clone, Default)]
+pub struct Bundle {
+    /// Name to content.
+    pub credentials: BTreeMap<&'static str, Secret<Vec<u8>>>,
+}
+
+impl Bundle {
+    /// Adds or replaces a credential.
+    pub fn set(&mut self, name: &'static str, content: impl Into<Vec<u8>>) {
+        self.credentials.insert(name, Secret::new(content.into()));
+    }
+}

@@ -1,0 +1,87 @@
+//! Errors as a person sees them: what failed, why, and what to do.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Exit codes of `provision`; stable, documented in the README.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// A defect of `provision` itself, or an operating system error with no better code.
+    Internal = 1,
+    /// Wrong arguments (clap's own code).
+    Usage = 2,
+    /// A configuration file is defective.
+    Config = 3,
+    /// No such deployment, node, site or role; or the name is taken.
+    Name = 4,
+    /// A host or service cannot be reached or refuses.
+    Unavailable = 5,
+    /// A program, package or permission is missing on this machine, or a disk is full.
+    Missing = 6,
+    /// At least one node did not join in time; the deployment stays for inspection.
+    NotJoined = 7,
+    /// The image could not be built.
+    Image = 8,
+    /// A command run on a node failed (`provision ssh` passes the command's own status instead).
+    Remote = 9,
+    /// Some resource could not be removed; run destroy again.
+    Leftover = 10,
+    /// Interrupted by the user.
+    Interrupted = 130,
+}
+
+/// The error every command returns: one sentence, its cause chain, and hints.
+#[derive(Debug)]
+pub struct CliError {
+    /// Process exit code.
+    pub code: ExitCode,
+    /// What failed, naming the object.
+    pub message: String,
+    /// Why, outermost first.
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+    /// What to do next.
+    pub hints: Vec<String>,
+}
+
+impl CliError {
+    /// An error without a cause.
+    pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: None, hints: Vec::new() }
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        let mut cause = self.source.as_deref().map(|e| e as &dyn StdError);
+        while let Some(e) = cause {
+            write!(f, "\ncaused by: {e}")?;
+            cause = e.source();
+        }
+        for hint in &self.hints {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for CliError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+    }
+}

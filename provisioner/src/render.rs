@@ -1,0 +1,30 @@
+//! Templates (minijinja), compiled into the binary from `templates/`. No I/O.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+
+/// The templates by name. A new file in `templates/` is added here.
+const TEMPLATES: &[(&str, &str)] = &[];
+
+/// Renders a template. An undefined variable is an error, and values put into `.xml` templates are
+/// escaped.
+pub fn render(name: &str, context: impl Serialize) -> Result<String, minijinja::Error> {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    env.set_syntax(
+        SyntaxConfig::builder()
+            .keep_trailing_newline(true)
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
+    env.set_auto_escape_callback(|name| {
+        if name.ends_with(".xml.j2") { AutoEscape::Html } else { AutoEscape::None }
+    });
+    for (name, source) in TEMPLATES {
+        env.add_template(name, source)?;
+    }
+    env.get_template(name)?.render(Serde(context))
+}

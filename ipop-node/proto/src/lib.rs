@@ -11,5 +11,7 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod link;
+pub mod net;
 pub mod signal;
 pub mod status;

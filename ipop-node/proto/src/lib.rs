@@ -14,4 +14,6 @@ pub mod config;
 pub mod link;
 pub mod net;
 pub mod signal;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sim;
 pub mod status;

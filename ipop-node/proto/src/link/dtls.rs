@@ -43,6 +43,7 @@ const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9
 
 /// DTLS record header in bytes (RFC 6347 section 4.1).
 const RECORD_HEADER: usize = 13;
+const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
@@ -104,12 +105,12 @@ impl Association {
             .with_mtu(HANDSHAKE_MTU)
             // Off is the check against CAs; the fingerprint check below takes its place.
             .with_insecure_skip_verify(true)
-            .with_verify_peer_certificate(Some(Arc::new(move |chain: &[Vec<u8>], _: &_| {
-                match chain.first() {
+            .with_verify_peer_certificate(Some(Arc::new(
+                move |chain: &[Vec<u8>], _: &_| match chain.first() {
                     Some(der) if fingerprint_of(der) == expected => Ok(()),
                     _ => Err(Error::ErrInvalidCertificate),
-                }
-            })))
+                },
+            )))
             .build(role == Role::Client, Some(PEER))
             .map_err(|error| error.to_string())?;
         let config = Arc::new(config);
@@ -148,7 +149,9 @@ impl Association {
         if !self.established || self.over {
             return Err(DropReason::NoLink);
         }
-        self.endpoint.write(now, PEER, packet).map_err(|_| DropReason::SendFailed)
+        self.endpoint
+            .write(now, PEER, packet)
+            .map_err(|_| DropReason::SendFailed)
     }
 
     /// Takes a datagram from the peer's address and appends the IP packets in it to `packets`.
@@ -200,12 +203,18 @@ impl Association {
             }
         }
         // The library is silent about records it cannot authenticate.
-        if expects_data && packets.len() == before { Err(bad) } else { Ok(()) }
+        if expects_data && packets.len() == before {
+            Err(bad)
+        } else {
+            Ok(())
+        }
     }
 
     /// Next datagram for the peer.
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
-        self.endpoint.poll_transmit().map(|transmit| transmit.message)
+        self.endpoint
+            .poll_transmit()
+            .map(|transmit| transmit.message)
     }
 
     /// When a flight is to be sent again.
@@ -259,7 +268,10 @@ impl Association {
         // neither side would send again. The one repeat it must see is that of the first
         // ClientHello, because a HelloVerifyRequest has no timer (RFC 6347 section 4.2.1).
         let repeated = form.early == 0
-            && form.fragments.iter().all(|fragment| self.seen.contains(fragment));
+            && form
+                .fragments
+                .iter()
+                .all(|fragment| self.seen.contains(fragment));
         let first_hello = self.role == Role::Server && self.seen.iter().all(|(seq, _)| *seq == 0);
         if repeated && !first_hello {
             return Ok(false);
@@ -274,12 +286,18 @@ impl Association {
 
     fn peer_fingerprint(&self) -> Option<Fingerprint> {
         let state = self.endpoint.get_connection_state(PEER)?;
-        state.peer_certificates.first().map(|der| fingerprint_of(der))
+        state
+            .peer_certificates
+            .first()
+            .map(|der| fingerprint_of(der))
     }
 
     /// Why the library gave up.
     fn refused(&mut self, error: &Error) -> Ended {
-        if self.peer_fingerprint().is_some_and(|shown| shown != self.expected) {
+        if self
+            .peer_fingerprint()
+            .is_some_and(|shown| shown != self.expected)
+        {
             return self.mismatch();
         }
         self.end(match error {
@@ -289,7 +307,9 @@ impl Association {
     }
 
     fn mismatch(&mut self) -> Ended {
-        let shown = self.peer_fingerprint().map_or("none".to_owned(), |shown| shown.to_string());
+        let shown = self
+            .peer_fingerprint()
+            .map_or("none".to_owned(), |shown| shown.to_string());
         let expected = self.expected;
         self.end(format!(
             "the peer's certificate is not the one signalled: fingerprint {shown}, expected {expected}"
@@ -299,7 +319,10 @@ impl Association {
     fn end(&mut self, why: String) -> Ended {
         self.over = true;
         self.established = false;
-        Ended { why, reason: TerminateReason::SecurityError }
+        Ended {
+            why,
+            reason: TerminateReason::SecurityError,
+        }
     }
 }
 
@@ -336,6 +359,11 @@ impl Form {
                 return None;
             }
             let epoch = u16::from_be_bytes([header[3], header[4]]);
+            // Without renegotiation there is one ChangeCipherSpec, in epoch 0. The library takes
+            // one of a later epoch without authentication, and moves on to an epoch that is not.
+            if epoch > 0 && header[0] == CHANGE_CIPHER_SPEC {
+                return None;
+            }
             form.handshake |= header[0] == HANDSHAKE;
             if epoch > 0 {
                 form.early += 1;
@@ -349,7 +377,7 @@ impl Form {
                 form.plain_data = true;
             } else {
                 // A ChangeCipherSpec or an alert: it makes a datagram more than a repeat.
-                form.early += usize::from(header[0] == 20);
+                form.early += usize::from(header[0] == CHANGE_CIPHER_SPEC);
             }
             rest = &rest[RECORD_HEADER + length..];
         }

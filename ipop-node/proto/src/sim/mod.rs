@@ -21,8 +21,8 @@ use bytes::BytesMut;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-pub use self::nat::{Filtering, Mapping, NatKind};
 use self::nat::Nat;
+pub use self::nat::{Filtering, Mapping, NatKind};
 
 /// Which realm an address is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -132,14 +132,19 @@ impl Network {
         if self.blocked.contains(&(one, other)) || self.blocked.contains(&(other, one)) {
             return;
         }
-        let copies = if self.rng.random_bool(self.path.duplication) { 2 } else { 1 };
+        let copies = if self.rng.random_bool(self.path.duplication) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             if self.rng.random_bool(self.path.loss) {
                 continue;
             }
             let late = self.path.jitter.mul_f64(self.rng.random_range(0.0..=1.0));
             self.sent += 1;
-            self.under_way.insert((now + self.path.latency + late, self.sent), arrival.clone());
+            self.under_way
+                .insert((now + self.path.latency + late, self.sent), arrival.clone());
         }
     }
 

@@ -67,7 +67,12 @@ struct Session {
 
 impl Nat {
     pub(super) fn new(kind: NatKind, external: IpAddr) -> Self {
-        Self { kind, external, ports: HashMap::new(), mappings: HashMap::new() }
+        Self {
+            kind,
+            external,
+            ports: HashMap::new(),
+            mappings: HashMap::new(),
+        }
     }
 
     pub(super) fn external(&self) -> IpAddr {
@@ -101,7 +106,10 @@ impl Nat {
         });
         self.mappings
             .entry(port)
-            .or_insert_with(|| Session { internal: from, sent_to: HashSet::new() })
+            .or_insert_with(|| Session {
+                internal: from,
+                sent_to: HashSet::new(),
+            })
             .sent_to
             .insert(to);
         SocketAddr::new(self.external, port)

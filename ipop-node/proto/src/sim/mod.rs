@@ -107,7 +107,7 @@ impl Network {
         self.path = path;
     }
 
-    /// Loses everything between two addresses (as the receiver sees the sender), both ways.
+    /// Loses everything between the sockets of two hosts, both ways; own addresses, not a NAT's.
     pub fn block(&mut self, one: IpAddr, other: IpAddr) {
         self.blocked.push((one, other));
     }

@@ -143,15 +143,20 @@ fn nodes_behind_address_and_port_dependent_nats_link_by_relay_only() {
 
 #[test]
 fn a_relay_met_before_it_is_signalled_does_not_win_over_a_direct_pair() {
-    let mut pair = behind_nats([NatKind::HOME; 2]);
+    let mut pair = Pair::new(2, Path::default());
+    pair.host(0, "198.51.100.1:4000", None);
+    pair.host(1, "198.51.100.2:4000", None);
+    pair.relay(1, "192.0.2.11:50000");
     let mut halves = pair.descriptions();
-    for half in &mut halves {
-        half.candidates.retain(|candidate| candidate.kind != Relay);
-    }
+    halves[1].candidates.retain(|candidate| candidate.kind != Relay);
+    // The direct pair takes longer to work than the relayed one.
+    pair.network.block(ip("198.51.100.1"), ip("198.51.100.2"));
     pair.signal_halves(halves);
+    pair.run_for(Duration::from_millis(700));
+    pair.network.unblock();
     assert!(pair.run_until_up(SECOND));
-    assert_ne!(pair.kinds(0).1, Relay);
-    assert_ne!(pair.kinds(1).1, Relay);
+    assert_eq!(pair.kinds(0), (Host, Host));
+    assert_eq!(pair.kinds(1), (Host, Host));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
 //! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
-//! it selected until that pair dies. A relayed pair is therefore nominated late
+//! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair is therefore nominated late
 //! ([`RELAY_WAIT`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};

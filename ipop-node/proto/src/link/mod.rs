@@ -307,7 +307,7 @@ impl Link {
                 now,
                 Ended {
                     why,
-                    reason: TerminateReason::SecurityError,
+                    reason: TerminateReason::ConnectivityError,
                 },
             );
         }

@@ -9,7 +9,7 @@ use super::pair::{Node, Pair, ip};
 use crate::candidate::CandidateKind::Host;
 use crate::link::{CHECKING_TIMEOUT, CONSENT_TIMEOUT, IceRole};
 use crate::signal::TerminateReason;
-use crate::sim::Path;
+use crate::sim::{NatKind, Path};
 use crate::status::{DropReason, LinkState};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -46,6 +46,21 @@ fn a_dead_path_is_found_within_the_consent_time() {
         assert_eq!(node.link.poll_timeout(), None);
     }
     assert_eq!(pair.send(0, b"late"), Err(DropReason::NoLink));
+}
+
+#[test]
+fn the_loss_of_a_nats_mappings_is_found_within_the_consent_time() {
+    let mut pair = Pair::new(26, Path::default());
+    let nat = pair.network.add_nat(NatKind::HOME, ip("203.0.113.1"));
+    pair.host(0, "10.0.0.1:4000", Some(nat));
+    pair.host(1, "198.51.100.2:4000", None);
+    pair.signal();
+    assert!(pair.run_until_up(SECOND));
+    pair.network.forget_mappings(nat);
+    pair.run_for(CONSENT_TIMEOUT + SECOND);
+    let (why, reason) = pair.nodes[1].failed.clone().expect("found");
+    assert_eq!(why, "no answer on any candidate pair for 15 s");
+    assert_eq!(reason, TerminateReason::ConnectivityError);
 }
 
 #[test]

@@ -148,7 +148,9 @@ fn a_relay_met_before_it_is_signalled_does_not_win_over_a_direct_pair() {
     pair.host(1, "198.51.100.2:4000", None);
     pair.relay(1, "192.0.2.11:50000");
     let mut halves = pair.descriptions();
-    halves[1].candidates.retain(|candidate| candidate.kind != Relay);
+    halves[1]
+        .candidates
+        .retain(|candidate| candidate.kind != Relay);
     // The direct pair takes longer to work than the relayed one.
     pair.network.block(ip("198.51.100.1"), ip("198.51.100.2"));
     pair.signal_halves(halves);
@@ -183,8 +185,8 @@ fn candidates_that_overtake_the_halves_are_kept() {
     let mut pair = neighbours(Path::default());
     let mut halves = pair.descriptions();
     let now = pair.now;
-    for i in 0..2 {
-        for candidate in std::mem::take(&mut halves[i].candidates) {
+    for (i, half) in halves.iter_mut().enumerate() {
+        for candidate in std::mem::take(&mut half.candidates) {
             pair.nodes[1 - i].link.add_remote(now, &candidate);
         }
     }
@@ -224,7 +226,7 @@ fn links_come_up_over_paths_that_lose_reorder_and_duplicate() {
         let path = Path {
             latency: Duration::from_millis(20),
             jitter: Duration::from_millis(30),
-            loss: 0.25,
+            loss: 0.3,
             duplication: 0.1,
         };
         let mut pair = Pair::new(seed, path);

@@ -11,5 +11,9 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod link;
+pub mod net;
 pub mod signal;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sim;
 pub mod status;

@@ -1,5 +1,7 @@
 //! Kinds of host that machines can be launched on, one module per kind.
 
+pub mod libvirt;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;

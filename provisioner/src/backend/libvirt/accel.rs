@@ -5,6 +5,7 @@
 //! it panics for want of a root file system: then it has come through all of its start.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -38,8 +39,8 @@ pub struct Verdict {
     pub reason: String,
 }
 
-/// Name of the domain and, with a suffix, of the volumes used for trying.
-pub const PROBE: &str = "ipop-probe";
+/// What the names of the domain and the volumes used for trying begin with.
+pub const PROBE: &str = "ipop-probe-";
 /// With KVM the kernel gets there in one or two seconds.
 const LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(200);
@@ -62,8 +63,13 @@ impl Memory {
         };
         let host = conn.hostname().unwrap_or_default();
         let key = format!("{}\n{host}\n{versions:?}\n{boot}", connection.uri());
-        let digest: String = Sha256::digest(key)[..8].iter().map(|b| format!("{b:02x}")).collect();
-        Self { file: cache.join(format!("libvirt-accel-{digest}.json")) }
+        let digest: String = Sha256::digest(key)[..8]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        Self {
+            file: cache.join(format!("libvirt-accel-{digest}.json")),
+        }
     }
 
     /// The verdict kept. A defective file is no verdict.
@@ -84,16 +90,28 @@ impl Memory {
 
 /// Tries KVM with the kernel at `kernel` on the host.
 pub fn probe(conn: &Connect, pool: &Pool, kernel: &str) -> Result<Verdict, CliError> {
-    let tcg = |reason: String| Verdict { accel: Accel::Tcg, reason };
-    if !conn.capabilities().is_ok_and(|c| c.contains("<domain type='kvm'")) {
+    let tcg = |reason: String| Verdict {
+        accel: Accel::Tcg,
+        reason,
+    };
+    if !conn
+        .capabilities()
+        .is_ok_and(|c| c.contains("<domain type='kvm'"))
+    {
         return Ok(tcg("the host offers no KVM".into()));
     }
-    domain::remove(conn, PROBE)?;
-    let log = format!("{PROBE}.console");
-    let empty = NewVolume { name: &log, capacity: 0, format: "raw", mode: "0600", backing: None };
+    let name = probe_name();
+    let log = format!("{name}.console");
+    let empty = NewVolume {
+        name: &log,
+        capacity: 0,
+        format: "raw",
+        mode: "0600",
+        backing: None,
+    };
     let (_, console) = pool.create(empty)?;
     let xml = domain_xml(DomainValues {
-        name: PROBE,
+        name: &name,
         accel: Accel::Kvm,
         owner: None,
         memory_mib: 256,
@@ -109,12 +127,25 @@ pub fn probe(conn: &Connect, pool: &Pool, kernel: &str) -> Result<Verdict, CliEr
     })?;
     // Autodestroy: it goes with our connection, even if we are killed.
     let verdict = match conn.create_domain_xml(&xml, sys::VIR_DOMAIN_START_AUTODESTROY) {
-        Err(e) => Ok(tcg(format!("KVM does not start: {}", last_line(e.message().as_bytes())))),
+        Err(e) => Ok(tcg(format!(
+            "KVM does not start: {}",
+            last_line(e.message().as_bytes())
+        ))),
         Ok(domain) => watch(&domain, pool, &log),
     };
-    domain::remove(conn, PROBE)?;
+    domain::remove(conn, &name)?;
     pool.remove_log(&log)?;
     verdict
+}
+
+/// A name of its own for each try: another user of the host may be trying too.
+pub fn probe_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!(
+        "{PROBE}{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 fn watch(domain: &Domain, pool: &Pool, log: &str) -> Result<Verdict, CliError> {
@@ -126,7 +157,10 @@ fn watch(domain: &Domain, pool: &Pool, log: &str) -> Result<Verdict, CliError> {
         if String::from_utf8_lossy(&text).contains(REACHED) {
             let seconds = started.elapsed().as_secs_f32();
             let reason = format!("KVM booted a kernel in {seconds:.1} s");
-            return Ok(Verdict { accel: Accel::Kvm, reason });
+            return Ok(Verdict {
+                accel: Accel::Kvm,
+                reason,
+            });
         }
         let gave_up = started.elapsed() > LIMIT;
         if !running || gave_up {
@@ -135,7 +169,10 @@ fn watch(domain: &Domain, pool: &Pool, log: &str) -> Result<Verdict, CliError> {
                 line if line.is_empty() => format!("a guest {how} under KVM without a word"),
                 line => format!("a guest {how} under KVM after \"{line}\""),
             };
-            return Ok(Verdict { accel: Accel::Tcg, reason });
+            return Ok(Verdict {
+                accel: Accel::Tcg,
+                reason,
+            });
         }
         std::thread::sleep(POLL);
     }
@@ -143,7 +180,11 @@ fn watch(domain: &Domain, pool: &Pool, log: &str) -> Result<Verdict, CliError> {
 
 fn last_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
-    let line = text.lines().map(str::trim).rfind(|l| !l.is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .map(str::trim)
+        .rfind(|l| !l.is_empty())
+        .unwrap_or_default();
     line.chars().filter(|c| !c.is_control()).take(120).collect()
 }
 
@@ -156,14 +197,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let connection = Connection::new("test:///default");
         let conn = connection.open().unwrap();
-        let versions = Versions { libvirt: 11_003_000, hypervisor: 10_000_002 };
+        let versions = Versions {
+            libvirt: 11_003_000,
+            hypervisor: 10_000_002,
+        };
         let memory = Memory::new(dir.path(), &connection, &conn, versions);
         assert_eq!(memory.recall(), None);
-        let verdict = Verdict { accel: Accel::Tcg, reason: "tried".into() };
+        let verdict = Verdict {
+            accel: Accel::Tcg,
+            reason: "tried".into(),
+        };
         memory.keep(&verdict);
         assert_eq!(memory.recall(), Some(verdict));
-        let newer = Versions { hypervisor: 10_001_000, ..versions };
-        assert_eq!(Memory::new(dir.path(), &connection, &conn, newer).recall(), None);
+        let newer = Versions {
+            hypervisor: 10_001_000,
+            ..versions
+        };
+        assert_eq!(
+            Memory::new(dir.path(), &connection, &conn, newer).recall(),
+            None
+        );
         std::fs::write(&memory.file, "{").unwrap();
         assert_eq!(memory.recall(), None);
     }

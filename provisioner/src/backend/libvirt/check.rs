@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use virt::connect::Connect;
 
-use super::accel::{self, Accel, Memory, PROBE, Verdict};
+use super::accel::{self, Accel, Memory, Verdict, probe_name};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
 use super::{Libvirt, network};
@@ -13,13 +13,15 @@ use crate::error::{CliError, ExitCode};
 
 /// A role's image, unpacked, with room for a few machines to write.
 const ROOM: u64 = 4 << 30;
-const CHECK_NETWORK: &str = "ipop-check";
 
 impl Libvirt {
     /// All lines; after one without which nothing works, no more follow.
     pub(super) fn check_host(&self) -> Vec<CheckLine> {
         let mut lines = Vec::new();
-        let connected = self.connection.open().and_then(|c| Versions::of(&c).map(|v| (c, v)));
+        let connected = self
+            .connection
+            .open()
+            .and_then(|c| Versions::of(&c).map(|v| (c, v)));
         let (conn, versions) = match connected {
             Ok(connected) => connected,
             Err(e) => return vec![failed("connection", &e)],
@@ -30,12 +32,19 @@ impl Libvirt {
             version_text(versions.libvirt),
             version_text(versions.hypervisor)
         );
-        lines.push(CheckLine { what: "connection".into(), ok: true, found });
+        lines.push(CheckLine {
+            what: "connection".into(),
+            ok: true,
+            found,
+        });
         lines.push(line("network", self.check_network(&conn)));
         match self.pool(&conn) {
             Ok(pool) => {
                 lines.push(line("storage", self.check_room(&pool)));
-                lines.push(line("acceleration", self.check_acceleration(&conn, &pool, versions)));
+                lines.push(line(
+                    "acceleration",
+                    self.check_acceleration(&conn, &pool, versions),
+                ));
             }
             Err(e) => lines.push(failed("storage", &e)),
         }
@@ -44,8 +53,9 @@ impl Libvirt {
 
     fn check_network(&self, conn: &Connect) -> Result<String, CliError> {
         let _lock = self.lock()?;
-        let started = network::ensure(conn, CHECK_NETWORK, self.connection.is_local());
-        network::remove(conn, CHECK_NETWORK)?;
+        let name = format!("ipop-check-{}", std::process::id());
+        let started = network::ensure(conn, &name, self.connection.is_local());
+        network::remove(conn, &name)?;
         started.map(|address| format!("a NAT network starts (tried with {address}/24)"))
     }
 
@@ -57,8 +67,10 @@ impl Libvirt {
             available as f64 / f64::from(1 << 30)
         );
         if available < ROOM {
-            return Err(CliError::new(ExitCode::Missing, found)
-                .hint(format!("free some space, {} GiB should be there", ROOM >> 30)));
+            return Err(CliError::new(ExitCode::Missing, found).hint(format!(
+                "free some space, {} GiB should be there",
+                ROOM >> 30
+            )));
         }
         Ok(found)
     }
@@ -76,7 +88,9 @@ impl Libvirt {
             Some(kernel) => accel::probe(conn, pool, &kernel)?,
             None => match host_kernel() {
                 Some(kernel) => probe_with(conn, pool, &kernel)?,
-                None => return Ok("not tried: no kernel to try it with, the first launch will".into()),
+                None => {
+                    return Ok("not tried: no kernel to try it with, the first launch will".into());
+                }
             },
         };
         memory.keep(&verdict);
@@ -88,7 +102,7 @@ impl Libvirt {
 }
 
 fn probe_with(conn: &Connect, pool: &Pool, kernel: &Path) -> Result<Verdict, CliError> {
-    let name = format!("{PROBE}.kernel");
+    let name = format!("{}.kernel", probe_name());
     let path = pool.put_shared(&name, kernel, "raw", &mut |_, _| {})?;
     let verdict = accel::probe(conn, pool, &path);
     pool.remove_shared(&name)?;
@@ -112,7 +126,10 @@ fn host_kernel() -> Option<PathBuf> {
     let entries = std::fs::read_dir("/boot").ok()?;
     let mut kernels: Vec<_> = entries
         .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-")))
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))
+        })
         .filter(|p| std::fs::File::open(p).is_ok())
         .collect();
     kernels.sort();
@@ -121,7 +138,11 @@ fn host_kernel() -> Option<PathBuf> {
 
 fn line(what: &str, found: Result<String, CliError>) -> CheckLine {
     match found {
-        Ok(found) => CheckLine { what: what.into(), ok: true, found },
+        Ok(found) => CheckLine {
+            what: what.into(),
+            ok: true,
+            found,
+        },
         Err(e) => failed(what, &e),
     }
 }
@@ -137,7 +158,11 @@ fn failed(what: &str, e: &CliError) -> CheckLine {
     for hint in &e.hints {
         found = format!("{found}; {hint}");
     }
-    CheckLine { what: what.into(), ok: false, found }
+    CheckLine {
+        what: what.into(),
+        ok: false,
+        found,
+    }
 }
 
 #[cfg(test)]
@@ -150,11 +175,18 @@ mod tests {
     fn a_host_that_cannot_be_reached_gives_one_line_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let uri = "qemu+unix:///system?socket=/nonexistent/libvirt-sock";
-        let site = LibvirtSite { uri: uri.into(), ..LibvirtSite::default() };
+        let site = LibvirtSite {
+            uri: uri.into(),
+            ..LibvirtSite::default()
+        };
         let lines = Libvirt::new(site, dir.path()).check().unwrap();
         assert_eq!(lines.len(), 1);
         assert!(!lines[0].ok);
-        assert!(lines[0].found.starts_with(&format!("cannot connect to libvirt at {uri}: ")));
+        assert!(
+            lines[0]
+                .found
+                .starts_with(&format!("cannot connect to libvirt at {uri}: "))
+        );
         assert!(lines[0].found.contains("; "), "no hint: {}", lines[0].found);
     }
 

@@ -47,9 +47,16 @@ pub struct Versions {
 impl Versions {
     /// Asks the daemon.
     pub fn of(conn: &Connect) -> Result<Self, CliError> {
-        let libvirt = conn.lib_version().context(|| "cannot ask libvirt's version".into())?;
-        let hypervisor = conn.hyp_version().context(|| "cannot ask QEMU's version".into())?;
-        Ok(Self { libvirt, hypervisor })
+        let libvirt = conn
+            .lib_version()
+            .context(|| "cannot ask libvirt's version".into())?;
+        let hypervisor = conn
+            .hyp_version()
+            .context(|| "cannot ask QEMU's version".into())?;
+        Ok(Self {
+            libvirt,
+            hypervisor,
+        })
     }
 
     /// QEMU 7.2 with more than one TCG thread panics Debian 13's kernel; QEMU 8 and later do not.
@@ -60,7 +67,12 @@ impl Versions {
 
 /// `11003000` as `11.3.0`.
 pub fn version_text(version: u32) -> String {
-    format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000)
+    format!(
+        "{}.{}.{}",
+        version / 1_000_000,
+        version / 1000 % 1000,
+        version % 1000
+    )
 }
 
 /// A connection that is opened when first needed and again when it was lost. libvirt's connections
@@ -74,7 +86,10 @@ pub struct Connection {
 impl Connection {
     /// Opens nothing yet.
     pub fn new(uri: &str) -> Self {
-        Self { uri: uri.to_owned(), open: Mutex::new(None) }
+        Self {
+            uri: uri.to_owned(),
+            open: Mutex::new(None),
+        }
     }
 
     /// The URI asked for.
@@ -91,7 +106,10 @@ impl Connection {
 
     /// The connection.
     pub fn open(&self) -> Result<Connect, CliError> {
-        let mut open = self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = self
+            .open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(conn) = open.as_ref().filter(|c| c.is_alive().unwrap_or(false)) {
             return Ok(conn.clone());
         }
@@ -118,9 +136,12 @@ impl Connection {
                 self.uri
             ));
         }
-        let error = error.hint("start it: `sudo systemctl start libvirtd`, or `scripts/start-libvirt`");
+        let error =
+            error.hint("start it: `sudo systemctl start libvirtd`, or `scripts/start-libvirt`");
         if text.contains("no such file") {
-            error.hint("if it is not installed: `sudo apt install libvirt-daemon-system qemu-system-x86`")
+            error.hint(
+                "if it is not installed: `sudo apt install libvirt-daemon-system qemu-system-x86`",
+            )
         } else {
             error
         }
@@ -138,9 +159,13 @@ pub fn explain(what: String, e: &VirtError) -> CliError {
         return error(ExitCode::Missing).hint("free some disk space on the libvirt host");
     }
     let number = e.code();
-    if [ErrorNumber::AccessDenied, ErrorNumber::AuthFailed, ErrorNumber::AuthUnavailable]
-        .iter()
-        .any(|n| number.is(*n))
+    if [
+        ErrorNumber::AccessDenied,
+        ErrorNumber::AuthFailed,
+        ErrorNumber::AuthUnavailable,
+    ]
+    .iter()
+    .any(|n| number.is(*n))
     {
         return error(ExitCode::Unavailable).hint(GROUP_HINT);
     }
@@ -194,16 +219,48 @@ mod tests {
     fn a_connection_is_kept_and_an_absent_object_is_no_error() {
         let connection = Connection::new("test:///default");
         let conn = connection.open().unwrap();
-        assert!(conn.lookup_domain_by_name("nothing").if_exists().unwrap().is_none());
-        assert!(conn.lookup_domain_by_name("test").if_exists().unwrap().is_some());
-        assert!(conn.lookup_storage_pool_by_name("nothing").if_exists().unwrap().is_none());
-        assert!(conn.lookup_network_by_name("nothing").if_exists().unwrap().is_none());
+        assert!(
+            conn.lookup_domain_by_name("nothing")
+                .if_exists()
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            conn.lookup_domain_by_name("test")
+                .if_exists()
+                .unwrap()
+                .is_some()
+        );
+        assert!(
+            conn.lookup_storage_pool_by_name("nothing")
+                .if_exists()
+                .unwrap()
+                .is_none()
+        );
+        assert!(
+            conn.lookup_network_by_name("nothing")
+                .if_exists()
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[test]
     fn versions_read_as_people_write_them() {
         assert_eq!(version_text(11_003_000), "11.3.0");
-        assert!(!Versions { libvirt: 9_000_000, hypervisor: 7_002_022 }.tcg_is_parallel());
-        assert!(Versions { libvirt: 9_000_000, hypervisor: 10_000_002 }.tcg_is_parallel());
+        assert!(
+            !Versions {
+                libvirt: 9_000_000,
+                hypervisor: 7_002_022
+            }
+            .tcg_is_parallel()
+        );
+        assert!(
+            Versions {
+                libvirt: 9_000_000,
+                hypervisor: 10_000_002
+            }
+            .tcg_is_parallel()
+        );
     }
 }

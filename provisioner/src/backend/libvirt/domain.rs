@@ -65,7 +65,10 @@ pub fn domain_xml(values: DomainValues<'_>) -> Result<String, CliError> {
 /// A MAC address in QEMU's range, always the same for a machine, so that it keeps its lease.
 pub fn mac_address(machine: &str) -> String {
     let digest = Sha256::digest(machine);
-    format!("52:54:00:{:02x}:{:02x}:{:02x}", digest[0], digest[1], digest[2])
+    format!(
+        "52:54:00:{:02x}:{:02x}:{:02x}",
+        digest[0], digest[1], digest[2]
+    )
 }
 
 /// Looks a domain up.
@@ -76,18 +79,24 @@ pub fn find(conn: &Connect, name: &str) -> Result<Option<Domain>, CliError> {
 
 /// Whether the machine runs. One that is paused does not: nobody but a failed KVM pauses it.
 pub fn state(conn: &Connect, name: &str) -> Result<MachineState, CliError> {
-    let Some(domain) = find(conn, name)? else { return Ok(MachineState::Absent) };
+    let Some(domain) = find(conn, name)? else {
+        return Ok(MachineState::Absent);
+    };
     let info = domain.info().if_exists();
-    Ok(match info.context(|| format!("cannot look at domain \"{name}\""))? {
-        None => MachineState::Absent,
-        Some(info) if is_running(info.state) => MachineState::Running,
-        Some(_) => MachineState::Stopped,
-    })
+    Ok(
+        match info.context(|| format!("cannot look at domain \"{name}\""))? {
+            None => MachineState::Absent,
+            Some(info) if is_running(info.state) => MachineState::Running,
+            Some(_) => MachineState::Stopped,
+        },
+    )
 }
 
 /// Stops and undefines a domain. One that is gone is no error.
 pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
-    let Some(domain) = find(conn, name)? else { return Ok(()) };
+    let Some(domain) = find(conn, name)? else {
+        return Ok(());
+    };
     if domain.is_active().unwrap_or(false) {
         let stopped = domain.destroy().if_exists();
         if let Err(e) = stopped
@@ -97,18 +106,27 @@ pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
         }
     }
     // Gone by being stopped: it was transient.
-    let Some(domain) = find(conn, name)? else { return Ok(()) };
-    let all = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
-    domain.undefine_flags(all).if_exists().context(|| format!("cannot undefine domain \"{name}\""))?;
+    let Some(domain) = find(conn, name)? else {
+        return Ok(());
+    };
+    let known = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+    let all =
+        known | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+    // A driver that lacks a feature refuses its flag.
+    let undefined = domain
+        .undefine_flags(all)
+        .or_else(|_| domain.undefine_flags(known));
+    undefined
+        .if_exists()
+        .context(|| format!("cannot undefine domain \"{name}\""))?;
     Ok(())
 }
 
 /// The IPv4 address that the network's DHCP server gave to the domain.
 pub fn lease(conn: &Connect, name: &str) -> Result<Option<IpAddr>, CliError> {
-    let Some(domain) = find(conn, name)? else { return Ok(None) };
+    let Some(domain) = find(conn, name)? else {
+        return Ok(None);
+    };
     if !domain.is_active().unwrap_or(false) {
         return Ok(None);
     }
@@ -116,7 +134,9 @@ pub fn lease(conn: &Connect, name: &str) -> Result<Option<IpAddr>, CliError> {
         .interface_addresses(sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, 0)
         .context(|| format!("cannot ask for the address of domain \"{name}\""))?;
     let addresses = interfaces.iter().flat_map(|i| &i.addrs);
-    Ok(addresses.filter_map(|a| a.addr.parse::<IpAddr>().ok()).find(IpAddr::is_ipv4))
+    Ok(addresses
+        .filter_map(|a| a.addr.parse::<IpAddr>().ok())
+        .find(IpAddr::is_ipv4))
 }
 
 /// Whether a domain's state counts as running.
@@ -132,7 +152,11 @@ mod tests {
         DomainValues {
             name: "ipop-demo-worker-0",
             accel: Accel::Tcg,
-            owner: Some(Owner { deployment: "demo", node: "worker-0", role: "worker" }),
+            owner: Some(Owner {
+                deployment: "demo",
+                node: "worker-0",
+                role: "worker",
+            }),
             memory_mib: 1024,
             cpus: 2,
             kernel: "/pool/ipop-kernel-worker-0123456789ab",
@@ -153,7 +177,11 @@ mod tests {
 
     #[test]
     fn a_machine_without_an_initrd_has_its_root_on_nvme() {
-        let values = DomainValues { initrd: None, accel: Accel::Kvm, ..values() };
+        let values = DomainValues {
+            initrd: None,
+            accel: Accel::Kvm,
+            ..values()
+        };
         insta::assert_snapshot!(domain_xml(values).unwrap());
     }
 
@@ -172,8 +200,14 @@ mod tests {
 
     #[test]
     fn machines_have_mac_addresses_of_their_own() {
-        assert_eq!(mac_address("ipop-demo-worker-0"), mac_address("ipop-demo-worker-0"));
-        assert_ne!(mac_address("ipop-demo-worker-0"), mac_address("ipop-demo-worker-1"));
+        assert_eq!(
+            mac_address("ipop-demo-worker-0"),
+            mac_address("ipop-demo-worker-0")
+        );
+        assert_ne!(
+            mac_address("ipop-demo-worker-0"),
+            mac_address("ipop-demo-worker-1")
+        );
         assert!(mac_address("x").starts_with("52:54:00:"));
     }
 

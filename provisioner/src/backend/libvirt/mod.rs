@@ -46,8 +46,8 @@ pub const KVM_JOIN_LIMIT: Duration = Duration::from_secs(120);
 /// machine and several machines share its processors.
 pub const TCG_JOIN_LIMIT: Duration = Duration::from_secs(900);
 
-/// Prefixes of the volumes that deployments share.
-const SHARED: [&str; 3] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-"];
+/// Prefixes of the volumes that belong to no deployment: images, and what a killed try left.
+const SHARED: [&str; 4] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-", accel::PROBE];
 
 /// A libvirt site's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,11 @@ pub struct LibvirtSite {
 
 impl Default for LibvirtSite {
     fn default() -> Self {
-        Self { uri: "qemu:///system".into(), pool: None, pool_path: None }
+        Self {
+            uri: "qemu:///system".into(),
+            pool: None,
+            pool_path: None,
+        }
     }
 }
 
@@ -118,15 +122,23 @@ impl Libvirt {
     /// A host; nothing is connected before the first call. `cache` is `Layout::cache`.
     pub fn new(site: LibvirtSite, cache: &Path) -> Self {
         let connection = Connection::new(&site.uri);
-        Self { site, cache: cache.to_owned(), connection }
+        Self {
+            site,
+            cache: cache.to_owned(),
+            connection,
+        }
     }
 
     /// Removes the uploaded images that no machine uses. Returns their volumes' names.
     pub fn prune(&self) -> Result<Vec<String>, CliError> {
         let conn = self.connection.open()?;
         let _lock = self.lock()?;
-        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else { return Ok(Vec::new()) };
-        let domains = conn.list_all_domains(0).context(|| "cannot list libvirt's domains".into())?;
+        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
+            return Ok(Vec::new());
+        };
+        let domains = conn
+            .list_all_domains(0)
+            .context(|| "cannot list libvirt's domains".into())?;
         // One that vanished meanwhile uses nothing.
         let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
         pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
@@ -153,7 +165,9 @@ impl Libvirt {
         if let Some(verdict) = memory.recall() {
             return Ok(verdict);
         }
-        events.emit(Event::Step { message: format!("trying KVM on {}", self.site.uri) });
+        events.emit(Event::Step {
+            message: format!("trying KVM on {}", self.site.uri),
+        });
         let verdict = accel::probe(conn, pool, kernel)?;
         memory.keep(&verdict);
         if verdict.accel == Accel::Tcg {
@@ -183,13 +197,21 @@ impl Libvirt {
             pool.put_shared(&name, file, format, &mut |done, total| {
                 if done == total || done - shown >= 4 << 20 {
                     shown = done;
-                    events.emit(Event::Progress { what: what.clone(), done, total });
+                    events.emit(Event::Progress {
+                        what: what.clone(),
+                        done,
+                        total,
+                    });
                 }
             })
         };
         Ok(Uploaded {
             kernel: put("kernel", "", &image.kernel, "raw")?,
-            initrd: image.initrd.as_ref().map(|f| put("initrd", "", f, "raw")).transpose()?,
+            initrd: image
+                .initrd
+                .as_ref()
+                .map(|f| put("initrd", "", f, "raw"))
+                .transpose()?,
             base: put("base", ".qcow2", &image.disk, "qcow2")?,
         })
     }
@@ -200,7 +222,11 @@ impl Libvirt {
         let path = self.cache.join("libvirt.lock");
         let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
         locked.map_err(|e| {
-            CliError::new(ExitCode::Internal, format!("cannot lock {}", path.display())).caused_by(e)
+            CliError::new(
+                ExitCode::Internal,
+                format!("cannot lock {}", path.display()),
+            )
+            .caused_by(e)
         })
     }
 
@@ -220,7 +246,10 @@ impl Libvirt {
 
 impl Backend for Libvirt {
     fn plan_shared(&self, deployment: &str) -> Result<Vec<Resource>, CliError> {
-        Ok(vec![Resource { kind: NETWORK.into(), id: network_name(deployment) }])
+        Ok(vec![Resource {
+            kind: NETWORK.into(),
+            id: network_name(deployment),
+        }])
     }
 
     fn create_shared(&self, _: &str, resource: &Resource) -> Result<Option<IpAddr>, CliError> {
@@ -246,7 +275,10 @@ impl Backend for Libvirt {
             in_pool(VOLUME, files.disk),
             in_pool(VOLUME, files.personal),
             in_pool(CONSOLE, files.console),
-            Resource { kind: DOMAIN.into(), id: machine },
+            Resource {
+                kind: DOMAIN.into(),
+                id: machine,
+            },
         ])
     }
 
@@ -264,7 +296,9 @@ impl Backend for Libvirt {
         })?;
         let pool = self.pool(&conn)?;
         let image = self.upload(&pool, &spec.image, events)?;
-        let accel = self.acceleration(&conn, &pool, &image.kernel, events)?.accel;
+        let accel = self
+            .acceleration(&conn, &pool, &image.kernel, events)?
+            .accel;
         let parallel = accel == Accel::Kvm || Versions::of(&conn)?.tcg_is_parallel();
 
         let files = Files::of(&machine);
@@ -277,8 +311,13 @@ impl Backend for Libvirt {
         };
         let (_, disk) = pool.create(disk)?;
         let personal = pool.put(&files.personal, &personal)?;
-        let console =
-            NewVolume { name: &files.console, capacity: 0, format: "raw", mode: "0600", backing: None };
+        let console = NewVolume {
+            name: &files.console,
+            capacity: 0,
+            format: "raw",
+            mode: "0600",
+            backing: None,
+        };
         let (_, console) = pool.create(console)?;
         let xml = domain_xml(DomainValues {
             name: &machine,
@@ -302,9 +341,15 @@ impl Backend for Libvirt {
         let domain = conn
             .define_domain_xml(&xml)
             .context(|| format!("cannot define domain \"{machine}\""))?;
-        domain.create().context(|| format!("cannot start domain \"{machine}\"")).map(drop).map_err(|e| {
-            e.hint(format!("QEMU's own log on the libvirt host: /var/log/libvirt/qemu/{machine}.log"))
-        })
+        domain
+            .create()
+            .context(|| format!("cannot start domain \"{machine}\""))
+            .map(drop)
+            .map_err(|e| {
+                e.hint(format!(
+                    "QEMU's own log on the libvirt host: /var/log/libvirt/qemu/{machine}.log"
+                ))
+            })
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
@@ -321,11 +366,20 @@ impl Backend for Libvirt {
         domain::state(&self.connection.open()?, &machine_name(deployment, node))
     }
 
-    fn underlay_address(&self, deployment: &str, node: &NodeName) -> Result<Option<IpAddr>, CliError> {
+    fn underlay_address(
+        &self,
+        deployment: &str,
+        node: &NodeName,
+    ) -> Result<Option<IpAddr>, CliError> {
         domain::lease(&self.connection.open()?, &machine_name(deployment, node))
     }
 
-    fn console(&self, deployment: &str, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
+    fn console(
+        &self,
+        deployment: &str,
+        node: &NodeName,
+        limit: usize,
+    ) -> Result<Vec<u8>, CliError> {
         let conn = self.connection.open()?;
         match Pool::find(&conn, self.site.pool_name())? {
             Some(pool) => pool.tail(&Files::of(&machine_name(deployment, node)).console, limit),
@@ -349,6 +403,9 @@ impl Backend for Libvirt {
 }
 
 fn unknown_kind(kind: &str) -> CliError {
-    CliError::new(ExitCode::Internal, format!("libvirt sites have no resource of kind \"{kind}\""))
-        .hint("the state database was written by another version of provision")
+    CliError::new(
+        ExitCode::Internal,
+        format!("libvirt sites have no resource of kind \"{kind}\""),
+    )
+    .hint("the state database was written by another version of provision")
 }

@@ -37,7 +37,10 @@ pub fn network_name(deployment: &str) -> String {
 /// Name of its bridge: at most 15 bytes, whatever the deployment is called.
 pub fn bridge_name(network: &str) -> String {
     let digest = Sha256::digest(network);
-    format!("ipop{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+    format!(
+        "ipop{:02x}{:02x}{:02x}{:02x}",
+        digest[0], digest[1], digest[2], digest[3]
+    )
 }
 
 /// The subnets to try for a network, in an order of its own, so that two networks made at the same
@@ -51,7 +54,9 @@ pub fn candidates(network: &str) -> impl Iterator<Item = Subnet> {
             prefix: 24,
         })
     };
-    block(192, 168, 128, 127).chain(block(172, 30, 0, 256)).chain(block(10, 213, 0, 256))
+    block(192, 168, 128, 127)
+        .chain(block(172, 30, 0, 256))
+        .chain(block(10, 213, 0, 256))
 }
 
 /// The networks in the text of `/proc/net/route`, without the default route.
@@ -65,7 +70,10 @@ pub fn routes(proc_net_route: &str) -> Vec<Subnet> {
             let address = |s: &str| u32::from_str_radix(s, 16).ok().map(u32::from_be);
             let base = address(fields.next()?)?;
             let mask = address(fields.nth(5)?)?;
-            Some(Subnet { base: base.into(), prefix: mask.count_ones() as u8 })
+            Some(Subnet {
+                base: base.into(),
+                prefix: mask.count_ones() as u8,
+            })
         })
         .filter(|s| s.prefix > 0)
         .collect()
@@ -102,7 +110,13 @@ pub fn network_xml(name: &str, bridge: &str, subnet: Subnet) -> Result<String, m
         last: Ipv4Addr,
     }
     let host = |n: u32| Ipv4Addr::from(u32::from(subnet.base) + n);
-    let values = Values { name, bridge, address: host(1), first: host(2), last: host(254) };
+    let values = Values {
+        name,
+        bridge,
+        address: host(1),
+        first: host(2),
+        last: host(254),
+    };
     render("libvirt-network.xml.j2", values)
 }
 
@@ -116,9 +130,13 @@ pub fn ensure(conn: &Connect, name: &str, local: bool) -> Result<Ipv4Addr, CliEr
     let taken = taken(conn, local)?;
     let mut last_error = None;
     // A network of somebody else may come up between the look and the start; a few tries do.
-    for subnet in candidates(name).filter(|c| !taken.iter().any(|t| t.overlaps(*c))).take(4) {
-        let xml = network_xml(name, &bridge_name(name), subnet)
-            .map_err(|e| CliError::new(ExitCode::Internal, "cannot render a network").caused_by(e))?;
+    for subnet in candidates(name)
+        .filter(|c| !taken.iter().any(|t| t.overlaps(*c)))
+        .take(4)
+    {
+        let xml = network_xml(name, &bridge_name(name), subnet).map_err(|e| {
+            CliError::new(ExitCode::Internal, "cannot render a network").caused_by(e)
+        })?;
         let network = conn
             .define_network_xml(&xml)
             .context(|| format!("cannot define network \"{name}\""))?;
@@ -132,8 +150,11 @@ pub fn ensure(conn: &Connect, name: &str, local: bool) -> Result<Ipv4Addr, CliEr
         }
     }
     Err(last_error.unwrap_or_else(|| {
-        CliError::new(ExitCode::Unavailable, format!("no free subnet for network \"{name}\""))
-            .hint("routes cover 192.168.128.0/17, 172.30.0.0/16 and 10.213.0.0/16: free a /24 of these")
+        CliError::new(
+            ExitCode::Unavailable,
+            format!("no free subnet for network \"{name}\""),
+        )
+        .hint("routes cover 192.168.128.0/17, 172.30.0.0/16 and 10.213.0.0/16: free a /24 of these")
     }))
 }
 
@@ -147,7 +168,10 @@ pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
         let stopped = network.destroy().if_exists();
         stopped.context(|| format!("cannot stop network \"{name}\""))?;
     }
-    network.undefine().if_exists().context(|| format!("cannot undefine network \"{name}\""))?;
+    network
+        .undefine()
+        .if_exists()
+        .context(|| format!("cannot undefine network \"{name}\""))?;
     Ok(())
 }
 
@@ -155,16 +179,27 @@ fn start(network: &Network, name: &str) -> Result<(), CliError> {
     if network.is_active().unwrap_or(false) {
         return Ok(());
     }
-    network.create().context(|| format!("cannot start network \"{name}\"")).map(drop).map_err(|e| {
-        e.hint("libvirt needs dnsmasq (package dnsmasq-base) and nft or iptables for it")
-    })
+    network
+        .create()
+        .context(|| format!("cannot start network \"{name}\""))
+        .map(drop)
+        .map_err(|e| {
+            e.hint("libvirt needs dnsmasq (package dnsmasq-base) and nft or iptables for it")
+        })
 }
 
 fn host_address(network: &Network, name: &str) -> Result<Ipv4Addr, CliError> {
-    let xml = network.xml_desc(0).context(|| format!("cannot read network \"{name}\""))?;
+    let xml = network
+        .xml_desc(0)
+        .context(|| format!("cannot read network \"{name}\""))?;
     subnets_of(&xml).first().map(|s| s.base).ok_or_else(|| {
-        CliError::new(ExitCode::Unavailable, format!("network \"{name}\" has no IPv4 address"))
-            .hint(format!("remove it: `virsh net-destroy {name}; virsh net-undefine {name}`"))
+        CliError::new(
+            ExitCode::Unavailable,
+            format!("network \"{name}\" has no IPv4 address"),
+        )
+        .hint(format!(
+            "remove it: `virsh net-destroy {name}; virsh net-undefine {name}`"
+        ))
     })
 }
 
@@ -177,7 +212,10 @@ fn taken(conn: &Connect, local: bool) -> Result<Vec<Subnet>, CliError> {
         })?;
         taken.extend(routes(&text));
     }
-    for network in conn.list_all_networks(0).context(|| "cannot list libvirt's networks".into())? {
+    for network in conn
+        .list_all_networks(0)
+        .context(|| "cannot list libvirt's networks".into())?
+    {
         // One that vanished meanwhile takes no subnet.
         if let Ok(xml) = network.xml_desc(0) {
             taken.extend(subnets_of(&xml));
@@ -201,7 +239,10 @@ mod tests {
 
     fn subnet(text: &str) -> Subnet {
         let (base, prefix) = text.split_once('/').unwrap();
-        Subnet { base: base.parse().unwrap(), prefix: prefix.parse().unwrap() }
+        Subnet {
+            base: base.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+        }
     }
 
     #[test]
@@ -230,7 +271,10 @@ mod tests {
         let xml = "<network><ip address='192.168.122.1' netmask='255.255.255.0'><dhcp/></ip>\
                    <ip family='ipv6' address='fd00::1' prefix='64'/>\
                    <ip address='10.1.0.1' prefix='16'/></network>";
-        assert_eq!(subnets_of(xml), [subnet("192.168.122.1/24"), subnet("10.1.0.1/16")]);
+        assert_eq!(
+            subnets_of(xml),
+            [subnet("192.168.122.1/24"), subnet("10.1.0.1/16")]
+        );
     }
 
     #[test]

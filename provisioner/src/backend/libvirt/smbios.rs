@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn an_empty_bundle_is_a_structure_without_strings() {
-        assert_eq!(structure(&Bundle::default()).unwrap(), b"\x0b\x05\x00\x0e\x00\0\0");
+        assert_eq!(
+            structure(&Bundle::default()).unwrap(),
+            b"\x0b\x05\x00\x0e\x00\0\0"
+        );
     }
 
     #[test]

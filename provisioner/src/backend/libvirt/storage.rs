@@ -62,7 +62,9 @@ impl Pool {
             (Some(pool), _) => pool,
             (None, Some(path)) => {
                 let xml = xml("libvirt-pool.xml.j2", PoolValues { name, path })?;
-                let pool = conn.define_storage_pool_xml(&xml, 0).context(|| failed("define"))?;
+                let pool = conn
+                    .define_storage_pool_xml(&xml, 0)
+                    .context(|| failed("define"))?;
                 pool.build(0).context(|| failed("build"))?;
                 pool.set_autostart(true).context(|| failed("autostart"))?;
                 pool
@@ -78,22 +80,35 @@ impl Pool {
         if !pool.is_active().context(|| failed("look at"))? {
             pool.create(0).context(|| failed("start"))?;
         }
-        Ok(Self { conn: conn.clone(), pool, name: name.to_owned() })
+        Ok(Self {
+            conn: conn.clone(),
+            pool,
+            name: name.to_owned(),
+        })
     }
 
     /// The pool, if it exists and runs.
     pub fn find(conn: &Connect, name: &str) -> Result<Option<Self>, CliError> {
         let found = conn.lookup_storage_pool_by_name(name).if_exists();
-        let Some(pool) = found.context(|| format!("cannot look up storage pool \"{name}\""))? else {
+        let Some(pool) = found.context(|| format!("cannot look up storage pool \"{name}\""))?
+        else {
             return Ok(None);
         };
-        Self::ensure(conn, name, None).map(|_| Some(Self { conn: conn.clone(), pool, name: name.into() }))
+        Self::ensure(conn, name, None).map(|_| {
+            Some(Self {
+                conn: conn.clone(),
+                pool,
+                name: name.into(),
+            })
+        })
     }
 
     /// Free bytes.
     pub fn available(&self) -> Result<u64, CliError> {
         let info = self.pool.info();
-        Ok(info.context(|| format!("cannot look at storage pool \"{}\"", self.name))?.available)
+        Ok(info
+            .context(|| format!("cannot look at storage pool \"{}\"", self.name))?
+            .available)
     }
 
     /// A volume by name.
@@ -114,7 +129,9 @@ impl Pool {
         let xml = xml("libvirt-volume.xml.j2", new)?;
         let volume = match StorageVol::create_xml(&self.pool, &xml, 0) {
             // A file that libvirt has not heard of yet, such as the leftover of a rotated log.
-            Err(e) if e.code().is(ErrorNumber::StorageVolExist) || e.message().contains("exist") => {
+            Err(e)
+                if e.code().is(ErrorNumber::StorageVolExist) || e.message().contains("exist") =>
+            {
                 self.refresh()?;
                 self.remove(new.name)?;
                 StorageVol::create_xml(&self.pool, &xml, 0)
@@ -122,14 +139,22 @@ impl Pool {
             other => other,
         };
         let volume = volume.map_err(|e| self.write_failed("create", new.name, new.capacity, &e))?;
-        let path = volume.path().context(|| self.failed("find the path of", new.name))?;
+        let path = volume
+            .path()
+            .context(|| self.failed("find the path of", new.name))?;
         Ok((volume, path))
     }
 
     /// Makes a raw volume with this content, readable by nobody but its owner.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<String, CliError> {
         let capacity = content.len() as u64;
-        let new = NewVolume { name, capacity, format: "raw", mode: "0600", backing: None };
+        let new = NewVolume {
+            name,
+            capacity,
+            format: "raw",
+            mode: "0600",
+            backing: None,
+        };
         let (volume, path) = self.create(new)?;
         self.upload(&volume, name, content, capacity, &mut |_| {})?;
         Ok(path)
@@ -140,8 +165,13 @@ impl Pool {
         if self.volume(&format!("{name}{COMPLETE}"))?.is_none() {
             return Ok(None);
         }
-        let Some(volume) = self.volume(name)? else { return Ok(None) };
-        volume.path().context(|| self.failed("find the path of", name)).map(Some)
+        let Some(volume) = self.volume(name)? else {
+            return Ok(None);
+        };
+        volume
+            .path()
+            .context(|| self.failed("find the path of", name))
+            .map(Some)
     }
 
     /// Uploads a local file that many machines share, and marks it complete.
@@ -153,9 +183,12 @@ impl Pool {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<String, CliError> {
         let unreadable = |e| {
-            CliError::new(ExitCode::Image, format!("cannot read image file {}", file.display()))
-                .caused_by(e)
-                .hint("build the image again: `provision image build ROLE`")
+            CliError::new(
+                ExitCode::Image,
+                format!("cannot read image file {}", file.display()),
+            )
+            .caused_by(e)
+            .hint("build the image again: `provision image build ROLE`")
         };
         let mut source = File::open(file).map_err(unreadable)?;
         let len = source.metadata().map_err(unreadable)?.len();
@@ -168,17 +201,33 @@ impl Pool {
             return Err(self.full(name, len, available));
         }
         self.remove(&format!("{name}{COMPLETE}"))?;
-        let new = NewVolume { name, capacity, format, mode: "0644", backing: None };
+        let new = NewVolume {
+            name,
+            capacity,
+            format,
+            mode: "0644",
+            backing: None,
+        };
         let (volume, path) = self.create(new)?;
-        self.upload(&volume, name, &mut source, len, &mut |done| progress(done, len))?;
+        self.upload(&volume, name, &mut source, len, &mut |done| {
+            progress(done, len)
+        })?;
         let marker = format!("{name}{COMPLETE}");
-        self.create(NewVolume { name: &marker, capacity: 0, format: "raw", mode: "0644", backing: None })?;
+        self.create(NewVolume {
+            name: &marker,
+            capacity: 0,
+            format: "raw",
+            mode: "0644",
+            backing: None,
+        })?;
         Ok(path)
     }
 
     /// The last `limit` bytes of a volume, as far as it goes. An absent one reads as empty.
     pub fn tail(&self, name: &str, limit: usize) -> Result<Vec<u8>, CliError> {
-        let Some(volume) = self.volume(name)? else { return Ok(Vec::new()) };
+        let Some(volume) = self.volume(name)? else {
+            return Ok(Vec::new());
+        };
         let failed = || self.failed("read", name);
         let stream = Stream::new(&self.conn, 0).context(failed)?;
         volume.download(&stream, 0, 0, 0).context(failed)?;
@@ -199,7 +248,9 @@ impl Pool {
 
     /// Removes a volume. One that is gone is no error.
     pub fn remove(&self, name: &str) -> Result<(), CliError> {
-        let Some(volume) = self.volume(name)? else { return Ok(()) };
+        let Some(volume) = self.volume(name)? else {
+            return Ok(());
+        };
         match volume.delete(0).if_exists() {
             Ok(_) => Ok(()),
             // The file is gone, libvirt's memory of it is not.
@@ -218,7 +269,9 @@ impl Pool {
     pub fn remove_log(&self, name: &str) -> Result<(), CliError> {
         self.refresh()?;
         for volume in self.volumes()? {
-            let rotated = volume.strip_prefix(name).and_then(|rest| rest.strip_prefix('.'));
+            let rotated = volume
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('.'));
             if volume == name || rotated.is_some_and(|n| n.parse::<u8>().is_ok()) {
                 self.remove(&volume)?;
             }
@@ -231,7 +284,9 @@ impl Pool {
         let deadline = Instant::now() + REFRESH_LIMIT;
         loop {
             match self.pool.refresh(0) {
-                Err(e) if e.message().contains("asynchronous jobs") && Instant::now() < deadline => {
+                Err(e)
+                    if e.message().contains("asynchronous jobs") && Instant::now() < deadline =>
+                {
                     std::thread::sleep(Duration::from_millis(200));
                 }
                 other => {
@@ -244,25 +299,43 @@ impl Pool {
     }
 
     /// Removes the volumes of shared images that no other volume is an overlay of and `in_use`
-    /// does not claim by their path. Returns their names.
-    pub fn prune(&self, prefixes: &[&str], in_use: &dyn Fn(&str) -> bool) -> Result<Vec<String>, CliError> {
+    /// does not claim by their path (escaped for XML). Returns their names.
+    pub fn prune(
+        &self,
+        prefixes: &[&str],
+        in_use: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<String>, CliError> {
         self.refresh()?;
         let names = self.volumes()?;
         let mut backing = Vec::new();
         for name in &names {
-            let Some(volume) = self.volume(name)? else { continue };
+            let Some(volume) = self.volume(name)? else {
+                continue;
+            };
             let xml = volume.xml_desc(0).context(|| self.failed("read", name))?;
             if let Some((_, store)) = xml.split_once("<backingStore>") {
                 backing.push(store.to_owned());
             }
         }
         let mut removed = Vec::new();
-        for name in names.iter().filter(|n| prefixes.iter().any(|p| n.starts_with(p))) {
+        for name in names
+            .iter()
+            .filter(|n| prefixes.iter().any(|p| n.starts_with(p)))
+        {
             if name.ends_with(COMPLETE) {
                 continue;
             }
-            let Some(volume) = self.volume(name)? else { continue };
-            let path = volume.path().context(|| self.failed("find the path of", name))?;
+            let Some(volume) = self.volume(name)? else {
+                continue;
+            };
+            let path = volume
+                .path()
+                .context(|| self.failed("find the path of", name))?;
+            // As libvirt writes it in XML.
+            let path = path
+                .replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;");
             let tag = format!("<path>{path}</path>");
             if backing.iter().any(|b| b.contains(&tag)) || in_use(&path) {
                 continue;
@@ -302,7 +375,9 @@ impl Pool {
             progress(done);
         };
         let sent = match sent {
-            Ok(()) => stream.finish().map_err(|e| self.write_failed("write", name, len, &e)),
+            Ok(()) => stream
+                .finish()
+                .map_err(|e| self.write_failed("write", name, len, &e)),
             Err(e) => {
                 // The cause is known; what the stream says to its end adds nothing.
                 let _ = stream.abort();
@@ -338,7 +413,10 @@ impl Pool {
     }
 
     fn failed(&self, verb: &str, name: &str) -> String {
-        format!("cannot {verb} volume \"{name}\" in storage pool \"{}\"", self.name)
+        format!(
+            "cannot {verb} volume \"{name}\" in storage pool \"{}\"",
+            self.name
+        )
     }
 }
 
@@ -349,8 +427,9 @@ struct PoolValues<'a> {
 }
 
 fn xml(template: &str, values: impl Serialize) -> Result<String, CliError> {
-    render(template, values)
-        .map_err(|e| CliError::new(ExitCode::Internal, format!("cannot render {template}")).caused_by(e))
+    render(template, values).map_err(|e| {
+        CliError::new(ExitCode::Internal, format!("cannot render {template}")).caused_by(e)
+    })
 }
 
 fn send_all(stream: &Stream, mut data: &[u8]) -> Result<(), VirtError> {
@@ -366,7 +445,10 @@ fn qcow2_capacity(file: &Path) -> std::io::Result<u64> {
     let mut header = [0; 32];
     File::open(file)?.read_exact(&mut header)?;
     if header[..4] != *b"QFI\xfb" {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "not a qcow2 file"));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "not a qcow2 file",
+        ));
     }
     let mut size = [0; 8];
     size.copy_from_slice(&header[24..]);
@@ -379,14 +461,22 @@ mod tests {
 
     #[test]
     fn the_pool_template_renders() {
-        let values = PoolValues { name: "ipop", path: Path::new("/srv/a & b/ipop") };
+        let values = PoolValues {
+            name: "ipop",
+            path: Path::new("/srv/a & b/ipop"),
+        };
         insta::assert_snapshot!(xml("libvirt-pool.xml.j2", values).unwrap());
     }
 
     #[test]
     fn the_volume_template_renders_for_files_and_overlays() {
-        let file =
-            NewVolume { name: "a.smbios", capacity: 7, format: "raw", mode: "0600", backing: None };
+        let file = NewVolume {
+            name: "a.smbios",
+            capacity: 7,
+            format: "raw",
+            mode: "0600",
+            backing: None,
+        };
         let overlay = NewVolume {
             name: "a.qcow2",
             capacity: 4 << 30,
@@ -394,7 +484,9 @@ mod tests {
             mode: "0600",
             backing: Some("/pool/<base>.qcow2"),
         };
-        let text = [file, overlay].map(|v| xml("libvirt-volume.xml.j2", v).unwrap()).concat();
+        let text = [file, overlay]
+            .map(|v| xml("libvirt-volume.xml.j2", v).unwrap())
+            .concat();
         insta::assert_snapshot!(text);
     }
 
@@ -403,7 +495,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("disk");
         std::fs::write(&path, [0; 64]).unwrap();
-        assert_eq!(qcow2_capacity(&path).unwrap_err().to_string(), "not a qcow2 file");
+        assert_eq!(
+            qcow2_capacity(&path).unwrap_err().to_string(),
+            "not a qcow2 file"
+        );
         let mut header = [0u8; 64];
         header[..4].copy_from_slice(b"QFI\xfb");
         header[24..32].copy_from_slice(&(3u64 << 30).to_be_bytes());
@@ -424,8 +519,13 @@ mod tests {
     fn volumes_are_found_and_removed_once() {
         let conn = Connect::open(Some("test:///default")).unwrap();
         let pool = Pool::ensure(&conn, "default-pool", None).unwrap();
-        let new =
-            NewVolume { name: "unit.raw", capacity: 1024, format: "raw", mode: "0600", backing: None };
+        let new = NewVolume {
+            name: "unit.raw",
+            capacity: 1024,
+            format: "raw",
+            mode: "0600",
+            backing: None,
+        };
         let (_, path) = pool.create(new).unwrap();
         assert!(path.ends_with("/unit.raw"));
         assert!(pool.complete("unit.raw").unwrap().is_none());
@@ -442,8 +542,14 @@ mod tests {
         let path = dir.path().join("huge");
         // Sparse: more than the test driver's pool of 100 GiB.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let error = pool.put_shared("huge", &path, "raw", &mut |_, _| {}).unwrap_err();
+        let error = pool
+            .put_shared("huge", &path, "raw", &mut |_, _| {})
+            .unwrap_err();
         assert_eq!(error.code, ExitCode::Missing);
-        assert!(error.message.starts_with("storage pool \"default-pool\" is full: \"huge\" needs 1048576 MiB"));
+        assert!(
+            error
+                .message
+                .starts_with("storage pool \"default-pool\" is full: \"huge\" needs 1048576 MiB")
+        );
     }
 }

@@ -109,6 +109,7 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
         .filter(|e| matches!(e, Event::Step { .. }))
         .count();
     assert_eq!(trials, 1, "KVM is to be tried once: {events:?}");
+    println!("{events:?}");
     // A running machine is left alone.
     backend
         .launch(&specs[0], &|e: Event| panic!("second launch did {e:?}"))

@@ -220,7 +220,9 @@ impl Libvirt {
     /// shared thing. Held while the value lives.
     fn lock(&self) -> Result<File, CliError> {
         let path = self.cache.join("libvirt.lock");
-        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let locked = std::fs::create_dir_all(&self.cache)
+            .and_then(|()| File::create(&path))
+            .and_then(|file| file.lock().map(|()| file));
         locked.map_err(|e| {
             CliError::new(
                 ExitCode::Internal,
@@ -258,7 +260,9 @@ impl Backend for Libvirt {
                 let conn = self.connection.open()?;
                 let _lock = self.lock()?;
                 let local = self.connection.is_local();
-                network::ensure(&conn, &resource.id, local).map(|a| Some(a.into()))
+                let address = network::ensure(&conn, &resource.id, local)?;
+                // Elsewhere it is an address of that host, on which nothing of ours listens.
+                Ok(local.then_some(address.into()))
             }
             kind => Err(unknown_kind(kind)),
         }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use virt::connect::Connect;
 
 use self::accel::{Accel, Memory, Verdict};
@@ -168,7 +169,7 @@ impl Libvirt {
         events.emit(Event::Step {
             message: format!("trying KVM on {}", self.site.uri),
         });
-        let verdict = accel::probe(conn, pool, kernel)?;
+        let verdict = accel::probe(conn, pool, &self.probe_name(), kernel)?;
         memory.keep(&verdict);
         if verdict.accel == Accel::Tcg {
             let message = format!(
@@ -230,6 +231,14 @@ impl Libvirt {
             )
             .caused_by(e)
         })
+    }
+
+    /// Held with [`Self::lock`] it is nobody else's: the lock's file is part of it, and this host.
+    fn probe_name(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let digest = Sha256::digest(format!("{host}\n{}", self.cache.display()));
+        let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}{digits}", accel::PROBE)
     }
 
     fn remove_volume(&self, id: &str, log: bool) -> Result<(), CliError> {

@@ -366,6 +366,21 @@ fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
 }
 
 #[test]
+fn a_disk_smaller_than_its_image_is_refused() {
+    let fixture = Fixture::new("small");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = fixture.spec("ram-0", true, &listener, bundle(0));
+    spec.disk_gib = 0;
+    let error = fixture.backend.launch(&spec, &|_| {}).unwrap_err();
+    assert_eq!(error.code, ExitCode::Config);
+    assert_eq!(
+        error.to_string(),
+        "error: a disk of 0 GiB for ram-0 is smaller than its image\nhint: give it 1 GiB"
+    );
+    assert!(!fixture.path.exists(), "refused before anything is made");
+}
+
+#[test]
 fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
     let fixture = Fixture::new("try");
     let conn = Connect::open(Some("qemu:///system")).unwrap();

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod network;
 pub mod smbios;
 pub mod storage;
+mod upload;
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -307,6 +308,7 @@ impl Backend for Libvirt {
             let what = format!("the personal data of {} does not fit", spec.node);
             CliError::new(ExitCode::Internal, what).caused_by(e)
         })?;
+        has_room(spec)?;
         let pool = self.pool(&conn)?;
         let image = self.upload(&pool, &spec.image, events)?;
         let accel = self
@@ -413,6 +415,31 @@ impl Backend for Libvirt {
             Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
         })
     }
+}
+
+/// An overlay smaller than its image would cut the file system off.
+fn has_room(spec: &MachineSpec) -> Result<(), CliError> {
+    let disk = &spec.image.disk;
+    let needed = upload::qcow2_capacity(disk).map_err(|e| {
+        CliError::new(
+            ExitCode::Image,
+            format!("cannot read image file {}", disk.display()),
+        )
+        .caused_by(e)
+        .hint(format!(
+            "build it again: `provision image build {}`",
+            spec.image.role
+        ))
+    })?;
+    let needed = needed.div_ceil(1 << 30);
+    if u64::from(spec.disk_gib) < needed {
+        let what = format!(
+            "a disk of {} GiB for {} is smaller than its image",
+            spec.disk_gib, spec.node
+        );
+        return Err(CliError::new(ExitCode::Config, what).hint(format!("give it {needed} GiB")));
+    }
+    Ok(())
 }
 
 fn unknown_kind(kind: &str) -> CliError {

@@ -11,5 +11,7 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod overlay;
+pub mod service;
 pub mod signal;
 pub mod status;

@@ -11,6 +11,9 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod gather;
+pub mod link;
+pub mod net;
 pub mod overlay;
 pub mod service;
 pub mod signal;

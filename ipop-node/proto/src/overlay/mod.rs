@@ -11,31 +11,11 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::address::OverlayAddrs;
+pub use crate::link::Identity;
+pub use crate::net::Transmit;
 use crate::service::IceServer;
 use crate::signal::{SessionId, Signal};
 use crate::status::{Advertisement, DropReason, PairEnd, PeerStatus};
-
-/// This node's certificate and key.
-#[derive(Debug)]
-pub struct Identity {}
-
-impl Identity {
-    /// A new key and self-signed certificate.
-    pub fn generate() -> Self {
-        Self {}
-    }
-}
-
-/// A UDP datagram to send.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// The socket it leaves from: one of those given to [`Overlay::set_sockets`].
-    pub local: SocketAddr,
-    /// Where it goes.
-    pub remote: SocketAddr,
-    /// What it carries.
-    pub payload: BytesMut,
-}
 
 /// What does not change while a node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,4 +17,6 @@ pub mod net;
 pub mod overlay;
 pub mod service;
 pub mod signal;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sim;
 pub mod status;

@@ -3,7 +3,7 @@
 //!
 //! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
 //! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
-//! it selected until that pair dies. A relayed pair is therefore nominated late
+//! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair is therefore nominated late
 //! ([`RELAY_WAIT`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -104,8 +104,10 @@ impl Ice {
         relay_only: bool,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, String> {
-        let local =
-            Credentials { ufrag: ice_chars(rng, UFRAG_CHARS), pwd: ice_chars(rng, PWD_CHARS) };
+        let local = Credentials {
+            ufrag: ice_chars(rng, UFRAG_CHARS),
+            pwd: ice_chars(rng, PWD_CHARS),
+        };
         let config = AgentConfig {
             local_ufrag: local.ufrag.clone(),
             local_pwd: local.pwd.clone(),
@@ -154,7 +156,10 @@ impl Ice {
 
     /// Candidates to signal.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.locals.iter().map(|local| local.candidate.clone()).collect()
+        self.locals
+            .iter()
+            .map(|local| local.candidate.clone())
+            .collect()
     }
 
     /// Starts checks. The library's own starting call is not used: it logs the peer's password.
@@ -164,10 +169,16 @@ impl Ice {
         self.agent
             .set_remote_credentials(remote.ufrag.clone(), remote.pwd.clone())
             .map_err(refused)?;
-        self.remote = Some(Credentials { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() });
+        self.remote = Some(Credentials {
+            ufrag: remote.ufrag.clone(),
+            pwd: remote.pwd.clone(),
+        });
         self.started = Some(now);
         self.ticked = now;
-        for candidate in std::mem::take(&mut self.early).iter().chain(&remote.candidates) {
+        for candidate in std::mem::take(&mut self.early)
+            .iter()
+            .chain(&remote.candidates)
+        {
             self.add_remote(now, candidate);
         }
         Ok(())
@@ -188,11 +199,17 @@ impl Ice {
                 ..agent_config(local.base)
             };
             let candidate = if kind == CandidateKind::Relay {
-                CandidateRelayConfig { base_config: config, ..Default::default() }
-                    .new_candidate_relay()
+                CandidateRelayConfig {
+                    base_config: config,
+                    ..Default::default()
+                }
+                .new_candidate_relay()
             } else {
-                CandidateHostConfig { base_config: config, ..Default::default() }
-                    .new_candidate_host()
+                CandidateHostConfig {
+                    base_config: config,
+                    ..Default::default()
+                }
+                .new_candidate_host()
             };
             let added = candidate.and_then(|candidate| self.agent.add_local_candidate(candidate));
             if added.is_err() {
@@ -326,7 +343,8 @@ impl Ice {
         }
         if self.next_tick().is_some_and(|tick| tick <= now) {
             self.ticked = now;
-            self.pending.retain(|_, check| now < check.sent + CHECK_LIFETIME);
+            self.pending
+                .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
             let _ = self.agent.handle_timeout(now);
             self.drain(now);
@@ -352,11 +370,25 @@ impl Ice {
             .iter()
             .find(|local| local.base == base && local.candidate.addr == addr)
             .map_or(
-                if addr == base { CandidateKind::Host } else { CandidateKind::Prflx },
+                if addr == base {
+                    CandidateKind::Host
+                } else {
+                    CandidateKind::Prflx
+                },
                 |local| local.candidate.kind,
             );
-        let remote_kind = self.remotes.get(&remote).copied().unwrap_or(CandidateKind::Prflx);
-        Some((PairEnd { kind, addr }, PairEnd { kind: remote_kind, addr: remote }))
+        let remote_kind = self
+            .remotes
+            .get(&remote)
+            .copied()
+            .unwrap_or(CandidateKind::Prflx);
+        Some((
+            PairEnd { kind, addr },
+            PairEnd {
+                kind: remote_kind,
+                addr: remote,
+            },
+        ))
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -395,9 +427,16 @@ impl Ice {
         remote: SocketAddr,
         payload: BytesMut,
     ) -> Result<(), DropReason> {
-        let transport =
-            TransportContext { local_addr: base, peer_addr: remote, ..Default::default() };
-        let result = self.agent.handle_read(TaggedBytesMut { now, transport, message: payload });
+        let transport = TransportContext {
+            local_addr: base,
+            peer_addr: remote,
+            ..Default::default()
+        };
+        let result = self.agent.handle_read(TaggedBytesMut {
+            now,
+            transport,
+            message: payload,
+        });
         self.drain(now);
         result.map_err(|_| DropReason::UnknownDatagram)
     }
@@ -413,9 +452,19 @@ impl Ice {
                 && self.pending.len() < MAX_PENDING
                 && let Some(transaction) = stun::transaction(&message.message)
             {
-                self.pending.insert(transaction, Check { sent: now, pair: (base, remote) });
+                self.pending.insert(
+                    transaction,
+                    Check {
+                        sent: now,
+                        pair: (base, remote),
+                    },
+                );
             }
-            self.out.push_back(Transmit { local: base, remote, payload: message.message });
+            self.out.push_back(Transmit {
+                local: base,
+                remote,
+                payload: message.message,
+            });
         }
         while self.agent.poll_event().is_some() {}
         let selected = self
@@ -439,12 +488,18 @@ impl Ice {
         }
         let interval = if self.selected.is_some() {
             let silence = self.ticked.saturating_duration_since(self.answered);
-            if silence > KEEPALIVE { KEEPALIVE_SILENT } else { KEEPALIVE }
+            if silence > KEEPALIVE {
+                KEEPALIVE_SILENT
+            } else {
+                KEEPALIVE
+            }
         } else {
             let age = self.ticked.saturating_duration_since(self.changed);
             let round = CHECK_ROUNDS.iter().find(|(until, _)| age < *until);
             let pairs = u32::try_from(self.bases.len() * self.remotes.len()).unwrap_or(u32::MAX);
-            round.map_or(KEEPALIVE_SILENT, |(_, every)| *every).max(CHECK_PACE * pairs)
+            round
+                .map_or(KEEPALIVE_SILENT, |(_, every)| *every)
+                .max(CHECK_PACE * pairs)
         };
         Some(self.ticked + interval)
     }
@@ -467,18 +522,31 @@ fn agent_candidate(
     kind: CandidateKind,
     priority: u32,
 ) -> Result<AgentCandidate, rtc_shared::error::Error> {
-    let base_config = CandidateConfig { priority, ..agent_config(addr) };
+    let base_config = CandidateConfig {
+        priority,
+        ..agent_config(addr)
+    };
     match kind {
-        CandidateKind::Host => {
-            CandidateHostConfig { base_config, ..Default::default() }.new_candidate_host()
+        CandidateKind::Host => CandidateHostConfig {
+            base_config,
+            ..Default::default()
         }
-        CandidateKind::Srflx => CandidateServerReflexiveConfig { base_config, ..Default::default() }
-            .new_candidate_server_reflexive(),
-        CandidateKind::Prflx => CandidatePeerReflexiveConfig { base_config, ..Default::default() }
-            .new_candidate_peer_reflexive(),
-        CandidateKind::Relay => {
-            CandidateRelayConfig { base_config, ..Default::default() }.new_candidate_relay()
+        .new_candidate_host(),
+        CandidateKind::Srflx => CandidateServerReflexiveConfig {
+            base_config,
+            ..Default::default()
         }
+        .new_candidate_server_reflexive(),
+        CandidateKind::Prflx => CandidatePeerReflexiveConfig {
+            base_config,
+            ..Default::default()
+        }
+        .new_candidate_peer_reflexive(),
+        CandidateKind::Relay => CandidateRelayConfig {
+            base_config,
+            ..Default::default()
+        }
+        .new_candidate_relay(),
     }
 }
 
@@ -488,5 +556,8 @@ fn ice_chars(rng: &mut impl CryptoRng, count: usize) -> String {
         b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut bytes = vec![0; count];
     rng.fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
+    bytes
+        .iter()
+        .map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)]))
+        .collect()
 }

@@ -16,6 +16,8 @@ mod dtls;
 mod ice;
 mod identity;
 mod stun;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -128,7 +130,11 @@ impl Link {
         config: LinkConfig,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, LinkError> {
-        let LinkConfig { role, identity, relay_only } = config;
+        let LinkConfig {
+            role,
+            identity,
+            relay_only,
+        } = config;
         Ok(Self {
             identity,
             ice: Ice::new(now, role, relay_only, rng).map_err(LinkError::Ice)?,
@@ -165,17 +171,21 @@ impl Link {
         }
         // RFC 8445 section 5.3.
         if !(4..=256).contains(&remote.ufrag.len()) || remote.ufrag.contains(':') {
-            return Err(LinkError::Description("its username fragment is not 4 to 256 ice-chars"));
+            return Err(LinkError::Description(
+                "its username fragment is not 4 to 256 ice-chars",
+            ));
         }
         if !(22..=256).contains(&remote.pwd.len()) {
-            return Err(LinkError::Description("its password is not 22 to 256 ice-chars"));
+            return Err(LinkError::Description(
+                "its password is not 22 to 256 ice-chars",
+            ));
         }
         let role = match remote.setup {
             Setup::Actpass | Setup::Passive => Role::Client,
             Setup::Active => Role::Server,
         };
-        let association = Association::new(role, &self.identity, remote.fingerprint)
-            .map_err(LinkError::Dtls)?;
+        let association =
+            Association::new(role, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
         self.ice.start(now, remote).map_err(LinkError::Ice)?;
         self.association = Some(association);
         self.enter(LinkState::Checking);
@@ -195,7 +205,13 @@ impl Link {
     pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
         if !self.over && self.ice.remove_local(base) {
             let why = format!("the local address {base} in use is gone");
-            self.fail(now, Ended { why, reason: TerminateReason::ConnectivityError });
+            self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
     }
 
@@ -264,18 +280,36 @@ impl Link {
             return;
         }
         if let Err(why) = self.ice.handle_timeout(now) {
-            return self.fail(now, Ended { why, reason: TerminateReason::ConnectivityError });
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
-        let result = self.association.as_mut().map_or(Ok(()), |a| a.handle_timeout(now));
+        let result = self
+            .association
+            .as_mut()
+            .map_or(Ok(()), |a| a.handle_timeout(now));
         if let Err(ended) = result {
             return self.fail(now, ended);
         }
-        if self.handshake_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .handshake_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             let why = format!(
                 "the DTLS handshake was not done within {} s",
                 HANDSHAKE_TIMEOUT.as_secs()
             );
-            return self.fail(now, Ended { why, reason: TerminateReason::SecurityError });
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
         self.advance(now);
     }
@@ -285,8 +319,14 @@ impl Link {
         if self.over {
             return None;
         }
-        let flight = self.association.as_ref().and_then(Association::poll_timeout);
-        [self.ice.poll_timeout(), flight, self.handshake_deadline()].into_iter().flatten().min()
+        let flight = self
+            .association
+            .as_ref()
+            .and_then(Association::poll_timeout);
+        [self.ice.poll_timeout(), flight, self.handshake_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Next datagram to send.
@@ -371,7 +411,10 @@ impl Link {
                 }
             }
         }
-        let established = self.association.as_ref().is_some_and(Association::is_established);
+        let established = self
+            .association
+            .as_ref()
+            .is_some_and(Association::is_established);
         if established && self.selected.is_some() {
             self.enter(LinkState::Up);
         }
@@ -387,8 +430,16 @@ impl Link {
         let (Some((local, remote)), Some(_)) = (self.selected, &self.association) else {
             return;
         };
-        while let Some(payload) = self.association.as_mut().and_then(Association::poll_transmit) {
-            self.push_transmit(Transmit { local, remote, payload });
+        while let Some(payload) = self
+            .association
+            .as_mut()
+            .and_then(Association::poll_transmit)
+        {
+            self.push_transmit(Transmit {
+                local,
+                remote,
+                payload,
+            });
         }
     }
 
@@ -414,7 +465,9 @@ impl Link {
 
     fn handshake_deadline(&self) -> Option<Instant> {
         let waits = self.state == LinkState::Handshaking;
-        self.selected_at.filter(|_| waits).map(|since| since + HANDSHAKE_TIMEOUT)
+        self.selected_at
+            .filter(|_| waits)
+            .map(|since| since + HANDSHAKE_TIMEOUT)
     }
 
     fn fail(&mut self, now: Instant, ended: Ended) {

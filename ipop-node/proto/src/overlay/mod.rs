@@ -19,6 +19,9 @@ mod session;
 mod setup;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;

@@ -36,6 +36,7 @@ use self::demux::Demux;
 use self::peer::{Peer, PeerId};
 use self::table::Table;
 use crate::address::OverlayAddrs;
+use crate::candidate::LocalCandidate;
 use crate::gather::stun::fork;
 use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
@@ -302,6 +303,10 @@ impl Overlay {
             let Some(event) = self.gatherer.poll_event() else {
                 break;
             };
+            let event = match event {
+                GatherEvent::Found(local) => GatherEvent::Found(self.to_tell(&local)),
+                lost @ GatherEvent::Lost(_) => lost,
+            };
             let relay_only = self.config.relay_only;
             let still_based = |g: &Gatherer, base| g.candidates().iter().any(|c| c.base == base);
             for id in self.table.ids() {
@@ -321,6 +326,16 @@ impl Overlay {
                 self.advance(now, id);
             }
         }
+    }
+
+    /// A candidate as peers are told of it: a node that is reached by relays only does not say
+    /// where it is (RFC 8839 section 5.1).
+    fn to_tell(&self, local: &LocalCandidate) -> LocalCandidate {
+        let mut local = local.clone();
+        if self.config.relay_only {
+            local.candidate.related = None;
+        }
+        local
     }
 
     /// Counts a drop that belongs to no peer.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::session::Session;
 use crate::address::OverlayAddrs;
+use crate::signal::SessionId;
 use crate::status::{Advertisement, DropReason, LinkState, PeerStatus};
 
 /// Names a peer for as long as the process runs.
@@ -24,7 +25,9 @@ pub(super) struct Peer {
     /// Why no link to this peer is made.
     pub(super) refused: Option<String>,
     pub(super) session: Option<Session>,
-    /// Why the last session ended.
+    /// The session that ended last.
+    pub(super) last: Option<SessionId>,
+    /// Why it ended.
     pub(super) failure: Option<String>,
     pub(super) backoff: Backoff,
     /// What `setup` is counted from.
@@ -60,6 +63,7 @@ impl Peer {
             resources: Vec::new(),
             refused: None,
             session: None,
+            last: None,
             failure: None,
             backoff: Backoff::default(),
             since: now,

@@ -147,6 +147,13 @@ impl Overlay {
             (Signal::Terminate { sid, reason }, Some(id)) if current.as_ref() == Some(&sid) => {
                 self.terminated(now, id, reason);
             }
+            // Its DTLS alert was faster.
+            (Signal::Terminate { sid, reason: TerminateReason::Success }, Some(id))
+                if current.is_none()
+                    && self.table.get(id).is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
+            {
+                self.terminated(now, id, TerminateReason::Success);
+            }
             (Signal::Candidates { .. } | Signal::Terminate { .. }, _) => {}
         }
     }
@@ -268,7 +275,7 @@ impl Overlay {
         match Link::new(now, config, &mut self.rng) {
             Ok(mut link) => {
                 for local in self.gatherer.candidates() {
-                    link.add_local(now, local.clone());
+                    link.add_local(now, self.to_tell(local));
                 }
                 Some(Session::new(now, sid, role, link))
             }
@@ -364,6 +371,7 @@ impl Overlay {
             return;
         };
         let (to, name) = (peer.jid.clone(), peer.name.clone());
+        peer.last = Some(session.sid.clone());
         if session.was_up {
             peer.since = now;
         }

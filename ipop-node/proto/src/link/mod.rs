@@ -13,11 +13,15 @@
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
 mod dtls;
+mod form;
 mod ice;
 mod identity;
+mod pace;
+mod record;
 mod stun;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -34,6 +38,7 @@ use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
 pub use self::stun::stun_username;
+pub use self::types::{IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::{LinkDescription, Setup, TerminateReason};
@@ -48,66 +53,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TRANSMITS: usize = 4096;
 /// Most events that wait for [`Link::poll_event`], packets included.
 const MAX_EVENTS: usize = 4096;
-
-/// ICE role (RFC 8445 section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IceRole {
-    /// Nominates; the Jingle initiator.
-    Controlling,
-    /// Accepts the nomination; the Jingle responder.
-    Controlled,
-}
-
-/// What a link needs to know from the start.
-#[derive(Debug, Clone)]
-pub struct LinkConfig {
-    /// ICE role.
-    pub role: IceRole,
-    /// This node's certificate.
-    pub identity: Arc<Identity>,
-    /// Only relayed local candidates are signalled and used.
-    pub relay_only: bool,
-}
-
-/// A link cannot be set up.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// The peer's half cannot be used.
-    #[error("the peer's link description is unusable: {0}")]
-    Description(&'static str),
-    /// The ICE agent refused.
-    #[error("the ICE agent refused to start: {0}")]
-    Ice(String),
-    /// The DTLS association could not be prepared.
-    #[error("DTLS cannot start: {0}")]
-    Dtls(String),
-    /// The link has had its remote half, or is over.
-    #[error("the link takes no remote description any more")]
-    NotWaiting,
-}
-
-/// What a link tells its owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// The state changed.
-    State(LinkState),
-    /// An IP packet from the peer, decrypted; its addresses are not checked here.
-    Packet(BytesMut),
-    /// ICE selected a candidate pair, or another one than before.
-    PairSelected {
-        /// Our end.
-        local: PairEnd,
-        /// The peer's end.
-        remote: PairEnd,
-    },
-    /// The link is over and will not recover; drop it after sending what it still has to send.
-    Failed {
-        /// For people.
-        why: String,
-        /// For the peer.
-        reason: TerminateReason,
-    },
-}
 
 /// One link to one peer.
 pub struct Link {

@@ -270,13 +270,22 @@ impl Overlay {
     /// This node's candidates.
     pub fn candidates(&self) -> Vec<PairEnd> {
         let candidates = self.gatherer.candidates().iter();
-        candidates.map(|c| PairEnd { kind: c.candidate.kind, addr: c.candidate.addr }).collect()
+        candidates
+            .map(|c| PairEnd {
+                kind: c.candidate.kind,
+                addr: c.candidate.addr,
+            })
+            .collect()
     }
 
     /// Names of the members with a link that is up, sorted; for the advertisement.
     pub fn linked(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.table.iter().filter(|p| p.is_up()).map(|p| p.name.clone()).collect();
+        let mut names: Vec<_> = self
+            .table
+            .iter()
+            .filter(|p| p.is_up())
+            .map(|p| p.name.clone())
+            .collect();
         names.sort();
         names
     }

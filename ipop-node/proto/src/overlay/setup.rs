@@ -17,20 +17,28 @@ const LEFT: Duration = Duration::from_secs(60);
 
 impl Overlay {
     pub(super) fn present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
-        let own = self.me.as_deref().is_some_and(|me| super::table::bare(me) == super::table::bare(&jid));
+        let own = self
+            .me
+            .as_deref()
+            .is_some_and(|me| super::table::bare(me) == super::table::bare(&jid));
         if self.left || self.me.is_none() || own {
             return;
         }
         let id = match self.table.by_jid(&jid) {
             Some(id) => id,
-            None => self.table.insert(Peer::new(now, jid.clone(), &advertisement)),
+            None => self
+                .table
+                .insert(Peer::new(now, jid.clone(), &advertisement)),
         };
         let me = self.config.name.clone();
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
         let names_me = advertisement.linked.contains(&me);
-        let known = peer.resources.iter_mut().find(|(resource, _)| *resource == jid);
+        let known = peer
+            .resources
+            .iter_mut()
+            .find(|(resource, _)| *resource == jid);
         let came = known.is_none();
         let named_me = known.as_ref().is_some_and(|(_, a)| a.linked.contains(&me));
         match known {
@@ -48,7 +56,12 @@ impl Overlay {
             }
         }
         if lost {
-            self.end(now, id, "the peer no longer has the link; it may have restarted", None);
+            self.end(
+                now,
+                id,
+                "the peer no longer has the link; it may have restarted",
+                None,
+            );
         }
         self.take_newest(now, id);
     }
@@ -136,9 +149,14 @@ impl Overlay {
             (Signal::Accept { sid, .. }, _) => {
                 self.terminate(from, sid, TerminateReason::GeneralError);
             }
-            (Signal::Candidates { sid, ufrag, candidates }, Some(id))
-                if current.as_ref() == Some(&sid) =>
-            {
+            (
+                Signal::Candidates {
+                    sid,
+                    ufrag,
+                    candidates,
+                },
+                Some(id),
+            ) if current.as_ref() == Some(&sid) => {
                 if let Some(session) = self.peer_mut(id).and_then(|p| p.session.as_mut()) {
                     session.add_remote(now, &ufrag, candidates);
                 }
@@ -148,9 +166,17 @@ impl Overlay {
                 self.terminated(now, id, reason);
             }
             // Its DTLS alert was faster.
-            (Signal::Terminate { sid, reason: TerminateReason::Success }, Some(id))
-                if current.is_none()
-                    && self.table.get(id).is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
+            (
+                Signal::Terminate {
+                    sid,
+                    reason: TerminateReason::Success,
+                },
+                Some(id),
+            ) if current.is_none()
+                && self
+                    .table
+                    .get(id)
+                    .is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
             {
                 self.terminated(now, id, TerminateReason::Success);
             }
@@ -173,7 +199,10 @@ impl Overlay {
         if peer.refused.is_some() {
             return self.terminate(from, sid, TerminateReason::GeneralError);
         }
-        let ours = peer.session.as_ref().filter(|s| s.role == IceRole::Controlling && !s.was_up);
+        let ours = peer
+            .session
+            .as_ref()
+            .filter(|s| s.role == IceRole::Controlling && !s.was_up);
         if let Some(ours) = ours {
             // Glare: the session of the one that sorts first is kept.
             if self.me.as_deref().is_some_and(|me| me < from) {
@@ -215,7 +244,12 @@ impl Overlay {
                 self.advance(now, id);
             }
             Err(error) => {
-                self.fail(now, id, error.to_string(), Some(TerminateReason::GeneralError));
+                self.fail(
+                    now,
+                    id,
+                    error.to_string(),
+                    Some(TerminateReason::GeneralError),
+                );
             }
         }
     }
@@ -308,7 +342,10 @@ impl Overlay {
         };
         if let Some(session) = &mut peer.session {
             if session.is_overdue(now) {
-                let why = format!("the peer did not answer within {} s", ANSWER_TIMEOUT.as_secs());
+                let why = format!(
+                    "the peer did not answer within {} s",
+                    ANSWER_TIMEOUT.as_secs()
+                );
                 return self.fail(now, id, why, Some(TerminateReason::ConnectivityError));
             }
             if let Some(signal) = session.flush(now) {
@@ -326,10 +363,13 @@ impl Overlay {
 
     fn schedule(&mut self, id: PeerId) {
         let initiates = self.may_initiate(id);
-        let at = self.table.get_mut(id).and_then(|peer| match &mut peer.session {
-            Some(session) => session.poll_timeout(),
-            None => peer.backoff.until.filter(|_| initiates),
-        });
+        let at = self
+            .table
+            .get_mut(id)
+            .and_then(|peer| match &mut peer.session {
+                Some(session) => session.poll_timeout(),
+                None => peer.backoff.until.filter(|_| initiates),
+            });
         self.table.schedule(id, at);
     }
 
@@ -384,7 +424,10 @@ impl Overlay {
             self.terminate(&to, session.sid, reason);
         }
         if session.was_up {
-            self.outputs.push_back(Output::LinkDown { peer: name, why: why.to_owned() });
+            self.outputs.push_back(Output::LinkDown {
+                peer: name,
+                why: why.to_owned(),
+            });
         }
     }
 }

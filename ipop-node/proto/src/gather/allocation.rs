@@ -1,26 +1,18 @@
 //! One allocation on one TURN server (RFC 8656): made, refreshed, made again when lost.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rtc_stun::attributes::ATTR_XOR_RELAYED_ADDRESS;
-use rtc_stun::message::{
-    Getter, METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
-    Message, Method, TransactionId,
-};
-use rtc_turn::proto::PROTO_UDP;
-use rtc_turn::proto::channum::ChannelNumber;
-use rtc_turn::proto::lifetime::Lifetime;
-use rtc_turn::proto::peeraddr::PeerAddress;
-use rtc_turn::proto::reqfamily::REQUESTED_FAMILY_IPV6;
-use rtc_turn::proto::reqtrans::RequestedTransport;
+use rtc_stun::message::{Message, TransactionId};
 
 use super::permission::{Ask, Peers, Way};
-use super::stun::{self, Answer, Attributes, Auth, Credential};
+use super::request::{Request, lifetime};
+use super::stun::{self, Answer, Auth, Credential};
 use super::transaction::{Due, Transaction};
 use super::turn;
 use crate::net::DatagramClass;
@@ -75,23 +67,6 @@ enum Phase {
         refresh: Instant,
     },
     Closed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
-    Allocate,
-    Refresh,
-    /// A refresh signed with the successor.
-    Adopt,
-    /// A refresh to zero; a new allocation follows if `again`.
-    Release {
-        again: bool,
-    },
-    Permit(IpAddr),
-    Bind {
-        peer: SocketAddr,
-        channel: u16,
-    },
 }
 
 #[derive(Debug)]
@@ -475,48 +450,4 @@ impl Allocation {
         );
         cx.out.push(raw);
     }
-}
-
-impl Request {
-    fn method(self) -> Method {
-        match self {
-            Self::Allocate => METHOD_ALLOCATE,
-            Self::Refresh | Self::Adopt | Self::Release { .. } => METHOD_REFRESH,
-            Self::Permit(_) => METHOD_CREATE_PERMISSION,
-            Self::Bind { .. } => METHOD_CHANNEL_BIND,
-        }
-    }
-
-    fn attributes(self, ask_family: bool) -> Attributes {
-        match self {
-            Self::Allocate if ask_family => {
-                vec![
-                    Box::new(RequestedTransport {
-                        protocol: PROTO_UDP,
-                    }),
-                    Box::new(REQUESTED_FAMILY_IPV6),
-                ]
-            }
-            Self::Allocate => vec![Box::new(RequestedTransport {
-                protocol: PROTO_UDP,
-            })],
-            Self::Refresh | Self::Adopt => Vec::new(),
-            Self::Release { .. } => vec![Box::new(Lifetime(Duration::ZERO))],
-            Self::Permit(ip) => vec![Box::new(PeerAddress { ip, port: 0 })],
-            Self::Bind { peer, channel } => vec![
-                Box::new(ChannelNumber(channel)),
-                Box::new(PeerAddress {
-                    ip: peer.ip(),
-                    port: peer.port(),
-                }),
-            ],
-        }
-    }
-}
-
-/// LIFETIME, unless it says the allocation is gone.
-fn lifetime(message: &Message) -> Option<Duration> {
-    let mut lifetime = Lifetime::default();
-    lifetime.get_from(message).ok()?;
-    (!lifetime.0.is_zero()).then_some(lifetime.0.max(Duration::from_secs(10)))
 }

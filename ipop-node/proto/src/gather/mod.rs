@@ -9,9 +9,11 @@
 //! a node sends few of them and all links share them.
 
 mod allocation;
+mod offer;
 mod permission;
 mod preference;
 mod reflexive;
+mod request;
 pub(crate) mod stun;
 mod transaction;
 mod turn;
@@ -32,7 +34,7 @@ use self::allocation::{Allocation, Context};
 use self::preference::Foundations;
 use self::reflexive::Reflexive;
 use self::stun::Credential;
-use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
+use crate::candidate::LocalCandidate;
 use crate::net::{DatagramClass, Transmit};
 use crate::service::{IceServer, IceServerKind};
 use crate::status::DropReason;
@@ -370,7 +372,12 @@ impl Gatherer {
             }
         }
         self.allocations.retain(|a| !a.is_finished());
-        let wanted = self.wanted();
+        let wanted = offer::candidates(
+            &self.sockets,
+            &self.reflexive,
+            &self.allocations,
+            &mut self.foundations,
+        );
         for gone in self.candidates.iter().filter(|c| !wanted.contains(c)) {
             self.events.push_back(GatherEvent::Lost(gone.clone()));
         }
@@ -379,54 +386,6 @@ impl Gatherer {
         }
         self.candidates = wanted;
         self.deadline = None;
-    }
-
-    /// Every candidate there should be, redundant ones left out (RFC 8445 section 5.1.3).
-    fn wanted(&mut self) -> Vec<LocalCandidate> {
-        let sockets = &self.sockets;
-        let foundations = &mut self.foundations;
-        let mut make =
-            |kind, addr, base: SocketAddr, via: SocketAddr, server: Option<SocketAddr>| {
-                let preference = preference::local_preference(via, sockets);
-                LocalCandidate {
-                    candidate: Candidate {
-                        foundation: foundations.of(kind, base.ip(), server.map(|s| s.ip())),
-                        kind,
-                        addr,
-                        priority: preference::priority(kind, preference),
-                        related: None,
-                    },
-                    base,
-                }
-            };
-        let mut wanted: Vec<LocalCandidate> = Vec::new();
-        for socket in sockets.iter().filter(|s| is_offered(**s)) {
-            wanted.push(make(CandidateKind::Host, *socket, *socket, *socket, None));
-        }
-        for reflexive in &self.reflexive {
-            let (socket, server) = (reflexive.socket, reflexive.server);
-            let Some(addr) = reflexive.mapped else {
-                continue;
-            };
-            if !wanted
-                .iter()
-                .any(|c| c.candidate.addr == addr && c.base == socket)
-            {
-                let mut c = make(CandidateKind::Srflx, addr, socket, socket, Some(server));
-                c.candidate.related = Some(socket);
-                wanted.push(c);
-            }
-        }
-        for allocation in &self.allocations {
-            let Some(addr) = allocation.relayed() else {
-                continue;
-            };
-            let (socket, server) = (allocation.socket, allocation.server);
-            let mut c = make(CandidateKind::Relay, addr, addr, socket, Some(server));
-            c.candidate.related = Some(allocation.mapped().unwrap_or(socket));
-            wanted.push(c);
-        }
-        wanted
     }
 
     /// Runs `f` on an allocation and queues what it wants sent to its server.
@@ -457,19 +416,9 @@ impl Gatherer {
     }
 }
 
-/// Whether a socket's own address is worth telling a peer: a scope id does not travel, and an
-/// unspecified address is none.
-fn is_offered(socket: SocketAddr) -> bool {
-    let link_local = match socket {
-        SocketAddr::V4(_) => false,
-        SocketAddr::V6(v6) => v6.ip().is_unicast_link_local(),
-    };
-    !socket.ip().is_unspecified() && !link_local
-}
-
 /// Whether a datagram from `socket` can arrive at `server` at all.
 fn can_reach(socket: SocketAddr, server: SocketAddr) -> bool {
     socket.is_ipv4() == server.is_ipv4()
-        && is_offered(socket)
+        && offer::is_offered(socket)
         && socket.ip().is_loopback() == server.ip().is_loopback()
 }

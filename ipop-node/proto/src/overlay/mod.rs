@@ -15,6 +15,7 @@ mod demux;
 mod icmp;
 mod packet;
 mod peer;
+mod presence;
 mod session;
 mod setup;
 mod table;
@@ -34,6 +35,7 @@ use rand::rngs::StdRng;
 
 use self::demux::Demux;
 use self::peer::{Peer, PeerId};
+use self::session::Session;
 use self::table::Table;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
@@ -168,6 +170,10 @@ impl Overlay {
         for id in self.table.ids() {
             if let Some(peer) = self.table.get_mut(id) {
                 peer.resources.clear();
+            }
+            let session = self.table.get(id).and_then(|p| p.session.as_ref());
+            if session.is_some_and(Session::is_unanswered) {
+                self.end(now, id, "this node signed out", None);
             }
             self.advance(now, id);
         }

@@ -214,3 +214,30 @@ fn a_node_that_moves_to_another_address_is_linked_again() {
     assert!(world.run_until(Duration::from_secs(5), World::all_up));
     world.check_every_path();
 }
+
+#[test]
+fn a_peer_that_restarts_while_it_is_asked_is_asked_again_at_once() {
+    let mut world = World::open(2);
+    world.sign_in_all();
+    world.run(Duration::from_millis(5));
+    world.restart(1);
+    for node in &mut world.nodes[..1] {
+        node.overlay.peer_gone(world.now, "node-1@demo/r");
+    }
+    world.run(Duration::from_millis(100));
+    world.sign_in(1, "r");
+    assert!(world.run_until(Duration::from_secs(1), World::all_up));
+}
+
+#[test]
+fn signing_out_while_a_peer_is_asked_loses_no_time() {
+    let mut world = World::open(2);
+    world.sign_in_all();
+    world.run(Duration::from_millis(5));
+    for i in 0..2 {
+        world.sign_out(i, true);
+    }
+    world.run(Duration::from_millis(100));
+    world.sign_in_all();
+    assert!(world.run_until(Duration::from_secs(1), World::all_up));
+}

@@ -12,6 +12,7 @@
 //! sends leaves from there, what arrives there is the node's.
 
 mod nat;
+pub mod turn;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};

@@ -61,9 +61,12 @@ pub fn files(recipe: &Recipe) -> BTreeMap<String, Vec<u8>> {
 /// Symbolic links to make in the root: absolute path to target.
 pub fn links(recipe: &Recipe) -> BTreeMap<String, String> {
     const UNITS: &str = "/etc/systemd/system";
+    const GENERATORS: &str = "/etc/systemd/system-generators";
     let mut links = BTreeMap::new();
     for unit in &recipe.mask {
-        links.insert(format!("{UNITS}/{unit}"), "/dev/null".to_owned());
+        // systemd.generator(7) masks generators in the same way, in a folder of their own.
+        let dir = if unit.ends_with("-generator") { GENERATORS } else { UNITS };
+        links.insert(format!("{dir}/{unit}"), "/dev/null".to_owned());
     }
     for (target, units) in &recipe.enable {
         for unit in units {
@@ -134,6 +137,7 @@ mod tests {
         let links = links(&worker());
         let units = "/etc/systemd/system";
         assert_eq!(links[&format!("{units}/rpcbind.service")], "/dev/null");
+        assert_eq!(links["/etc/systemd/system-generators/systemd-ssh-generator"], "/dev/null");
         assert_eq!(
             links[&format!("{units}/multi-user.target.wants/ssh.service")],
             "/usr/lib/systemd/system/ssh.service"

@@ -47,7 +47,7 @@ pub struct Recipe {
     pub cmdline: String,
     /// Credentials a machine of the role must be given.
     pub credentials: BTreeSet<String>,
-    /// Units that never start.
+    /// Units that never start and generators that never run.
     pub mask: BTreeSet<String>,
     /// Units by the target that wants them.
     pub enable: BTreeMap<String, BTreeSet<String>>,
@@ -166,7 +166,7 @@ impl Recipe {
             return Err(value("packages", format!("{bad:?} is not the name of a package")));
         }
         let units = self.enable.keys().chain(self.enable.values().flatten()).chain(&self.mask);
-        if let Some(bad) = units.into_iter().find(|u| !word(u) || !u.contains('.')) {
+        if let Some(bad) = units.into_iter().find(|u| !word(u) || !(u.contains('.') || u.ends_with("-generator"))) {
             return Err(value("enable", format!("{bad:?} is not the name of a unit")));
         }
         let both = self.enable.values().flatten().find(|unit| self.mask.contains(*unit));

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod bundle;
 pub mod error;
 pub mod event;
+pub mod image;
 pub mod layout;
 pub mod name;
 pub mod render;

@@ -14,4 +14,5 @@ pub mod config;
 pub mod overlay;
 pub mod service;
 pub mod signal;
+pub mod stanza;
 pub mod status;

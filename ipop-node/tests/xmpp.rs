@@ -298,7 +298,6 @@ async fn sessions_come_back_after_the_server_restarts() {
 async fn services_come_with_credentials() {
     let server = Ejabberd::start();
     let mut a = Client::member(&server, "a").await;
-    eprintln!("{:?}", a.session.query_services().await);
     let services = a
         .wait("for services", |event| match event {
             Event::Services(services) => Some(services),

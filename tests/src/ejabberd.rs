@@ -342,6 +342,8 @@ modules:
   mod_roster: {{}}
   mod_shared_roster: {{}}
   mod_stun_disco:
+    # The default is a rule named `local` that only ejabberd's sample configuration defines.
+    access: all
     secret: "only for tests"
     credentials_lifetime: 12h
     offer_local_services: false

@@ -19,4 +19,5 @@ pub mod service;
 pub mod signal;
 #[cfg(any(test, feature = "test-support"))]
 pub mod sim;
+pub mod stanza;
 pub mod status;

@@ -252,7 +252,7 @@ impl Rendezvous {
                     _ => Ok(()),
                 }
             }
-            _ if self.vanishes() => Ok(()),
+            ROSTER_GROUP | ACCOUNT if self.vanishes() => Ok(()),
             ROSTER_GROUP => Ok(self.api()?.delete_group(&resource.id)?),
             ACCOUNT => {
                 let user = resource.id.split('@').next().unwrap_or_default();

@@ -136,7 +136,7 @@ mod tests {
             .spawn()
             .expect("sh");
         let mut ready = [0u8; 6];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("ready");
+        io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut ready).expect("ready");
         let id = ProcessId::of(child.id()).expect("its stat");
         assert!(id.end(Duration::from_millis(200)).expect("signals"));
         assert!(!child.wait().expect("ended").success());

@@ -14,3 +14,4 @@ pub mod name;
 pub mod render;
 pub mod rendezvous;
 pub mod secret;
+pub mod watch;

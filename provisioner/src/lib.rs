@@ -2,8 +2,8 @@
 //! and reports when they have truly joined the overlay.
 //!
 //! Planning and rendering ([`render`], [`plan`]) know no I/O; execution ([`backend`],
-//! [`rendezvous`], [`image`]) knows no policy; [`deploy`] ties them together. Every resource is written to the state database
-//! before it is created.
+//! [`rendezvous`], [`image`]) knows no policy; [`deploy`] ties them together. Every resource is
+//! written to the state database before it is created.
 
 pub mod backend;
 pub mod bundle;
@@ -23,3 +23,4 @@ pub mod site;
 pub mod size;
 pub mod ssh;
 pub mod state;
+pub mod watch;

@@ -11,5 +11,8 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod overlay;
+pub mod service;
 pub mod signal;
+pub mod stanza;
 pub mod status;

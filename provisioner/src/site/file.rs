@@ -49,11 +49,11 @@ enum KindName {
 pub fn parse(text: &str, name: &str) -> Result<Parsed, CliError> {
     let defective = |message: &str| CliError::new(ExitCode::Config, format!("`{name}`{message}"));
     let table: FileTable = toml::from_str(text).map_err(|e| {
-        let line = e.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        let place = line.map(|line| format!(" line {line}")).unwrap_or_default();
+        let place = e.span().map(|span| line(text, span.start, e.message()));
+        let place = place.map(|line| format!(" line {line}")).unwrap_or_default();
         // The parser's own form draws the line; its message alone names the key.
         defective(&format!("{place}: {}", e.message()))
-            .hint("docs: `provision site --help` shows a file with every key")
+            .hint("`provision site --help` shows a file with every key")
     })?;
     let mut sites = Vec::new();
     for (site, table) in table.site {
@@ -81,4 +81,17 @@ pub fn parse(text: &str, name: &str) -> Result<Parsed, CliError> {
         });
     }
     Ok(Parsed { sites, rendezvous: table.rendezvous })
+}
+
+/// The line of a defect. For a wrong key of a table with `kind` the parser knows only where the
+/// table begins, so the key is looked for from there.
+fn line(text: &str, start: usize, message: &str) -> usize {
+    let first = text[..start.min(text.len())].matches('\n').count();
+    let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let is_key = |line: &str| {
+        key.is_some_and(|key| {
+            line.trim_start().strip_prefix(key).is_some_and(|r| r.trim_start().starts_with('='))
+        })
+    };
+    text.lines().skip(first).position(is_key).map_or(first, |offset| first + offset) + 1
 }

@@ -13,11 +13,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use libvirt_support::{Fixture, run};
+use provisioner::backend::libvirt::accel::{Accel, boot};
+use provisioner::backend::libvirt::storage::Pool;
 use provisioner::backend::{Backend, MachineState};
 use provisioner::bundle::{Bundle, SSH_HOST_KEY, XMPP_PASSWORD};
 use provisioner::error::ExitCode;
 use provisioner::event::Event;
 use provisioner::name::{NodeName, machine_name};
+use virt::connect::Connect;
 
 /// `s3cret-of-N` in base64, N being 0 or 1.
 const ENCODED: [&str; 2] = ["czNjcmV0LW9mLTA=", "czNjcmV0LW9mLTE="];
@@ -360,6 +363,56 @@ fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
     assert!(error.message.starts_with(&expected), "{error}");
     assert!(!error.hints.is_empty());
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_disk_smaller_than_its_image_is_refused() {
+    let fixture = Fixture::new("small");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut spec = fixture.spec("ram-0", true, &listener, bundle(0));
+    spec.disk_gib = 0;
+    let error = fixture.backend.launch(&spec, &|_| {}).unwrap_err();
+    assert_eq!(error.code, ExitCode::Config);
+    assert_eq!(
+        error.to_string(),
+        "error: a disk of 0 GiB for ram-0 is smaller than its image\nhint: give it 1 GiB"
+    );
+    assert!(!fixture.path.exists(), "refused before anything is made");
+}
+
+#[test]
+fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
+    let fixture = Fixture::new("try");
+    let conn = Connect::open(Some("qemu:///system")).unwrap();
+    let pool = Pool::ensure(&conn, &fixture.pool, Some(&fixture.path)).unwrap();
+    let kernel = &libvirt_support::material().kernel;
+    let good = pool
+        .put_shared("good", kernel, "raw", &mut |_, _| {})
+        .unwrap();
+    // Software emulation, as that is there on every machine.
+    let took = boot(&conn, &pool, &fixture.pool, &good, Accel::Tcg, LIMIT).unwrap();
+    assert!(took.is_ok(), "{took:?}");
+    let why = boot(
+        &conn,
+        &pool,
+        &fixture.pool,
+        &good,
+        Accel::Tcg,
+        Duration::ZERO,
+    )
+    .unwrap();
+    assert!(
+        why.as_ref().is_err_and(|w| w.starts_with("a guest hung ")),
+        "{why:?}"
+    );
+    let bad = pool.put("bad", b"no kernel").unwrap();
+    let why = boot(&conn, &pool, &fixture.pool, &bad, Accel::Tcg, LIMIT).unwrap();
+    assert!(why.is_err(), "{why:?}");
+    for volume in ["good", "bad"] {
+        pool.remove_shared(volume).unwrap();
+    }
+    assert_eq!(fixture.traces(), [""; 0]);
+    assert_eq!(fs::read_dir(&fixture.path).unwrap().count(), 0);
 }
 
 #[test]

@@ -11,8 +11,13 @@
 pub mod address;
 pub mod candidate;
 pub mod config;
+pub mod gather;
+pub mod link;
+pub mod net;
 pub mod overlay;
 pub mod service;
 pub mod signal;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sim;
 pub mod stanza;
 pub mod status;

@@ -267,8 +267,13 @@ impl Fixture {
                 "virsh",
                 &[&["-q", "-c", "qemu:///system"], args.as_slice()].concat(),
             );
-            let mine = text.lines().filter(|l| l.contains(&self.deployment));
-            traces.extend(mine.map(|l| l.split_whitespace().next().unwrap().to_owned()));
+            // A volume's line goes on with its path, in which the pool is named.
+            let names = text.lines().filter_map(|l| l.split_whitespace().next());
+            traces.extend(
+                names
+                    .filter(|n| n.contains(&self.deployment))
+                    .map(str::to_owned),
+            );
         }
         traces
     }

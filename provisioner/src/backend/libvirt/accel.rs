@@ -5,7 +5,6 @@
 //! it panics for want of a root file system: then it has come through all of its start.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -88,19 +87,41 @@ impl Memory {
     }
 }
 
-/// Tries KVM with the kernel at `kernel` on the host.
-pub fn probe(conn: &Connect, pool: &Pool, kernel: &str) -> Result<Verdict, CliError> {
-    let tcg = |reason: String| Verdict {
-        accel: Accel::Tcg,
-        reason,
-    };
-    if !conn
+/// Tries KVM with the kernel at `kernel` on the host. `name` names the domain and the log; no other
+/// try of that name may be under way.
+pub fn probe(conn: &Connect, pool: &Pool, name: &str, kernel: &str) -> Result<Verdict, CliError> {
+    let listed = conn
         .capabilities()
-        .is_ok_and(|c| c.contains("<domain type='kvm'"))
-    {
-        return Ok(tcg("the host offers no KVM".into()));
-    }
-    let name = probe_name();
+        .is_ok_and(|c| c.contains("<domain type='kvm'"));
+    let tried = if listed {
+        boot(conn, pool, name, kernel, Accel::Kvm, LIMIT)?
+    } else {
+        Err("the host offers no KVM".into())
+    };
+    Ok(match tried {
+        Ok(took) => Verdict {
+            accel: Accel::Kvm,
+            reason: format!("KVM booted a kernel in {:.1} s", took.as_secs_f32()),
+        },
+        Err(why) => Verdict {
+            accel: Accel::Tcg,
+            reason: format!("KVM does not serve: {why}"),
+        },
+    })
+}
+
+/// Boots the kernel until it misses its root file system. How long that took, or why it did not
+/// come so far.
+pub fn boot(
+    conn: &Connect,
+    pool: &Pool,
+    name: &str,
+    kernel: &str,
+    accel: Accel,
+    limit: Duration,
+) -> Result<Result<Duration, String>, CliError> {
+    // What a killed try left.
+    domain::remove(conn, name)?;
     let log = format!("{name}.console");
     let empty = NewVolume {
         name: &log,
@@ -111,8 +132,8 @@ pub fn probe(conn: &Connect, pool: &Pool, kernel: &str) -> Result<Verdict, CliEr
     };
     let (_, console) = pool.create(empty)?;
     let xml = domain_xml(DomainValues {
-        name: &name,
-        accel: Accel::Kvm,
+        name,
+        accel,
         owner: None,
         memory_mib: 256,
         cpus: 1,
@@ -126,54 +147,38 @@ pub fn probe(conn: &Connect, pool: &Pool, kernel: &str) -> Result<Verdict, CliEr
         console: &console,
     })?;
     // Autodestroy: it goes with our connection, even if we are killed.
-    let verdict = match conn.create_domain_xml(&xml, sys::VIR_DOMAIN_START_AUTODESTROY) {
-        Err(e) => Ok(tcg(format!(
-            "KVM does not start: {}",
-            last_line(e.message().as_bytes())
-        ))),
-        Ok(domain) => watch(&domain, pool, &log),
+    let tried = match conn.create_domain_xml(&xml, sys::VIR_DOMAIN_START_AUTODESTROY) {
+        Err(e) => Ok(Err(last_line(e.message().as_bytes()))),
+        Ok(domain) => watch(&domain, pool, &log, limit),
     };
-    domain::remove(conn, &name)?;
+    domain::remove(conn, name)?;
     pool.remove_log(&log)?;
-    verdict
+    tried
 }
 
-/// A name of its own for each try: another user of the host may be trying too.
-pub fn probe_name() -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{PROBE}{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
-}
-
-fn watch(domain: &Domain, pool: &Pool, log: &str) -> Result<Verdict, CliError> {
+fn watch(
+    domain: &Domain,
+    pool: &Pool,
+    log: &str,
+    limit: Duration,
+) -> Result<Result<Duration, String>, CliError> {
     let started = Instant::now();
+    let mut stopped_before = false;
     loop {
-        // Looked at before the log: what ran out has written all it will write.
         let running = domain.info().is_ok_and(|i| domain::is_running(i.state));
         let text = pool.tail(log, 1 << 20)?;
         if String::from_utf8_lossy(&text).contains(REACHED) {
-            let seconds = started.elapsed().as_secs_f32();
-            let reason = format!("KVM booted a kernel in {seconds:.1} s");
-            return Ok(Verdict {
-                accel: Accel::Kvm,
-                reason,
-            });
+            return Ok(Ok(started.elapsed()));
         }
-        let gave_up = started.elapsed() > LIMIT;
-        if !running || gave_up {
+        // Once more round after it stopped: virtlogd may still be writing its last words.
+        if stopped_before || started.elapsed() > limit {
             let how = if running { "hung" } else { "stopped" };
-            let reason = match last_line(&text) {
-                line if line.is_empty() => format!("a guest {how} under KVM without a word"),
-                line => format!("a guest {how} under KVM after \"{line}\""),
-            };
-            return Ok(Verdict {
-                accel: Accel::Tcg,
-                reason,
-            });
+            return Ok(Err(match last_line(&text) {
+                line if line.is_empty() => format!("a guest {how} before its first word"),
+                line => format!("a guest {how} after \"{line}\""),
+            }));
         }
+        stopped_before = !running;
         std::thread::sleep(POLL);
     }
 }
@@ -225,9 +230,9 @@ mod tests {
     fn a_host_without_kvm_is_not_tried() {
         let conn = Connect::open(Some("test:///default")).unwrap();
         let pool = Pool::ensure(&conn, "default-pool", None).unwrap();
-        let verdict = probe(&conn, &pool, "/boot/vmlinuz").unwrap();
+        let verdict = probe(&conn, &pool, "unit", "/boot/vmlinuz").unwrap();
         assert_eq!(verdict.accel, Accel::Tcg);
-        assert_eq!(verdict.reason, "the host offers no KVM");
+        assert_eq!(verdict.reason, "KVM does not serve: the host offers no KVM");
     }
 
     #[test]

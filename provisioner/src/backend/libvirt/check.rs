@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use virt::connect::Connect;
 
-use super::accel::{self, Accel, Memory, Verdict, probe_name};
+use super::accel::{self, Accel, Memory, Verdict};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
 use super::{Libvirt, network};
@@ -85,9 +85,9 @@ impl Libvirt {
         let _lock = self.lock()?;
         let memory = Memory::new(&self.cache, &self.connection, conn, versions);
         let verdict = match uploaded_kernel(pool)? {
-            Some(kernel) => accel::probe(conn, pool, &kernel)?,
+            Some(kernel) => accel::probe(conn, pool, &self.probe_name(), &kernel)?,
             None => match host_kernel() {
-                Some(kernel) => probe_with(conn, pool, &kernel)?,
+                Some(kernel) => self.probe_with(conn, pool, &kernel)?,
                 None => {
                     return Ok("not tried: no kernel to try it with, the first launch will".into());
                 }
@@ -99,14 +99,15 @@ impl Libvirt {
             Accel::Tcg => format!("software emulation, which is slow: {}", verdict.reason),
         })
     }
-}
 
-fn probe_with(conn: &Connect, pool: &Pool, kernel: &Path) -> Result<Verdict, CliError> {
-    let name = format!("{}.kernel", probe_name());
-    let path = pool.put_shared(&name, kernel, "raw", &mut |_, _| {})?;
-    let verdict = accel::probe(conn, pool, &path);
-    pool.remove_shared(&name)?;
-    verdict
+    fn probe_with(&self, conn: &Connect, pool: &Pool, kernel: &Path) -> Result<Verdict, CliError> {
+        let name = self.probe_name();
+        let volume = format!("{name}.kernel");
+        let path = pool.put_shared(&volume, kernel, "raw", &mut |_, _| {})?;
+        let verdict = accel::probe(conn, pool, &name, &path);
+        pool.remove_shared(&volume)?;
+        verdict
+    }
 }
 
 /// Any kernel that a launch has uploaded.

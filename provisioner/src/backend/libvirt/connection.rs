@@ -100,7 +100,8 @@ impl Connection {
     /// Whether the daemon runs on this host, so that its files and addresses are ours.
     pub fn is_local(&self) -> bool {
         self.uri.split_once("://").is_some_and(|(scheme, rest)| {
-            !scheme.contains('+') && (rest.starts_with('/') || rest.is_empty())
+            let here = !scheme.contains('+') || scheme.ends_with("+unix");
+            here && (rest.starts_with('/') || rest.is_empty())
         })
     }
 
@@ -203,12 +204,12 @@ mod tests {
     }
 
     #[test]
-    fn only_uris_without_a_transport_are_local() {
+    fn only_uris_without_a_host_and_its_transport_are_local() {
         for (uri, local) in [
             ("qemu:///system", true),
             ("test:///default", true),
             ("qemu+ssh://root@host/system", false),
-            ("qemu+unix:///system?socket=/x", false),
+            ("qemu+unix:///system?socket=/x", true),
             ("qemu://host/system", false),
         ] {
             assert_eq!(Connection::new(uri).is_local(), local, "{uri}");

@@ -12,6 +12,7 @@ pub mod domain;
 pub mod network;
 pub mod smbios;
 pub mod storage;
+mod upload;
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use virt::connect::Connect;
 
 use self::accel::{Accel, Memory, Verdict};
@@ -168,7 +170,7 @@ impl Libvirt {
         events.emit(Event::Step {
             message: format!("trying KVM on {}", self.site.uri),
         });
-        let verdict = accel::probe(conn, pool, kernel)?;
+        let verdict = accel::probe(conn, pool, &self.probe_name(), kernel)?;
         memory.keep(&verdict);
         if verdict.accel == Accel::Tcg {
             let message = format!(
@@ -220,7 +222,9 @@ impl Libvirt {
     /// shared thing. Held while the value lives.
     fn lock(&self) -> Result<File, CliError> {
         let path = self.cache.join("libvirt.lock");
-        let locked = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        let locked = std::fs::create_dir_all(&self.cache)
+            .and_then(|()| File::create(&path))
+            .and_then(|file| file.lock().map(|()| file));
         locked.map_err(|e| {
             CliError::new(
                 ExitCode::Internal,
@@ -228,6 +232,14 @@ impl Libvirt {
             )
             .caused_by(e)
         })
+    }
+
+    /// Held with [`Self::lock`] it is nobody else's: the lock's file is part of it, and this host.
+    fn probe_name(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let digest = Sha256::digest(format!("{host}\n{}", self.cache.display()));
+        let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        format!("{}{digits}", accel::PROBE)
     }
 
     fn remove_volume(&self, id: &str, log: bool) -> Result<(), CliError> {
@@ -258,7 +270,9 @@ impl Backend for Libvirt {
                 let conn = self.connection.open()?;
                 let _lock = self.lock()?;
                 let local = self.connection.is_local();
-                network::ensure(&conn, &resource.id, local).map(|a| Some(a.into()))
+                let address = network::ensure(&conn, &resource.id, local)?;
+                // Elsewhere it is an address of that host, on which nothing of ours listens.
+                Ok(local.then_some(address.into()))
             }
             kind => Err(unknown_kind(kind)),
         }
@@ -294,6 +308,7 @@ impl Backend for Libvirt {
             let what = format!("the personal data of {} does not fit", spec.node);
             CliError::new(ExitCode::Internal, what).caused_by(e)
         })?;
+        has_room(spec)?;
         let pool = self.pool(&conn)?;
         let image = self.upload(&pool, &spec.image, events)?;
         let accel = self
@@ -400,6 +415,31 @@ impl Backend for Libvirt {
             Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
         })
     }
+}
+
+/// An overlay smaller than its image would cut the file system off.
+fn has_room(spec: &MachineSpec) -> Result<(), CliError> {
+    let disk = &spec.image.disk;
+    let needed = upload::qcow2_capacity(disk).map_err(|e| {
+        CliError::new(
+            ExitCode::Image,
+            format!("cannot read image file {}", disk.display()),
+        )
+        .caused_by(e)
+        .hint(format!(
+            "build it again: `provision image build {}`",
+            spec.image.role
+        ))
+    })?;
+    let needed = needed.div_ceil(1 << 30);
+    if u64::from(spec.disk_gib) < needed {
+        let what = format!(
+            "a disk of {} GiB for {} is smaller than its image",
+            spec.disk_gib, spec.node
+        );
+        return Err(CliError::new(ExitCode::Config, what).hint(format!("give it {needed} GiB")));
+    }
+    Ok(())
 }
 
 fn unknown_kind(kind: &str) -> CliError {

@@ -4,8 +4,6 @@
 //! too, its personal data and its console log included: that gives them a path that QEMU's
 //! security profiles allow, a way to read them from afar, and a way to remove them.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,7 +12,6 @@ use virt::connect::Connect;
 use virt::error::{Error as VirtError, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
-use virt::stream::Stream;
 
 use super::connection::{Context, explain, is_disk_full};
 use crate::error::{CliError, ExitCode};
@@ -24,9 +21,7 @@ use crate::render::render;
 pub const DEFAULT_POOL_PATH: &str = "/var/lib/libvirt/images/ipop";
 /// An empty volume of this suffix says that the upload of its namesake came to its end. libvirt
 /// can neither rename a volume nor tell a whole one from half of one.
-const COMPLETE: &str = ".complete";
-/// Bytes a call; libvirt's own limit for a stream packet is 256 KiB.
-const CHUNK: usize = 256 * 1024;
+pub(super) const COMPLETE: &str = ".complete";
 /// A pool refuses to be refreshed while another upload runs.
 const REFRESH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,7 +43,7 @@ pub struct NewVolume<'a> {
 /// A storage pool.
 #[derive(Debug)]
 pub struct Pool {
-    conn: Connect,
+    pub(super) conn: Connect,
     pool: StoragePool,
     name: String,
 }
@@ -143,107 +138,6 @@ impl Pool {
             .path()
             .context(|| self.failed("find the path of", new.name))?;
         Ok((volume, path))
-    }
-
-    /// Makes a raw volume with this content, readable by nobody but its owner.
-    pub fn put(&self, name: &str, content: &[u8]) -> Result<String, CliError> {
-        let capacity = content.len() as u64;
-        let new = NewVolume {
-            name,
-            capacity,
-            format: "raw",
-            mode: "0600",
-            backing: None,
-        };
-        let (volume, path) = self.create(new)?;
-        self.upload(&volume, name, content, capacity, &mut |_| {})?;
-        Ok(path)
-    }
-
-    /// Whether an upload of this name came to its end, and the path.
-    pub fn complete(&self, name: &str) -> Result<Option<String>, CliError> {
-        if self.volume(&format!("{name}{COMPLETE}"))?.is_none() {
-            return Ok(None);
-        }
-        let Some(volume) = self.volume(name)? else {
-            return Ok(None);
-        };
-        volume
-            .path()
-            .context(|| self.failed("find the path of", name))
-            .map(Some)
-    }
-
-    /// Uploads a local file that many machines share, and marks it complete.
-    pub fn put_shared(
-        &self,
-        name: &str,
-        file: &Path,
-        format: &str,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<String, CliError> {
-        let unreadable = |e| {
-            CliError::new(
-                ExitCode::Image,
-                format!("cannot read image file {}", file.display()),
-            )
-            .caused_by(e)
-            .hint("build the image again: `provision image build ROLE`")
-        };
-        let mut source = File::open(file).map_err(unreadable)?;
-        let len = source.metadata().map_err(unreadable)?.len();
-        let capacity = match format {
-            "qcow2" => qcow2_capacity(file).map_err(unreadable)?,
-            _ => len,
-        };
-        let available = self.available()?;
-        if available < len {
-            return Err(self.full(name, len, available));
-        }
-        self.remove(&format!("{name}{COMPLETE}"))?;
-        let new = NewVolume {
-            name,
-            capacity,
-            format,
-            mode: "0644",
-            backing: None,
-        };
-        let (volume, path) = self.create(new)?;
-        self.upload(&volume, name, &mut source, len, &mut |done| {
-            progress(done, len)
-        })?;
-        let marker = format!("{name}{COMPLETE}");
-        self.create(NewVolume {
-            name: &marker,
-            capacity: 0,
-            format: "raw",
-            mode: "0644",
-            backing: None,
-        })?;
-        Ok(path)
-    }
-
-    /// The last `limit` bytes of a volume, as far as it goes. An absent one reads as empty.
-    pub fn tail(&self, name: &str, limit: usize) -> Result<Vec<u8>, CliError> {
-        let Some(volume) = self.volume(name)? else {
-            return Ok(Vec::new());
-        };
-        let failed = || self.failed("read", name);
-        let stream = Stream::new(&self.conn, 0).context(failed)?;
-        volume.download(&stream, 0, 0, 0).context(failed)?;
-        let mut out = Vec::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let n = stream.recv(&mut buffer).context(failed)?;
-            match usize::try_from(n) {
-                Ok(0) => break,
-                Ok(n) => out.extend(&buffer[..n]),
-                // Only streams that do not block report "would block".
-                Err(_) => break,
-            }
-        }
-        stream.finish().context(failed)?;
-        Ok(out.split_off(out.len().saturating_sub(limit)))
     }
 
     /// Removes a volume. One that is gone is no error.
@@ -346,52 +240,13 @@ impl Pool {
         Ok(removed)
     }
 
-    fn upload(
+    pub(super) fn write_failed(
         &self,
-        volume: &StorageVol,
+        verb: &str,
         name: &str,
-        mut source: impl Read,
-        len: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), CliError> {
-        let started = Stream::new(&self.conn, 0)
-            .and_then(|stream| volume.upload(&stream, 0, len, 0).map(|()| stream));
-        let stream = started.context(|| self.failed("write", name))?;
-        let mut buffer = vec![0; CHUNK];
-        let mut done = 0;
-        let sent = loop {
-            let n = match source.read(&mut buffer) {
-                Ok(0) => break Ok(()),
-                Ok(n) => n,
-                Err(e) => {
-                    let what = format!("cannot read what goes into volume \"{name}\"");
-                    break Err(CliError::new(ExitCode::Image, what).caused_by(e));
-                }
-            };
-            if let Err(e) = send_all(&stream, &buffer[..n]) {
-                break Err(self.write_failed("write", name, len, &e));
-            }
-            done += n as u64;
-            progress(done);
-        };
-        let sent = match sent {
-            Ok(()) => stream
-                .finish()
-                .map_err(|e| self.write_failed("write", name, len, &e)),
-            Err(e) => {
-                // The cause is known; what the stream says to its end adds nothing.
-                let _ = stream.abort();
-                Err(e)
-            }
-        };
-        if sent.is_err() {
-            // Best effort: without its marker the half volume is replaced by the next upload.
-            let _ = volume.delete(0);
-        }
-        sent
-    }
-
-    fn write_failed(&self, verb: &str, name: &str, needed: u64, e: &VirtError) -> CliError {
+        needed: u64,
+        e: &VirtError,
+    ) -> CliError {
         if is_disk_full(e) {
             let available = self.available().unwrap_or(0);
             return self.full(name, needed, available);
@@ -399,7 +254,7 @@ impl Pool {
         explain(self.failed(verb, name), e)
     }
 
-    fn full(&self, name: &str, needed: u64, available: u64) -> CliError {
+    pub(super) fn full(&self, name: &str, needed: u64, available: u64) -> CliError {
         CliError::new(
             ExitCode::Missing,
             format!(
@@ -412,7 +267,7 @@ impl Pool {
         .hint("free some disk space on the libvirt host, or set the site's `pool` to one with more")
     }
 
-    fn failed(&self, verb: &str, name: &str) -> String {
+    pub(super) fn failed(&self, verb: &str, name: &str) -> String {
         format!(
             "cannot {verb} volume \"{name}\" in storage pool \"{}\"",
             self.name
@@ -430,29 +285,6 @@ fn xml(template: &str, values: impl Serialize) -> Result<String, CliError> {
     render(template, values).map_err(|e| {
         CliError::new(ExitCode::Internal, format!("cannot render {template}")).caused_by(e)
     })
-}
-
-fn send_all(stream: &Stream, mut data: &[u8]) -> Result<(), VirtError> {
-    while !data.is_empty() {
-        let n = usize::try_from(stream.send(data)?).unwrap_or(0);
-        data = &data[n..];
-    }
-    Ok(())
-}
-
-/// The virtual size in a qcow2 header (QEMU's docs/interop/qcow2.txt): bytes 24 to 31, big endian.
-fn qcow2_capacity(file: &Path) -> std::io::Result<u64> {
-    let mut header = [0; 32];
-    File::open(file)?.read_exact(&mut header)?;
-    if header[..4] != *b"QFI\xfb" {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidData,
-            "not a qcow2 file",
-        ));
-    }
-    let mut size = [0; 8];
-    size.copy_from_slice(&header[24..]);
-    Ok(u64::from_be_bytes(size))
 }
 
 #[cfg(test)]
@@ -491,22 +323,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_qcow2_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("disk");
-        std::fs::write(&path, [0; 64]).unwrap();
-        assert_eq!(
-            qcow2_capacity(&path).unwrap_err().to_string(),
-            "not a qcow2 file"
-        );
-        let mut header = [0u8; 64];
-        header[..4].copy_from_slice(b"QFI\xfb");
-        header[24..32].copy_from_slice(&(3u64 << 30).to_be_bytes());
-        std::fs::write(&path, header).unwrap();
-        assert_eq!(qcow2_capacity(&path).unwrap(), 3 << 30);
-    }
-
-    #[test]
     fn a_pool_that_was_not_asked_to_be_made_must_exist() {
         let conn = Connect::open(Some("test:///default")).unwrap();
         let error = Pool::ensure(&conn, "nothing", None).unwrap_err();
@@ -532,24 +348,5 @@ mod tests {
         pool.remove("unit.raw").unwrap();
         pool.remove("unit.raw").unwrap();
         assert!(pool.volume("unit.raw").unwrap().is_none());
-    }
-
-    #[test]
-    fn a_pool_without_room_says_how_much_is_missing() {
-        let conn = Connect::open(Some("test:///default")).unwrap();
-        let pool = Pool::ensure(&conn, "default-pool", None).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("huge");
-        // Sparse: more than the test driver's pool of 100 GiB.
-        File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let error = pool
-            .put_shared("huge", &path, "raw", &mut |_, _| {})
-            .unwrap_err();
-        assert_eq!(error.code, ExitCode::Missing);
-        assert!(
-            error
-                .message
-                .starts_with("storage pool \"default-pool\" is full: \"huge\" needs 1048576 MiB")
-        );
     }
 }

@@ -1,0 +1,371 @@
+//! The DTLS 1.2 association of a link.
+//!
+//! # The seam for a faster data path
+//!
+//! Everything the rest of a link knows of records is [`Association`]: [`Association::seal`] turns
+//! an IP packet into a datagram, [`Association::open`] turns a datagram into IP packets. A record
+//! path of our own replaces these two after [`Association::is_established`], taking keys out of
+//! the handshake; handshake records (content type other than 23, or epoch 0) keep going to `open`.
+
+use std::collections::{HashSet, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rtc_dtls::cipher_suite::CipherSuiteId;
+use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
+use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
+use rtc_shared::TransportProtocol;
+use rtc_shared::error::Error;
+
+use super::identity::{Identity, fingerprint_of};
+use super::provider;
+use super::record::{APPLICATION_DATA, Form, HANDSHAKE};
+use crate::signal::{Fingerprint, TerminateReason};
+use crate::status::DropReason;
+
+/// How long a flight may stay unanswered before it is sent again. The library sends each flight
+/// eight times at most, which gives 4 s to answer one.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an unanswered flight waits before its datagrams are sent once more as they are, so
+/// that one loss costs less than a [`FLIGHT_INTERVAL`]. A peer that has them drops them as replays.
+const ECHO_AFTER: Duration = Duration::from_millis(150);
+/// Largest handshake datagram in bytes. Every flight of a P-256 handshake fits in one, which
+/// matters: the library stops its retransmission timer when it has seen a part of a flight.
+const HANDSHAKE_MTU: usize = 1200;
+/// Datagrams with handshake records the library is given before the handshake is complete. It
+/// never forgets a fragment, so there must be a bound.
+const HANDSHAKE_BUDGET: usize = 128;
+/// The same after completion, when the peer repeats its last flight because ours was lost.
+const REPEAT_BUDGET: usize = 16;
+/// Records of the next epoch the library may hold until the handshake is complete.
+const EARLY_RECORDS: usize = 64;
+/// The association does not know addresses: its datagrams go wherever ICE says. The library wants
+/// one to file it under.
+const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
+
+/// The side that sends the ClientHello, and the one that waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Client,
+    Server,
+}
+
+/// The association is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Ended {
+    pub(super) why: String,
+    pub(super) reason: TerminateReason,
+}
+
+/// What became of a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rejected {
+    /// It was dropped; nothing else happened.
+    Dropped(DropReason),
+    /// It ended the association.
+    Ended(Ended),
+}
+
+/// One DTLS association with one peer, whatever path it takes.
+pub(super) struct Association {
+    endpoint: Endpoint,
+    config: Arc<HandshakeConfig>,
+    role: Role,
+    expected: Fingerprint,
+    established: bool,
+    over: bool,
+    /// (message_seq, fragment_offset) of the epoch 0 handshake fragments seen.
+    seen: HashSet<(u16, u32)>,
+    handshake_datagrams: usize,
+    repeats: usize,
+    early_records: usize,
+    out: VecDeque<BytesMut>,
+    /// The last flight sent, and when it is echoed.
+    flight: Vec<BytesMut>,
+    echo_at: Option<Instant>,
+}
+
+impl Association {
+    /// Prepares an association that accepts exactly the certificate with fingerprint `expected`.
+    pub(super) fn new(
+        role: Role,
+        identity: &Identity,
+        expected: Fingerprint,
+    ) -> Result<Self, String> {
+        let config = ConfigBuilder::default()
+            .with_crypto_provider(provider())
+            .with_certificates(vec![identity.certificate()])
+            .with_cipher_suites(vec![
+                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
+                CipherSuiteId::Tls_Ecdhe_Ecdsa_With_ChaCha20_Poly1305_Sha256,
+            ])
+            .with_client_auth(ClientAuthType::RequireAnyClientCert)
+            .with_extended_master_secret(ExtendedMasterSecretType::Require)
+            .with_flight_interval(FLIGHT_INTERVAL)
+            .with_mtu(HANDSHAKE_MTU)
+            // Off is the check against CAs; the fingerprint check below takes its place.
+            .with_insecure_skip_verify(true)
+            .with_verify_peer_certificate(Some(Arc::new(
+                move |chain: &[Vec<u8>], _: &_| match chain.first() {
+                    Some(der) if fingerprint_of(der) == expected => Ok(()),
+                    _ => Err(Error::ErrInvalidCertificate),
+                },
+            )))
+            .build(role == Role::Client, Some(PEER))
+            .map_err(|error| error.to_string())?;
+        let config = Arc::new(config);
+        let accepts = (role == Role::Server).then(|| config.clone());
+        Ok(Self {
+            endpoint: Endpoint::new(PEER, TransportProtocol::UDP, accepts),
+            config,
+            role,
+            expected,
+            established: false,
+            over: false,
+            seen: HashSet::new(),
+            handshake_datagrams: 0,
+            repeats: 0,
+            early_records: 0,
+            out: VecDeque::new(),
+            flight: Vec::new(),
+            echo_at: None,
+        })
+    }
+
+    /// There is a path to the peer: a client sends its ClientHello.
+    pub(super) fn start(&mut self, now: Instant) -> Result<(), Ended> {
+        if self.role == Role::Server {
+            return Ok(());
+        }
+        let started = self.endpoint.connect(now, PEER, self.config.clone(), None);
+        self.collect(now);
+        started.map_err(|error| self.end(format!("the DTLS handshake could not start: {error}")))
+    }
+
+    /// Whether the peer has proven to hold the key of the expected certificate, and packets flow.
+    pub(super) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Encrypts one IP packet; the datagram comes out of [`Association::poll_transmit`].
+    pub(super) fn seal(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
+        if !self.established || self.over {
+            return Err(DropReason::NoLink);
+        }
+        let written = self.endpoint.write(now, PEER, packet);
+        self.collect(now);
+        written.map_err(|_| DropReason::SendFailed)
+    }
+
+    /// Takes a datagram from the peer's address and appends the IP packets in it to `packets`.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        datagram: BytesMut,
+        packets: &mut Vec<BytesMut>,
+    ) -> Result<(), Rejected> {
+        let bad = Rejected::Dropped(DropReason::BadRecord);
+        if self.over {
+            return Err(Rejected::Dropped(DropReason::NoLink));
+        }
+        if self.role == Role::Client && self.endpoint.get_connection_state(PEER).is_none() {
+            return Err(bad);
+        }
+        if !self.admit(&datagram).map_err(Rejected::Dropped)? {
+            return Ok(());
+        }
+        let expects_data = self.established && datagram[0] == APPLICATION_DATA;
+        let before = packets.len();
+        let result = self.endpoint.read(now, PEER, None, datagram);
+        self.collect(now);
+        let events = match result {
+            Ok(events) => events,
+            Err(error) if self.established && error != Error::ErrAlertFatalOrClose => {
+                return Err(bad);
+            }
+            Err(error) => return Err(Rejected::Ended(self.refused(&error))),
+        };
+        for event in events {
+            match event {
+                EndpointEvent::HandshakeComplete => {
+                    // The callback has checked this already. Nothing is accepted or sent on the
+                    // strength of a callback having been called.
+                    if self.peer_fingerprint() != Some(self.expected) {
+                        return Err(Rejected::Ended(self.mismatch()));
+                    }
+                    self.established = true;
+                    if self.role == Role::Client {
+                        self.echo_at = None;
+                        self.flight.clear();
+                    }
+                }
+                EndpointEvent::ApplicationData(packet) if self.established => packets.push(packet),
+                EndpointEvent::PeerClosed => {
+                    self.over = true;
+                    return Err(Rejected::Ended(Ended {
+                        why: "the peer closed the link".to_owned(),
+                        reason: TerminateReason::Success,
+                    }));
+                }
+                _ => {}
+            }
+        }
+        // The library is silent about records it cannot authenticate.
+        if expects_data && packets.len() == before {
+            Err(bad)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Next datagram for the peer.
+    pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
+        self.out.pop_front()
+    }
+
+    /// When a flight is to be sent again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        [self.flight_due(), self.echo_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Sends a flight again if it is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Ended> {
+        if self.over {
+            return Ok(());
+        }
+        if self.echo_at.is_some_and(|due| due <= now) {
+            self.echo_at = None;
+            self.out.extend(self.flight.iter().cloned());
+        }
+        if self.flight_due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let sent = self.endpoint.handle_timeout(PEER, now);
+        self.collect(now);
+        sent.map_err(|_| Ended {
+            reason: TerminateReason::ConnectivityError,
+            ..self.end("the peer did not answer the DTLS handshake".to_owned())
+        })
+    }
+
+    /// Queues a close_notify.
+    pub(super) fn close(&mut self, now: Instant) {
+        if !self.over {
+            self.over = true;
+            // Before the keys are there a close_notify would be plaintext, and is not sent.
+            if self.established {
+                drop(self.endpoint.stop(now, PEER));
+                self.collect(now);
+            }
+        }
+    }
+
+    /// Checks a datagram's form and keeps away from the library what would hurt it: whether to
+    /// hand it over.
+    fn admit(&mut self, datagram: &[u8]) -> Result<bool, DropReason> {
+        let form = Form::of(datagram).ok_or(DropReason::BadRecord)?;
+        if self.established {
+            self.repeats += usize::from(form.handshake);
+            return Ok(!form.handshake || self.repeats <= REPEAT_BUDGET);
+        }
+        if form.plain_data {
+            return Err(DropReason::BadRecord);
+        }
+        self.early_records += form.early;
+        if self.early_records > EARLY_RECORDS && form.early > 0 {
+            return Err(DropReason::QueueFull);
+        }
+        if form.fragments.is_empty() {
+            return Ok(true);
+        }
+        // The library stops its own timer on a repeated flight without answering it, after which
+        // neither side would send again. The one repeat it must see is that of the first
+        // ClientHello, because a HelloVerifyRequest has no timer (RFC 6347 section 4.2.1).
+        let repeated = form.early == 0
+            && form
+                .fragments
+                .iter()
+                .all(|fragment| self.seen.contains(fragment));
+        let first_hello = self.role == Role::Server && self.seen.iter().all(|(seq, _)| *seq == 0);
+        if repeated && !first_hello {
+            return Ok(false);
+        }
+        self.handshake_datagrams += 1;
+        if self.handshake_datagrams > HANDSHAKE_BUDGET {
+            return Err(DropReason::QueueFull);
+        }
+        self.seen.extend(form.fragments);
+        Ok(true)
+    }
+
+    fn flight_due(&self) -> Option<Instant> {
+        self.endpoint
+            .poll_timeout(&PEER)
+            .filter(|_| !self.established)
+    }
+
+    /// Takes out what the library wants sent, and keeps a flight for its echo.
+    fn collect(&mut self, now: Instant) {
+        let sent = self.out.len();
+        self.out
+            .extend(std::iter::from_fn(|| self.endpoint.poll_transmit()).map(|t| t.message));
+        let mut flight = self
+            .out
+            .range(sent..)
+            .filter(|d| d.first() == Some(&HANDSHAKE))
+            .peekable();
+        if flight.peek().is_some() {
+            self.flight = flight.cloned().collect();
+            self.echo_at = Some(now + ECHO_AFTER);
+        }
+    }
+
+    fn peer_fingerprint(&self) -> Option<Fingerprint> {
+        let state = self.endpoint.get_connection_state(PEER)?;
+        state
+            .peer_certificates
+            .first()
+            .map(|der| fingerprint_of(der))
+    }
+
+    /// Why the library gave up.
+    fn refused(&mut self, error: &Error) -> Ended {
+        if self
+            .peer_fingerprint()
+            .is_some_and(|shown| shown != self.expected)
+        {
+            return self.mismatch();
+        }
+        self.end(match error {
+            Error::ErrAlertFatalOrClose => "the peer ended DTLS with a fatal alert".to_owned(),
+            error => format!("the DTLS handshake failed: {error}"),
+        })
+    }
+
+    fn mismatch(&mut self) -> Ended {
+        let shown = self
+            .peer_fingerprint()
+            .map_or("none".to_owned(), |shown| shown.to_string());
+        let expected = self.expected;
+        self.end(format!(
+            "the peer's certificate is not the one signalled: fingerprint {shown}, expected {expected}"
+        ))
+    }
+
+    fn end(&mut self, why: String) -> Ended {
+        self.over = true;
+        self.established = false;
+        Ended {
+            why,
+            reason: TerminateReason::SecurityError,
+        }
+    }
+}

@@ -1,0 +1,470 @@
+//! The ICE agent of a link (RFC 8445), with the parts the library leaves out: pacing, consent
+//! freshness, authentication before interpretation, and which address a NAT gave a pair.
+//!
+//! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
+//! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
+//! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair
+//! is therefore nominated late ([`RELAY_WAIT`]).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rand::CryptoRng;
+use rtc_ice::agent::Agent;
+use rtc_ice::mdns::MulticastDnsMode;
+use rtc_ice::{AgentConfig, Credentials};
+use rtc_shared::{TaggedBytesMut, TransportContext};
+use sansio::Protocol as _;
+
+use super::form::{agent_candidate, ice_chars};
+use super::pace::{self, CHECK_PACE, KEEPALIVE_SILENT};
+use super::stun::{self, Binding};
+use super::{IceRole, provider};
+use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
+use crate::net::Transmit;
+use crate::signal::LinkDescription;
+use crate::status::{DropReason, PairEnd};
+
+/// A pair that has not answered for this long is dead (RFC 7675 allows 30 s at most).
+pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connectivity checks may take this long before the link is given up.
+pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a reflexive pair waits for a better one before it is nominated.
+const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
+/// The same for a relayed pair.
+const RELAY_WAIT: Duration = Duration::from_millis(1500);
+/// A check unanswered for this long will not be.
+const CHECK_LIFETIME: Duration = Duration::from_secs(4);
+
+/// Most local candidates of a link.
+const MAX_LOCAL: usize = 32;
+/// Most remote candidates of a link, peer reflexive ones included.
+const MAX_REMOTE: usize = 64;
+/// Most checks of a link that wait for an answer.
+const MAX_PENDING: usize = 2048;
+
+/// Length of a new username fragment and password in characters of 6 random bits; RFC 8445
+/// section 5.3 asks for 24 and 128 bits.
+const UFRAG_CHARS: usize = 8;
+const PWD_CHARS: usize = 32;
+
+/// A check that waits for its answer.
+struct Check {
+    sent: Instant,
+    pair: (SocketAddr, SocketAddr),
+}
+
+/// The ICE agent and what it is told.
+pub(super) struct Ice {
+    agent: Agent,
+    local: Credentials,
+    remote: Option<Credentials>,
+    relay_only: bool,
+    locals: Vec<LocalCandidate>,
+    /// Remote candidates that came before the remote credentials.
+    early: Vec<Candidate>,
+    bases: HashSet<SocketAddr>,
+    removed: HashSet<SocketAddr>,
+    remotes: HashMap<SocketAddr, CandidateKind>,
+    pending: HashMap<[u8; 12], Check>,
+    mapped: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
+    out: VecDeque<Transmit>,
+    started: Option<Instant>,
+    /// When a candidate came last.
+    changed: Instant,
+    ticked: Instant,
+    answered: Instant,
+    selected: Option<(SocketAddr, SocketAddr)>,
+    rtt: Option<Duration>,
+}
+
+impl Ice {
+    pub(super) fn new(
+        now: Instant,
+        role: IceRole,
+        relay_only: bool,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, String> {
+        let local = Credentials {
+            ufrag: ice_chars(rng, UFRAG_CHARS),
+            pwd: ice_chars(rng, PWD_CHARS),
+        };
+        let config = AgentConfig {
+            local_ufrag: local.ufrag.clone(),
+            local_pwd: local.pwd.clone(),
+            is_controlling: role == IceRole::Controlling,
+            // Names of the peer's choosing are not looked up.
+            multicast_dns_mode: MulticastDnsMode::Disabled,
+            // Both are counted here: the library counts a path as alive on any traffic.
+            disconnected_timeout: Some(Duration::ZERO),
+            failed_timeout: Some(Duration::ZERO),
+            // The pace is set by when its timer is called; these only must not be longer.
+            check_interval: CHECK_PACE,
+            keepalive_interval: Some(KEEPALIVE_SILENT),
+            max_binding_requests: Some(u16::MAX - 1),
+            host_acceptance_min_wait: Some(Duration::ZERO),
+            srflx_acceptance_min_wait: Some(REFLEXIVE_WAIT),
+            prflx_acceptance_min_wait: Some(REFLEXIVE_WAIT),
+            relay_acceptance_min_wait: Some(RELAY_WAIT),
+            ..AgentConfig::default()
+        };
+        let agent = Agent::new(now, Arc::new(config), provider()).map_err(|e| e.to_string())?;
+        Ok(Self {
+            agent,
+            local,
+            remote: None,
+            relay_only,
+            locals: Vec::new(),
+            early: Vec::new(),
+            bases: HashSet::new(),
+            removed: HashSet::new(),
+            remotes: HashMap::new(),
+            pending: HashMap::new(),
+            mapped: HashMap::new(),
+            out: VecDeque::new(),
+            started: None,
+            changed: now,
+            ticked: now,
+            answered: now,
+            selected: None,
+            rtt: None,
+        })
+    }
+
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.local
+    }
+
+    /// Candidates to signal.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.locals
+            .iter()
+            .map(|local| local.candidate.clone())
+            .collect()
+    }
+
+    /// Starts checks. The library's own starting call is not used: it logs the peer's password.
+    pub(super) fn start(&mut self, now: Instant, remote: &LinkDescription) -> Result<(), String> {
+        let refused = |error: rtc_shared::error::Error| error.to_string();
+        self.agent.apply_restart(now, true).map_err(refused)?;
+        self.agent
+            .set_remote_credentials(remote.ufrag.clone(), remote.pwd.clone())
+            .map_err(refused)?;
+        self.remote = Some(Credentials {
+            ufrag: remote.ufrag.clone(),
+            pwd: remote.pwd.clone(),
+        });
+        self.started = Some(now);
+        self.ticked = now;
+        for candidate in std::mem::take(&mut self.early)
+            .iter()
+            .chain(&remote.candidates)
+        {
+            self.add_remote(now, candidate);
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_local(&mut self, now: Instant, local: LocalCandidate) {
+        let kind = local.candidate.kind;
+        let excluded = self.relay_only && kind != CandidateKind::Relay;
+        if excluded || self.locals.contains(&local) || self.locals.len() >= MAX_LOCAL {
+            return;
+        }
+        self.removed.remove(&local.base);
+        if self.bases.insert(local.base) {
+            // A reflexive candidate stands for its base, which may itself not be signalled.
+            let as_kind = match kind {
+                CandidateKind::Relay => CandidateKind::Relay,
+                _ => CandidateKind::Host,
+            };
+            let candidate = agent_candidate(local.base, as_kind, local.candidate.priority);
+            let added = candidate.and_then(|candidate| self.agent.add_local_candidate(candidate));
+            if added.is_err() {
+                self.bases.remove(&local.base);
+                return;
+            }
+            self.changed = now;
+        }
+        self.locals.push(local);
+    }
+
+    /// Forgets a base; whether the selected pair was on it.
+    pub(super) fn remove_local(&mut self, base: SocketAddr) -> bool {
+        self.locals.retain(|local| local.base != base);
+        if self.bases.contains(&base) {
+            self.removed.insert(base);
+        }
+        self.selected.is_some_and(|(local, _)| local == base)
+    }
+
+    pub(super) fn add_remote(&mut self, now: Instant, candidate: &Candidate) {
+        if self.remote.is_none() {
+            if self.early.len() < MAX_REMOTE {
+                self.early.push(candidate.clone());
+            }
+            return;
+        }
+        let ip = candidate.addr.ip();
+        if candidate.addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
+            return;
+        }
+        if let Some(kind) = self.remotes.get_mut(&candidate.addr) {
+            // Met before it was signalled.
+            *kind = candidate.kind;
+            return;
+        }
+        self.insert_remote(now, candidate.addr, candidate.kind, candidate.priority);
+    }
+
+    /// Whether datagrams between these addresses belong to this link.
+    pub(super) fn knows(&self, base: SocketAddr, remote: SocketAddr) -> bool {
+        self.has_base(base) && self.remotes.contains_key(&remote)
+    }
+
+    pub(super) fn awaits(&self, transaction: &[u8; 12]) -> bool {
+        self.pending.contains_key(transaction)
+    }
+
+    pub(super) fn handle_datagram(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+    ) -> Result<(), DropReason> {
+        let unknown = DropReason::UnknownDatagram;
+        let peer = self.remote.as_ref().ok_or(unknown)?;
+        if !self.has_base(base) {
+            return Err(unknown);
+        }
+        let mut binding = Binding::decode(&payload).ok_or(unknown)?;
+        if binding.is_request() {
+            let addressed = stun::stun_username(&payload)
+                == Some((self.local.ufrag.as_str(), peer.ufrag.as_str()));
+            if !addressed || !binding.is_authentic(&self.local.pwd) {
+                return Err(unknown);
+            }
+            let priority = binding.priority().ok_or(unknown)?;
+            if !self.remotes.contains_key(&remote) {
+                // Type preference 0 is a relayed candidate whose signal is still on its way.
+                let kind = match priority >> 24 {
+                    0 => CandidateKind::Relay,
+                    _ => CandidateKind::Prflx,
+                };
+                if !self.insert_remote(now, remote, kind, priority) {
+                    return Err(DropReason::QueueFull);
+                }
+            }
+            self.feed(now, base, remote, payload)
+        } else {
+            let awaited = self.pending.get(&binding.transaction());
+            if awaited.is_none_or(|check| check.pair != (base, remote))
+                || !binding.is_authentic(&peer.pwd)
+            {
+                return Err(unknown);
+            }
+            let mapped = binding.mapped();
+            self.feed(now, base, remote, payload)?;
+            let Some(check) = self.pending.remove(&binding.transaction()) else {
+                return Err(unknown);
+            };
+            if let Some(mapped) = mapped {
+                self.mapped.insert(check.pair, mapped);
+            }
+            if self.selected == Some(check.pair) {
+                self.answered = now;
+                self.rtt = Some(now.saturating_duration_since(check.sent));
+            }
+            Ok(())
+        }
+    }
+
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        let started = self.started?;
+        let gives_up = match self.selected {
+            Some(_) => self.answered + CONSENT_TIMEOUT,
+            None => started + CHECKING_TIMEOUT,
+        };
+        Some(self.next_tick().map_or(gives_up, |tick| tick.min(gives_up)))
+    }
+
+    /// Runs what is due. An error is why the link has no path and will get none.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), String> {
+        let Some(started) = self.started else {
+            return Ok(());
+        };
+        let none_answered = "no answer on any candidate pair for";
+        match self.selected {
+            Some(_) if now >= self.answered + CONSENT_TIMEOUT => {
+                return Err(format!("{none_answered} {} s", CONSENT_TIMEOUT.as_secs()));
+            }
+            None if now >= started + CHECKING_TIMEOUT => {
+                let (local, remote) = (self.bases.len(), self.remotes.len());
+                return Err(match (local, remote) {
+                    (0, _) => "this node has no candidate".to_owned(),
+                    (_, 0) => "the peer signalled no candidate".to_owned(),
+                    _ => format!("{none_answered} {} s", CHECKING_TIMEOUT.as_secs()),
+                });
+            }
+            _ => {}
+        }
+        if self.next_tick().is_some_and(|tick| tick <= now) {
+            self.ticked = now;
+            self.pending
+                .retain(|_, check| now < check.sent + CHECK_LIFETIME);
+            // The agent's timer only fails over mDNS, which is off.
+            let _ = self.agent.handle_timeout(now);
+            self.drain(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.out.pop_front()
+    }
+
+    /// Base and remote address of the selected pair.
+    pub(super) fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.selected
+    }
+
+    /// The selected pair as candidates. Ours is the address the peer sees, when a check told it.
+    pub(super) fn pair(&self) -> Option<(PairEnd, PairEnd)> {
+        let (base, remote) = self.selected?;
+        let addr = self.mapped.get(&(base, remote)).copied().unwrap_or(base);
+        let kind = self
+            .locals
+            .iter()
+            .find(|local| local.base == base && local.candidate.addr == addr)
+            .map_or(
+                if addr == base {
+                    CandidateKind::Host
+                } else {
+                    CandidateKind::Prflx
+                },
+                |local| local.candidate.kind,
+            );
+        let remote_kind = self
+            .remotes
+            .get(&remote)
+            .copied()
+            .unwrap_or(CandidateKind::Prflx);
+        Some((
+            PairEnd { kind, addr },
+            PairEnd {
+                kind: remote_kind,
+                addr: remote,
+            },
+        ))
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    fn has_base(&self, base: SocketAddr) -> bool {
+        self.bases.contains(&base) && !self.removed.contains(&base)
+    }
+
+    /// Makes a remote candidate known to the agent; whether there was room.
+    fn insert_remote(
+        &mut self,
+        now: Instant,
+        addr: SocketAddr,
+        kind: CandidateKind,
+        priority: u32,
+    ) -> bool {
+        if self.remotes.len() >= MAX_REMOTE {
+            return false;
+        }
+        let candidate = agent_candidate(addr, kind, priority)
+            .and_then(|candidate| self.agent.add_remote_candidate(candidate));
+        if candidate.is_err() {
+            return false;
+        }
+        self.remotes.insert(addr, kind);
+        self.changed = now;
+        true
+    }
+
+    fn feed(
+        &mut self,
+        now: Instant,
+        base: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+    ) -> Result<(), DropReason> {
+        let transport = TransportContext {
+            local_addr: base,
+            peer_addr: remote,
+            ..Default::default()
+        };
+        let result = self.agent.handle_read(TaggedBytesMut {
+            now,
+            transport,
+            message: payload,
+        });
+        self.drain(now);
+        result.map_err(|_| DropReason::UnknownDatagram)
+    }
+
+    /// Takes out what the agent wants sent, and whether it has selected a pair.
+    fn drain(&mut self, now: Instant) {
+        while let Some(message) = self.agent.poll_write() {
+            let (base, remote) = (message.transport.local_addr, message.transport.peer_addr);
+            if self.removed.contains(&base) {
+                continue;
+            }
+            if stun::is_request(&message.message)
+                && self.pending.len() < MAX_PENDING
+                && let Some(transaction) = stun::transaction(&message.message)
+            {
+                self.pending.insert(
+                    transaction,
+                    Check {
+                        sent: now,
+                        pair: (base, remote),
+                    },
+                );
+            }
+            self.out.push_back(Transmit {
+                local: base,
+                remote,
+                payload: message.message,
+            });
+        }
+        while self.agent.poll_event().is_some() {}
+        let selected = self
+            .agent
+            .get_selected_candidate_pair()
+            .map(|(local, remote)| (local.base_addr(), remote.addr()));
+        if selected != self.selected {
+            self.selected = selected;
+            self.answered = now;
+        }
+    }
+
+    fn next_tick(&mut self) -> Option<Instant> {
+        // Without pairs the agent could only complain.
+        if self.bases.is_empty() || self.remotes.is_empty() {
+            return None;
+        }
+        // The agent asks for a call in the past when a candidate has come since the last one.
+        if self.agent.poll_timeout()? <= self.ticked {
+            return Some(self.ticked);
+        }
+        let interval = match self.selected {
+            Some(_) => pace::keepalive(self.ticked.saturating_duration_since(self.answered)),
+            None => pace::checks(
+                self.ticked.saturating_duration_since(self.changed),
+                self.bases.len() * self.remotes.len(),
+            ),
+        };
+        Some(self.ticked + interval)
+    }
+}

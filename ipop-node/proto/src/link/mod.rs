@@ -1,0 +1,440 @@
+//! One link to one peer: an ICE agent (RFC 8445) and a DTLS 1.2 association (RFC 6347) over the
+//! candidate pair it selected. IP packets travel as DTLS application data.
+//!
+//! A [`Link`] is driven like everything in this crate: datagrams and time go in, datagrams and
+//! events come out. After every call that takes `&mut self` the caller drains
+//! [`Link::poll_transmit`] and [`Link::poll_event`], then asks [`Link::poll_timeout`] when to call
+//! [`Link::handle_timeout`].
+//!
+//! A link never recovers from [`LinkEvent::Failed`]: the owner drops it and, if it still wants the
+//! peer, makes another one, whose credentials have nothing in common with the old ones.
+//!
+//! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
+//! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
+
+mod dtls;
+mod form;
+mod ice;
+mod identity;
+mod pace;
+mod record;
+mod stun;
+#[cfg(test)]
+mod tests;
+mod types;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use rand::CryptoRng;
+use rtc_dtls::crypto_provider::RTCCryptoProvider;
+use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
+
+use self::dtls::{Association, Ended, Rejected, Role};
+use self::ice::Ice;
+pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
+pub use self::identity::{Identity, IdentityError};
+pub use self::stun::stun_username;
+pub use self::types::{IceRole, LinkConfig, LinkError, LinkEvent};
+use crate::candidate::{Candidate, LocalCandidate};
+use crate::net::{DatagramClass, Transmit};
+use crate::signal::{LinkDescription, Setup, TerminateReason};
+use crate::status::{DropReason, LinkState, PairEnd};
+
+/// Largest IP packet a link carries, in bytes; the largest overlay MTU that can be configured.
+pub const MAX_PACKET: usize = 9000;
+/// From a selected pair to packets flowing.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Most datagrams that wait for [`Link::poll_transmit`].
+const MAX_TRANSMITS: usize = 4096;
+/// Most events that wait for [`Link::poll_event`], packets included.
+const MAX_EVENTS: usize = 4096;
+
+/// One link to one peer.
+pub struct Link {
+    identity: Arc<Identity>,
+    ice: Ice,
+    association: Option<Association>,
+    state: LinkState,
+    over: bool,
+    selected: Option<(SocketAddr, SocketAddr)>,
+    selected_at: Option<Instant>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<LinkEvent>,
+    drops: BTreeMap<DropReason, u64>,
+}
+
+impl Link {
+    /// Makes a link with new ICE credentials; nothing is sent before [`Link::set_remote`].
+    pub fn new(
+        now: Instant,
+        config: LinkConfig,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, LinkError> {
+        let LinkConfig {
+            role,
+            identity,
+            relay_only,
+        } = config;
+        Ok(Self {
+            identity,
+            ice: Ice::new(now, role, relay_only, rng).map_err(LinkError::Ice)?,
+            association: None,
+            state: LinkState::Signalling,
+            over: false,
+            selected: None,
+            selected_at: None,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            drops: BTreeMap::new(),
+        })
+    }
+
+    /// Our half: credentials, fingerprint, and the local candidates known so far.
+    pub fn description(&self, setup: Setup) -> LinkDescription {
+        let local = self.ice.credentials();
+        LinkDescription {
+            ufrag: local.ufrag.clone(),
+            pwd: local.pwd.clone(),
+            fingerprint: self.identity.fingerprint(),
+            setup,
+            candidates: self.ice.candidates(),
+        }
+    }
+
+    /// Takes the peer's half, fixes the DTLS role, starts connectivity checks.
+    ///
+    /// The side that answers `actpass` is the DTLS client, so it must put [`Setup::Active`] into
+    /// its own half.
+    pub fn set_remote(&mut self, now: Instant, remote: &LinkDescription) -> Result<(), LinkError> {
+        if self.over || self.association.is_some() {
+            return Err(LinkError::NotWaiting);
+        }
+        // RFC 8445 section 5.3.
+        if !(4..=256).contains(&remote.ufrag.len()) || remote.ufrag.contains(':') {
+            return Err(LinkError::Description(
+                "its username fragment is not 4 to 256 ice-chars",
+            ));
+        }
+        if !(22..=256).contains(&remote.pwd.len()) {
+            return Err(LinkError::Description(
+                "its password is not 22 to 256 ice-chars",
+            ));
+        }
+        let role = match remote.setup {
+            Setup::Actpass | Setup::Passive => Role::Client,
+            Setup::Active => Role::Server,
+        };
+        let association =
+            Association::new(role, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
+        self.ice.start(now, remote).map_err(LinkError::Ice)?;
+        self.association = Some(association);
+        self.enter(LinkState::Checking);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// Adds a candidate of this node; the peer must be told by signalling.
+    pub fn add_local(&mut self, now: Instant, candidate: LocalCandidate) {
+        if !self.over {
+            self.ice.add_local(now, candidate);
+            self.advance(now);
+        }
+    }
+
+    /// A local socket or relayed address is gone. The link fails if it was the one in use.
+    pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
+        if !self.over && self.ice.remove_local(base) {
+            let why = format!("the local address {base} in use is gone");
+            self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
+        }
+    }
+
+    /// Adds a candidate the peer signalled.
+    pub fn add_remote(&mut self, now: Instant, candidate: &Candidate) {
+        if !self.over {
+            self.ice.add_remote(now, candidate);
+            self.advance(now);
+        }
+    }
+
+    /// Username fragment of our half: the first half of USERNAME in the peer's checks.
+    pub fn local_ufrag(&self) -> &str {
+        &self.ice.credentials().ufrag
+    }
+
+    /// Whether a STUN response answers a check of this link. Responses have no USERNAME.
+    pub fn awaits_response(&self, payload: &[u8]) -> bool {
+        !self.over && stun::transaction(payload).is_some_and(|id| self.ice.awaits(&id))
+    }
+
+    /// Takes a STUN or DTLS datagram that arrived on `local` (a base) from `remote`.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+    ) -> Result<(), DropReason> {
+        if self.over {
+            return Err(DropReason::NoLink);
+        }
+        match DatagramClass::of(&payload) {
+            DatagramClass::Stun => {
+                let result = self.ice.handle_datagram(now, local, remote, payload);
+                self.advance(now);
+                result
+            }
+            DatagramClass::Dtls if self.ice.knows(local, remote) => self.open(now, payload),
+            _ => Err(DropReason::UnknownDatagram),
+        }
+    }
+
+    /// Encrypts an IP packet and queues it for the selected pair.
+    pub fn send(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
+        let (LinkState::Up, Some(association)) = (&self.state, &mut self.association) else {
+            return Err(DropReason::NoLink);
+        };
+        if packet.is_empty() {
+            return Err(DropReason::Malformed);
+        }
+        if packet.len() > MAX_PACKET {
+            return Err(DropReason::TooBig);
+        }
+        if self.transmits.len() >= MAX_TRANSMITS {
+            return Err(DropReason::QueueFull);
+        }
+        association.seal(now, packet)?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.over {
+            return;
+        }
+        if let Err(why) = self.ice.handle_timeout(now) {
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
+        }
+        let result = self
+            .association
+            .as_mut()
+            .map_or(Ok(()), |a| a.handle_timeout(now));
+        if let Err(ended) = result {
+            return self.fail(now, ended);
+        }
+        if self
+            .handshake_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            let why = format!(
+                "the DTLS handshake was not done within {} s",
+                HANDSHAKE_TIMEOUT.as_secs()
+            );
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
+        }
+        self.advance(now);
+    }
+
+    /// When [`Link::handle_timeout`] is next due.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        if self.over {
+            return None;
+        }
+        let flight = self
+            .association
+            .as_ref()
+            .and_then(Association::poll_timeout);
+        [self.ice.poll_timeout(), flight, self.handshake_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// Next event.
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    /// How far the link is.
+    pub fn state(&self) -> &LinkState {
+        &self.state
+    }
+
+    /// Our and the peer's end of the selected pair.
+    pub fn pair(&self) -> Option<(PairEnd, PairEnd)> {
+        self.ice.pair().filter(|_| !self.over)
+    }
+
+    /// Last round-trip time of an ICE check on the selected pair.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.ice.rtt()
+    }
+
+    /// Datagrams and packets that were dropped without a call having said so by its result.
+    pub fn drops(&self) -> &BTreeMap<DropReason, u64> {
+        &self.drops
+    }
+
+    /// Ends the link: a DTLS close_notify is queued, nothing is accepted any more. No
+    /// [`LinkEvent::Failed`] follows.
+    pub fn close(&mut self, now: Instant) {
+        self.end(now, "closed by this node".to_owned());
+    }
+
+    fn open(&mut self, now: Instant, datagram: BytesMut) -> Result<(), DropReason> {
+        let Some(association) = &mut self.association else {
+            return Err(DropReason::BadRecord);
+        };
+        let mut packets = Vec::new();
+        let result = association.open(now, datagram, &mut packets);
+        for packet in packets {
+            if self.events.len() < MAX_EVENTS {
+                self.events.push_back(LinkEvent::Packet(packet));
+            } else {
+                *self.drops.entry(DropReason::QueueFull).or_default() += 1;
+            }
+        }
+        match result {
+            Ok(()) => {
+                self.advance(now);
+                Ok(())
+            }
+            Err(Rejected::Dropped(reason)) => {
+                self.flush();
+                Err(reason)
+            }
+            Err(Rejected::Ended(ended)) => {
+                self.fail(now, ended);
+                Ok(())
+            }
+        }
+    }
+
+    /// Follows what ICE and DTLS have come to.
+    fn advance(&mut self, now: Instant) {
+        let selected = self.ice.selected();
+        if selected != self.selected {
+            self.selected = selected;
+            if let Some((local, remote)) = self.ice.pair() {
+                self.push_event(LinkEvent::PairSelected { local, remote });
+            }
+            if selected.is_some() && self.selected_at.is_none() {
+                self.selected_at = Some(now);
+                self.enter(LinkState::Handshaking);
+                let started = self.association.as_mut().map_or(Ok(()), |a| a.start(now));
+                if let Err(ended) = started {
+                    return self.fail(now, ended);
+                }
+            }
+        }
+        let established = self
+            .association
+            .as_ref()
+            .is_some_and(Association::is_established);
+        if established && self.selected.is_some() {
+            self.enter(LinkState::Up);
+        }
+        self.flush();
+    }
+
+    /// Moves what ICE and DTLS want sent to the queue. DTLS waits for a selected pair; until then
+    /// it has at most a few flights to send.
+    fn flush(&mut self) {
+        while let Some(transmit) = self.ice.poll_transmit() {
+            self.push_transmit(transmit);
+        }
+        let (Some((local, remote)), Some(_)) = (self.selected, &self.association) else {
+            return;
+        };
+        while let Some(payload) = self
+            .association
+            .as_mut()
+            .and_then(Association::poll_transmit)
+        {
+            self.push_transmit(Transmit {
+                local,
+                remote,
+                payload,
+            });
+        }
+    }
+
+    fn push_transmit(&mut self, transmit: Transmit) {
+        if self.transmits.len() < MAX_TRANSMITS {
+            self.transmits.push_back(transmit);
+        } else {
+            *self.drops.entry(DropReason::QueueFull).or_default() += 1;
+        }
+    }
+
+    /// Events other than packets are few; they are never dropped.
+    fn push_event(&mut self, event: LinkEvent) {
+        self.events.push_back(event);
+    }
+
+    fn enter(&mut self, state: LinkState) {
+        if self.state != state {
+            self.state = state.clone();
+            self.push_event(LinkEvent::State(state));
+        }
+    }
+
+    fn handshake_deadline(&self) -> Option<Instant> {
+        let waits = self.state == LinkState::Handshaking;
+        self.selected_at
+            .filter(|_| waits)
+            .map(|since| since + HANDSHAKE_TIMEOUT)
+    }
+
+    fn fail(&mut self, now: Instant, ended: Ended) {
+        let Ended { why, reason } = ended;
+        self.end(now, why.clone());
+        self.push_event(LinkEvent::Failed { why, reason });
+    }
+
+    fn end(&mut self, now: Instant, why: String) {
+        if self.over {
+            return;
+        }
+        if let Some(association) = &mut self.association {
+            association.close(now);
+        }
+        self.flush();
+        self.over = true;
+        self.enter(LinkState::Down { why });
+    }
+}
+
+/// The crypto library of the whole node.
+fn provider() -> Arc<dyn RTCCryptoProvider> {
+    Arc::new(AwsLcRsProvider::new())
+}

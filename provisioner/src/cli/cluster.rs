@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 
 use super::Context;
+use crate::backend::Resource;
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::join::Limits;
 use crate::deploy::launch::{DIRECTORY, Launch};
-use crate::deploy::outcome::Outcome;
+use crate::deploy::outcome::{NodeOutcome, Outcome};
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
-use crate::backend::Resource;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
@@ -121,10 +121,15 @@ fn finished(outcome: &Outcome) -> Result<u8, CliError> {
     let name = &outcome.name;
     let stuck: Vec<_> = outcome.nodes.iter().filter(|n| n.stuck.is_some()).collect();
     let Some(first) = stuck.first() else { return Ok(0) };
-    let names: Vec<_> = stuck.iter().map(|n| n.name.0.as_str()).collect();
+    let how_far = |n: &&NodeOutcome| {
+        let reached = n.stuck.as_ref().and_then(|s| s.reached);
+        let reached = reached.map_or("nothing".to_owned(), |stage| stage.to_string());
+        format!("{} (got as far as `{reached}`)", n.name)
+    };
+    let names: Vec<_> = stuck.iter().map(how_far).collect();
     Err(CliError::new(
         ExitCode::NotJoined,
-        format!("{} of `{name}` did not join in time", names.join(", ")),
+        format!("of `{name}` did not join in time: {}", names.join(", ")),
     )
     .hint(format!("`provision logs {name}/{}` shows more of what happened", first.name))
     .hint(format!("`provision destroy {name}` removes the deployment")))

@@ -27,9 +27,9 @@ pub struct LogsArgs {
     /// Only the console, which also a node that cannot be reached has
     #[arg(long)]
     pub console: bool,
-    /// Lines of each log, from its end
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 100)]
-    pub lines: usize,
+    /// Only this many lines of each log, from its end
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    pub lines: Option<usize>,
 }
 
 /// Runs the command.
@@ -45,7 +45,10 @@ pub fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
         println!("== console of {}", node.name);
     }
     match console {
-        Ok(text) => last_lines(&text, args.lines).iter().for_each(|line| println!("{line}")),
+        Ok(text) => {
+            let lines = last_lines(&text, args.lines.unwrap_or(usize::MAX));
+            lines.iter().for_each(|line| println!("{line}"));
+        }
         Err(error) if args.console => return Err(error),
         Err(error) => eprintln!("warning: {}", error.message),
     }
@@ -53,7 +56,8 @@ pub fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     println!("== ipop-node of {}", node.name);
-    let words = [format!("journalctl --no-pager -o short-iso -u ipop-node -n {}", args.lines)];
+    let count = args.lines.map_or("all".to_owned(), |lines| lines.to_string());
+    let words = [format!("journalctl --no-pager -o short-iso -u ipop-node -n {count}")];
     let output = super::ssh::command(context, &database, &deployment, &nodes, node, &words)
         .and_then(|mut ssh| {
             ssh.output().map_err(|e| CliError::program("ssh", "openssh-client", e))

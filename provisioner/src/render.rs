@@ -7,6 +7,8 @@ use serde::Serialize;
 
 /// The templates by name. A new file in `templates/` is added here.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("ejabberd.yml.j2", include_str!("../../templates/ejabberd.yml.j2")),
+    ("exports.j2", include_str!("../../templates/exports.j2")),
     ("libvirt-domain.xml.j2", include_str!("../../templates/libvirt-domain.xml.j2")),
     ("libvirt-network.xml.j2", include_str!("../../templates/libvirt-network.xml.j2")),
     ("libvirt-pool.xml.j2", include_str!("../../templates/libvirt-pool.xml.j2")),

@@ -9,8 +9,16 @@ use crate::event::Sink;
 use crate::image::{self, BuildOptions};
 use crate::layout::Layout;
 
+const EXAMPLES: &str = "\
+Examples:
+  provision image list
+  provision image build worker
+
+`provision cluster` builds the images it needs; building them beforehand saves the time then.";
+
 /// Build and list the images that machines are made of.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ImageArgs {
     #[command(subcommand)]
     command: ImageCommand,

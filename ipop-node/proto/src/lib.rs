@@ -17,4 +17,5 @@ pub mod net;
 pub mod overlay;
 pub mod service;
 pub mod signal;
+pub mod stanza;
 pub mod status;

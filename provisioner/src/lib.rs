@@ -12,4 +12,5 @@ pub mod event;
 pub mod layout;
 pub mod name;
 pub mod render;
+pub mod rendezvous;
 pub mod secret;

@@ -6,7 +6,8 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
 /// The templates by name. A new file in `templates/` is added here.
-const TEMPLATES: &[(&str, &str)] = &[];
+const TEMPLATES: &[(&str, &str)] =
+    &[("ejabberd.yml.j2", include_str!("../../templates/ejabberd.yml.j2"))];
 
 /// Renders a template. An undefined variable is an error, and values put into `.xml` templates are
 /// escaped.

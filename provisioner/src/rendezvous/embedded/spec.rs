@@ -1,0 +1,233 @@
+//! What an embedded server listens on: chosen once, kept, rendered.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Paths;
+use crate::render::render;
+use crate::rendezvous::config::EmbeddedConfig;
+use crate::rendezvous::{RendezvousError, files, password};
+
+/// Networks that TURN must not relay to, with their prefix lengths: this machine's loopback, link
+/// local (cloud metadata services), "this network", multicast and broadcast.
+const NOT_RELAYED_TO: &[(&str, u8)] = &[
+    ("0.0.0.0", 8),
+    ("127.0.0.0", 8),
+    ("169.254.0.0", 16),
+    ("224.0.0.0", 4),
+    ("240.0.0.0", 4),
+    ("::", 128),
+    ("::1", 128),
+    ("::ffff:0:0", 96),
+    ("fd00:ec2::254", 128),
+    ("fe80::", 10),
+    ("ff00::", 8),
+];
+
+/// Addresses, ports and the secret of one embedded server. A file of mode 0600.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// XMPP domain.
+    pub domain: String,
+    /// Addresses that XMPP, STUN and TURN are served on.
+    pub listen: Vec<IpAddr>,
+    /// TCP port of XMPP.
+    pub c2s_port: u16,
+    /// UDP port of STUN and TURN.
+    pub stun_port: u16,
+    /// First and last UDP port that TURN relays from.
+    pub turn_ports: (u16, u16),
+    /// What STUN credentials are derived from.
+    stun_secret: String,
+}
+
+#[derive(Serialize)]
+struct Context<'a> {
+    deployment: &'a str,
+    domain: &'a str,
+    listen: &'a [IpAddr],
+    c2s_port: u16,
+    stun_port: u16,
+    turn: Turn,
+    certificate: String,
+    ca: String,
+    api_socket: String,
+    stun_secret: &'a str,
+}
+
+#[derive(Serialize)]
+struct Turn {
+    ipv4: Option<IpAddr>,
+    ipv6: Option<IpAddr>,
+    min_port: u16,
+    max_port: u16,
+    blacklist: Vec<String>,
+}
+
+impl Spec {
+    /// Reads the file; none when there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, RendezvousError> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|source| RendezvousError::Damaged { path: path.to_owned(), source }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RendezvousError::file(path, source)),
+        }
+    }
+
+    /// Writes the file.
+    pub fn write(&self, path: &Path) -> Result<(), RendezvousError> {
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|source| RendezvousError::Damaged { path: path.to_owned(), source })?;
+        files::write(path, json.as_bytes(), 0o600)
+            .map_err(|source| RendezvousError::file(path, source))
+    }
+
+    /// Chooses addresses and ports, keeping those of `old` that the configuration does not rule
+    /// out: nodes know them.
+    pub fn choose(
+        deployment: &str,
+        domain: &str,
+        listen: &[IpAddr],
+        config: &EmbeddedConfig,
+        old: Option<Self>,
+    ) -> Result<Self, RendezvousError> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        let kept = old.as_ref().map(|old| old.listen.as_slice()).unwrap_or_default();
+        for address in listen.iter().chain(kept) {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(RendezvousError::NoAddress(deployment.to_owned()));
+        }
+        let c2s_port = match config.c2s_port.or(old.as_ref().map(|old| old.c2s_port)) {
+            Some(port) => port,
+            None => free_port("TCP", &addresses, bind_tcp)?,
+        };
+        let stun_port = match config.stun_port.or(old.as_ref().map(|old| old.stun_port)) {
+            Some(port) => port,
+            None => free_port("UDP", &addresses, bind_udp)?,
+        };
+        let stun_secret = match old {
+            Some(old) => old.stun_secret,
+            None => password::generate().map_err(RendezvousError::Entropy)?.expose().clone(),
+        };
+        Ok(Self {
+            domain: domain.to_owned(),
+            listen: addresses,
+            c2s_port,
+            stun_port,
+            turn_ports: config.turn_ports,
+            stun_secret,
+        })
+    }
+
+    /// Whether every address and port can be had now.
+    pub fn check_ports(&self) -> Result<(), RendezvousError> {
+        for ip in &self.listen {
+            let address = SocketAddr::new(*ip, self.c2s_port);
+            bind_tcp(address)
+                .map_err(|source| RendezvousError::Port { proto: "TCP", address, source })?;
+            let address = SocketAddr::new(*ip, self.stun_port);
+            bind_udp(address)
+                .map_err(|source| RendezvousError::Port { proto: "UDP", address, source })?;
+        }
+        Ok(())
+    }
+
+    /// Where XMPP clients connect.
+    pub fn servers(&self) -> Vec<String> {
+        self.listen.iter().map(|ip| SocketAddr::new(*ip, self.c2s_port).to_string()).collect()
+    }
+
+    /// ejabberd's configuration file.
+    pub fn render(&self, deployment: &str, paths: &Paths) -> Result<String, minijinja::Error> {
+        let text = |path: &Path| path.display().to_string();
+        let (min_port, max_port) = self.turn_ports;
+        render(
+            "ejabberd.yml.j2",
+            Context {
+                deployment,
+                domain: &self.domain,
+                listen: &self.listen,
+                c2s_port: self.c2s_port,
+                stun_port: self.stun_port,
+                turn: Turn {
+                    ipv4: self.listen.iter().find(|ip| ip.is_ipv4()).copied(),
+                    ipv6: self.listen.iter().find(|ip| ip.is_ipv6()).copied(),
+                    min_port,
+                    max_port,
+                    blacklist: self.blacklist(),
+                },
+                certificate: text(&paths.server_pem()),
+                ca: text(&paths.ca_pem()),
+                api_socket: text(&paths.api_socket()),
+                stun_secret: &self.stun_secret,
+            },
+        )
+    }
+
+    /// Networks without those that the server itself is on: relays are on its addresses, and two
+    /// nodes that are both behind a relay meet there.
+    fn blacklist(&self) -> Vec<String> {
+        NOT_RELAYED_TO
+            .iter()
+            .filter(|(network, prefix)| {
+                !self.listen.iter().any(|ip| network_contains(network, *prefix, *ip))
+            })
+            .map(|(network, prefix)| format!("{network}/{prefix}"))
+            .collect()
+    }
+}
+
+fn network_contains(network: &str, prefix: u8, ip: IpAddr) -> bool {
+    match (network.parse(), ip) {
+        (Ok(IpAddr::V4(network)), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            u32::from(network) & mask == u32::from(ip) & mask
+        }
+        (Ok(IpAddr::V6(network)), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+            u128::from(network) & mask == u128::from(ip) & mask
+        }
+        _ => false,
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> std::io::Result<u16> {
+    Ok(TcpListener::bind(address)?.local_addr()?.port())
+}
+
+fn bind_udp(address: SocketAddr) -> std::io::Result<u16> {
+    Ok(UdpSocket::bind(address)?.local_addr()?.port())
+}
+
+/// A port that is free on all addresses: the first address's choice, tried on the others.
+fn free_port(
+    proto: &'static str,
+    addresses: &[IpAddr],
+    bind: fn(SocketAddr) -> std::io::Result<u16>,
+) -> Result<u16, RendezvousError> {
+    const TRIES: usize = 20;
+    let mut tries = 0;
+    'next: loop {
+        let mut port = 0;
+        for ip in addresses {
+            let address = SocketAddr::new(*ip, port);
+            match bind(address) {
+                Ok(bound) => port = bound,
+                Err(_) if port != 0 && tries < TRIES => {
+                    tries += 1;
+                    continue 'next;
+                }
+                Err(source) => return Err(RendezvousError::Port { proto, address, source }),
+            }
+        }
+        return Ok(port);
+    }
+}

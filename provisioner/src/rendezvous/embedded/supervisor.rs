@@ -1,0 +1,184 @@
+//! Keeps one ejabberd running: `provision rendezvous run NAME`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::erlang::Installation;
+use super::owner::Owner;
+use super::process::ProcessId;
+use super::{Paths, RendezvousError};
+use crate::layout::Layout;
+
+/// How long ejabberd may take to end after SIGTERM: it closes its clients' streams and tables.
+pub const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Wait before the first restart; doubled by every further one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait before a restart.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A server that ran this long starts with the first wait again.
+const STEADY: Duration = Duration::from_secs(60);
+/// Size in bytes at which the supervisor's own log is emptied before a restart.
+const LOG_LIMIT: u64 = 1 << 20;
+const POLL: Duration = Duration::from_millis(100);
+
+/// Runs the server of `deployment` in the foreground until SIGTERM or SIGINT, starting it again
+/// when it dies. A server that dies before it ever answered is not started again: what is wrong
+/// with it stays wrong.
+pub fn supervise(layout: &Layout, deployment: &str) -> Result<(), RendezvousError> {
+    // Fails for a process group's leader, such as a service of systemd: that is apart already.
+    let _ = rustix::process::setsid();
+    let paths = Paths::new(layout, deployment);
+    if !paths.spec().exists() {
+        return Err(RendezvousError::Absent(deployment.to_owned()));
+    }
+    let lock = File::create(paths.lock())
+        .map_err(|source| RendezvousError::file(&paths.lock(), source))?;
+    if lock.try_lock().is_err() {
+        return Err(RendezvousError::process(
+            format!("supervise the rendezvous of `{deployment}`"),
+            io::Error::new(io::ErrorKind::AlreadyExists, "another process does"),
+        ));
+    }
+    record(std::process::id(), &paths.supervisor_id())?;
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RendezvousError::process("start a runtime", source))?
+        .block_on(keep_running(&paths, deployment));
+    // Gone with the directory, or found stale by its start time: either is fine.
+    let _ = std::fs::remove_file(paths.supervisor_id());
+    result
+}
+
+/// Why waiting ended.
+enum Ending {
+    Died(ExitStatus),
+    Told,
+}
+
+async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousError> {
+    let handler = |source| RendezvousError::process("handle signals", source);
+    let mut term = signal(SignalKind::terminate()).map_err(handler)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(handler)?;
+    let (mut backoff, mut was_up) = (FIRST_BACKOFF, false);
+    loop {
+        let began = Instant::now();
+        let mut child = launch(paths)?;
+        eprintln!("ejabberd of {deployment} started, process {}", child.id().unwrap_or_default());
+        let ending = tokio::select! {
+            status = watch(&mut child, paths, &mut was_up) => Ending::Died(
+                status.map_err(|source| RendezvousError::process("wait for ejabberd", source))?
+            ),
+            _ = term.recv() => Ending::Told,
+            _ = int.recv() => Ending::Told,
+        };
+        match ending {
+            Ending::Told => {
+                stop(&mut child, deployment).await?;
+                // Stale otherwise, and harmless: it names the start time.
+                let _ = std::fs::remove_file(paths.server_id());
+                return Ok(());
+            }
+            Ending::Died(status) if !was_up => {
+                let what = format!("start ejabberd of {deployment}");
+                return Err(RendezvousError::process(what, io::Error::other(describe(status))));
+            }
+            Ending::Died(status) => eprintln!(
+                "ejabberd of {deployment} ended after {:?}: {}; starting it again in {backoff:?}",
+                began.elapsed(),
+                describe(status)
+            ),
+        }
+        if began.elapsed() > STEADY {
+            backoff = FIRST_BACKOFF;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+        }
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+        bound(&paths.supervisor_log());
+    }
+}
+
+fn launch(paths: &Paths) -> Result<Child, RendezvousError> {
+    // Left behind by a server that was killed.
+    match std::fs::remove_file(paths.api_socket()) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(RendezvousError::file(&paths.api_socket(), source));
+        }
+        _ => {}
+    }
+    let mut command = Installation::find()?.command(paths);
+    Owner::find()?.apply(&mut command);
+    command.stdin(Stdio::null()).process_group(0);
+    let child = tokio::process::Command::from(command)
+        .spawn()
+        .map_err(|source| RendezvousError::process("run erl", source))?;
+    if let Some(pid) = child.id() {
+        record(pid, &paths.server_id())?;
+    }
+    Ok(child)
+}
+
+/// Waits for the end of ejabberd, noting whether it ever answered.
+async fn watch(child: &mut Child, paths: &Paths, was_up: &mut bool) -> io::Result<ExitStatus> {
+    while !*was_up {
+        if UnixStream::connect(paths.api_socket()).is_ok() {
+            *was_up = true;
+            break;
+        }
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    child.wait().await
+}
+
+/// Asks ejabberd to end, and kills it when it does not.
+async fn stop(child: &mut Child, deployment: &str) -> Result<(), RendezvousError> {
+    let failed = |source| RendezvousError::process("stop ejabberd", source);
+    // Not reaped yet, so the number is still its own.
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+        kill_process(pid, Signal::TERM).map_err(|e| failed(e.into()))?;
+    }
+    match tokio::time::timeout(STOP_LIMIT, child.wait()).await {
+        Ok(status) => status.map(drop).map_err(failed),
+        Err(_) => {
+            eprintln!("ejabberd of {deployment} did not end within {STOP_LIMIT:?}: killing it");
+            child.kill().await.map_err(failed)
+        }
+    }
+}
+
+fn record(pid: u32, path: &Path) -> Result<(), RendezvousError> {
+    ProcessId::of(pid)
+        .and_then(|id| id.write(path))
+        .map_err(|source| RendezvousError::file(path, source))
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("status {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "unknown status".to_owned(),
+    }
+}
+
+/// Empties a log that grew too long; the writer appends.
+fn bound(log: &Path) {
+    if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
+        let _ = std::fs::OpenOptions::new().write(true).truncate(true).open(log);
+    }
+}

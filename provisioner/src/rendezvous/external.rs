@@ -1,0 +1,57 @@
+//! An ejabberd that somebody else runs.
+
+use super::api::{Admin, Api, ApiError};
+use super::config::ExternalConfig;
+use super::{Endpoint, RendezvousError};
+use crate::secret::Secret;
+
+/// The external server with everything read that calling it needs.
+pub struct External {
+    api: Api,
+    endpoint: Endpoint,
+}
+
+impl External {
+    /// Reads the CA and the administrator's password.
+    pub fn open(config: &ExternalConfig) -> Result<Self, RendezvousError> {
+        let ca_pem = std::fs::read_to_string(&config.ca_file)
+            .map_err(|source| RendezvousError::file(&config.ca_file, source))?;
+        let admin = match &config.admin {
+            Some(jid) => Some(Admin { jid: jid.clone(), password: password(config, jid)? }),
+            None => None,
+        };
+        let api = Api::new(&config.api, &config.domain, &ca_pem, admin.as_ref())
+            .map_err(ApiError::Target)?;
+        let endpoint =
+            Endpoint { domain: config.domain.clone(), servers: config.servers.clone(), ca_pem };
+        Ok(Self { api, endpoint })
+    }
+
+    /// Its API.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Where its clients connect.
+    pub fn endpoint(&self) -> Endpoint {
+        self.endpoint.clone()
+    }
+
+    /// Its XMPP domain.
+    pub fn domain(&self) -> &str {
+        &self.endpoint.domain
+    }
+}
+
+fn password(config: &ExternalConfig, admin: &str) -> Result<Secret<String>, RendezvousError> {
+    let missing = |place: String| RendezvousError::NoPassword { admin: admin.to_owned(), place };
+    if let Some(variable) = &config.password_env {
+        return std::env::var(variable)
+            .map(Secret::new)
+            .map_err(|_| missing(format!("the environment variable {variable}")));
+    }
+    let path =
+        config.password_file.as_ref().ok_or_else(|| missing("the configuration".to_owned()))?;
+    let text = std::fs::read_to_string(path).map_err(|_| missing(path.display().to_string()))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}

@@ -1,0 +1,291 @@
+//! The rendezvous of a deployment: the XMPP server where its nodes meet, with STUN and TURN.
+//!
+//! ```text
+//! Rendezvous::open ── plan() ── (caller records the resources) ── start() ── create_account(…)
+//!                                                     │
+//!                    provision rendezvous run NAME ◀──┘ supervise()
+//! ```
+//!
+//! The embedded server is an ejabberd from the distribution's package with a configuration, spool,
+//! certificate and ports of its own, kept by a supervisor process that outlives the command that
+//! started it. It has no Erlang distribution, so no epmd and no cluster port; its API is a Unix
+//! socket that only its user and root can reach. An external server is somebody else's ejabberd.
+//!
+//! What this module refuses to do: run ejabberd as root, let a password travel in the clear, touch
+//! the distribution's own ejabberd service.
+
+pub mod api;
+pub mod ca;
+pub mod config;
+pub mod embedded;
+mod error;
+mod external;
+pub mod files;
+pub mod http;
+pub mod password;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::backend::Resource;
+use crate::layout::Layout;
+use crate::name::{NodeName, OPERATOR};
+use crate::secret::Secret;
+
+use api::Api;
+use config::RendezvousConfig;
+use embedded::Embedded;
+pub use embedded::supervise;
+pub use error::RendezvousError;
+use external::External;
+
+/// Resource kind of an XMPP account; the id is its bare JID.
+pub const ACCOUNT: &str = "account";
+/// Resource kind of a shared roster group; the id is the group's name.
+pub const ROSTER_GROUP: &str = "roster-group";
+/// Resource kind of the embedded server's processes; the id is the deployment's name.
+pub const PROCESS: &str = "process";
+/// Resource kind of the rendezvous's directory; the id is its path.
+pub const DIR: &str = "dir";
+
+/// An XMPP account with its password.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Bare JID.
+    pub jid: String,
+    /// Password.
+    pub password: Secret<String>,
+}
+
+/// What a client must know to sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// XMPP domain, which the server's certificate names.
+    pub domain: String,
+    /// Where to connect, `host:port` or `[v6]:port`, tried in order.
+    pub servers: Vec<String>,
+    /// PEM certificate of the CA to pin.
+    pub ca_pem: String,
+}
+
+/// Whether the rendezvous serves.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// It answers.
+    Running {
+        /// Process id of the embedded server's supervisor.
+        pid: Option<u32>,
+    },
+    /// The embedded server's supervisor runs but the server does not answer (starting, or failing).
+    Starting {
+        /// Process id of the supervisor.
+        pid: u32,
+    },
+    /// It does not answer: start it.
+    Stopped,
+    /// It was never prepared, or has been removed.
+    Absent,
+}
+
+/// The rendezvous of one deployment.
+pub struct Rendezvous {
+    deployment: String,
+    dir: PathBuf,
+    kind: Kind,
+}
+
+enum Kind {
+    Embedded(Embedded),
+    External(External),
+}
+
+impl Rendezvous {
+    /// The rendezvous of `deployment`. Nothing is made or started; an external server's CA and
+    /// password are read.
+    pub fn open(
+        layout: &Layout,
+        deployment: &str,
+        config: &RendezvousConfig,
+    ) -> Result<Self, RendezvousError> {
+        let dir = layout.rendezvous(deployment);
+        let kind = match config {
+            RendezvousConfig::Embedded(config) => {
+                Kind::Embedded(Embedded::new(layout, deployment, config.clone()))
+            }
+            RendezvousConfig::External(config) => Kind::External(External::open(config)?),
+        };
+        Ok(Self { deployment: deployment.to_owned(), dir, kind })
+    }
+
+    /// Everything that serving `nodes` will make, in creation order, for the state database.
+    pub fn plan(&self, nodes: &[NodeName]) -> Vec<Resource> {
+        let resource = |kind: &str, id: String| Resource { kind: kind.to_owned(), id };
+        let mut plan = vec![resource(DIR, self.dir.display().to_string())];
+        if let Kind::Embedded(_) = self.kind {
+            plan.push(resource(PROCESS, self.deployment.clone()));
+        }
+        plan.push(resource(ROSTER_GROUP, self.deployment.clone()));
+        plan.push(resource(ACCOUNT, self.jid(OPERATOR)));
+        plan.extend(nodes.iter().map(|node| resource(ACCOUNT, self.jid(&node.0))));
+        plan
+    }
+
+    /// Starts the server and waits until it answers. Running already is no error. `listen` are the
+    /// addresses of this machine where the sites' machines reach it; a server that was prepared
+    /// before keeps its ports, and its addresses when `listen` is empty.
+    pub fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, RendezvousError> {
+        self.start_with(listen, None)
+    }
+
+    /// Like [`Self::start`], with another command to run the supervisor than this program's own
+    /// `rendezvous run NAME`.
+    pub fn start_with(
+        &self,
+        listen: &[IpAddr],
+        supervisor: Option<Command>,
+    ) -> Result<Endpoint, RendezvousError> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.start(listen, supervisor),
+            Kind::External(external) => {
+                files::private_dir(&self.dir)
+                    .map_err(|source| RendezvousError::file(&self.dir, source))?;
+                external.api().ping()?;
+                Ok(external.endpoint())
+            }
+        }
+    }
+
+    /// Stops the embedded server; an external one is left alone. Stopped already is no error.
+    pub fn stop(&self) -> Result<(), RendezvousError> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.stop(),
+            Kind::External(_) => Ok(()),
+        }
+    }
+
+    /// Whether it serves.
+    pub fn state(&self) -> State {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.state(),
+            Kind::External(external) => match external.api().ping() {
+                Ok(()) => State::Running { pid: None },
+                Err(_) => State::Stopped,
+            },
+        }
+    }
+
+    /// What a client must know to sign in. The embedded server must have been started once.
+    pub fn endpoint(&self) -> Result<Endpoint, RendezvousError> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.endpoint(),
+            Kind::External(external) => Ok(external.endpoint()),
+        }
+    }
+
+    /// The API of the server.
+    pub fn api(&self) -> Result<Api, RendezvousError> {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.api(),
+            Kind::External(external) => Ok(external.api().clone()),
+        }
+    }
+
+    /// Bare JID of a node's (or the operator's) account. On an external server, whose domain
+    /// deployments share, the local part also names the deployment.
+    pub fn jid(&self, node: &str) -> String {
+        format!("{}@{}", self.user(node), self.domain())
+    }
+
+    /// The node whose account `jid` (bare or full) is, when it is one of this deployment.
+    pub fn node_of(&self, jid: &str) -> Option<NodeName> {
+        let bare = jid.split('/').next()?;
+        let (user, domain) = bare.split_once('@')?;
+        let node = user.strip_prefix(&self.user(""))?;
+        (domain == self.domain() && !node.is_empty()).then(|| NodeName(node.to_owned()))
+    }
+
+    /// Makes the deployment's roster group, whose members see each other, and the operator's
+    /// account in it.
+    pub fn create_group(&self) -> Result<(), RendezvousError> {
+        self.api()?.create_group(&self.deployment)?;
+        self.operator().map(drop)
+    }
+
+    /// Makes an account for a node, with a new password, and puts it into the group. An account
+    /// that exists gets the new password.
+    pub fn create_account(&self, node: &NodeName) -> Result<Account, RendezvousError> {
+        self.register(&node.0, password::generate().map_err(RendezvousError::Entropy)?)
+    }
+
+    /// The operator's account, that `provision` itself signs in with: made on first use, its
+    /// password kept in the rendezvous's directory.
+    pub fn operator(&self) -> Result<Account, RendezvousError> {
+        let path = self.dir.join("operator.password");
+        match std::fs::read_to_string(&path) {
+            Ok(password) => {
+                Ok(Account { jid: self.jid(OPERATOR), password: Secret::new(password) })
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let password = password::generate().map_err(RendezvousError::Entropy)?;
+                let account = self.register(OPERATOR, password)?;
+                files::write(&path, account.password.expose().as_bytes(), 0o600)
+                    .map_err(|source| RendezvousError::file(&path, source))?;
+                Ok(account)
+            }
+            Err(source) => Err(RendezvousError::file(&path, source)),
+        }
+    }
+
+    /// Removes what [`Self::plan`] named; what is already gone is no error. Accounts and groups of
+    /// an embedded server that does not run vanish with its directory.
+    pub fn remove(&self, resource: &Resource) -> Result<(), RendezvousError> {
+        match resource.kind.as_str() {
+            PROCESS => self.stop(),
+            DIR => {
+                self.stop()?;
+                match std::fs::remove_dir_all(&self.dir) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        Err(RendezvousError::file(&self.dir, source))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            ROSTER_GROUP | ACCOUNT if self.vanishes() => Ok(()),
+            ROSTER_GROUP => Ok(self.api()?.delete_group(&resource.id)?),
+            ACCOUNT => {
+                let user = resource.id.split('@').next().unwrap_or_default();
+                // Membership of a shared roster group outlives the account.
+                self.api()?.remove_member(&self.deployment, user)?;
+                Ok(self.api()?.unregister(user)?)
+            }
+            other => Err(RendezvousError::UnknownResource(other.to_owned())),
+        }
+    }
+
+    fn vanishes(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(_)) && !matches!(self.state(), State::Running { .. })
+    }
+
+    fn register(&self, node: &str, password: Secret<String>) -> Result<Account, RendezvousError> {
+        let (api, user) = (self.api()?, self.user(node));
+        api.register(&user, &password)?;
+        api.add_member(&self.deployment, &user)?;
+        Ok(Account { jid: self.jid(node), password })
+    }
+
+    fn domain(&self) -> &str {
+        match &self.kind {
+            Kind::Embedded(embedded) => embedded.domain(),
+            Kind::External(external) => external.domain(),
+        }
+    }
+
+    fn user(&self, node: &str) -> String {
+        match &self.kind {
+            Kind::Embedded(_) => node.to_owned(),
+            Kind::External(_) => format!("{}.{node}", self.deployment),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The task behind a session: sign in, live on the stream, wait, again.
+
+use std::time::Duration;
+
+use ipop_proto::stanza;
+use ipop_proto::status::Advertisement;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::account::Login;
+use super::backoff::Backoff;
+use super::command::Command;
+use super::connect::connect;
+use super::members::Members;
+use super::online::Online;
+use super::{Event, QueryError, Timing};
+
+/// A stream that lasted this long was good: the next pause is the shortest again.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// The stream error of RFC 6120 section 4.9.3.3: another client bound our resource.
+const CONFLICT: &str = "conflict";
+
+pub(super) struct Task {
+    pub login: Login,
+    pub timing: Timing,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub advertisement: Option<Advertisement>,
+    pub members: Members,
+    events: mpsc::Sender<Event>,
+    leaving: watch::Receiver<bool>,
+}
+
+/// Why a stream, or the session, ended.
+pub(super) enum End {
+    /// The stream is lost.
+    Lost(String),
+    /// Another client took our place.
+    Conflict,
+    /// The owner is done with the session, and may be waiting to hear that it is over.
+    Left(Option<oneshot::Sender<()>>),
+}
+
+impl Task {
+    pub fn new(
+        login: Login,
+        timing: Timing,
+        commands: mpsc::UnboundedReceiver<Command>,
+        events: mpsc::Sender<Event>,
+        leaving: watch::Receiver<bool>,
+    ) -> Self {
+        let members = Members::new(login.jid.clone());
+        Self { login, timing, commands, advertisement: None, members, events, leaving }
+    }
+
+    pub async fn run(mut self) {
+        let done = self.live().await;
+        if let Some(done) = done {
+            // An error means that whoever waited for it has stopped waiting.
+            let _ = done.send(());
+        }
+    }
+
+    async fn live(&mut self) -> Option<oneshot::Sender<()>> {
+        let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
+        loop {
+            let (login, timing) = (self.login.clone(), self.timing.clone());
+            let attempt = connect(&login, &timing);
+            let pause = match self.meanwhile(attempt).await {
+                Err(left) => return left,
+                Ok(Ok((stream, jid))) => {
+                    tracing::info!(%jid, "signed in");
+                    let since = Instant::now();
+                    let end = Online::new(self, stream, jid).run().await;
+                    if since.elapsed() >= GOOD {
+                        backoff.reset();
+                    }
+                    match end {
+                        End::Left(done) => return done,
+                        End::Conflict => self.refused(CONFLICT.to_owned()).await,
+                        End::Lost(error) => self.offline(error, &mut backoff).await,
+                    }
+                }
+                Ok(Err(error)) => match error.refused {
+                    Some(condition) => {
+                        tracing::warn!(error = error.text, "sign-in refused");
+                        self.refused(condition).await
+                    }
+                    None => self.offline(error.text, &mut backoff).await,
+                },
+            };
+            if let Err(left) = self.meanwhile(tokio::time::sleep(pause)).await {
+                return left;
+            }
+        }
+    }
+
+    async fn refused(&mut self, condition: String) -> Duration {
+        self.emit(Event::Refused { condition }).await;
+        self.timing.retry_refused
+    }
+
+    async fn offline(&mut self, error: String, backoff: &mut Backoff) -> Duration {
+        let pause = backoff.pause(rand::random());
+        tracing::info!(error, pause_ms = pause.as_millis() as u64, "offline");
+        self.emit(Event::Offline { error }).await;
+        pause
+    }
+
+    /// Runs `work` while commands are answered as can be without a stream. An error is the
+    /// owner's wish to end the session.
+    async fn meanwhile<T>(
+        &mut self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Option<oneshot::Sender<()>>> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                value = &mut work => return Ok(value),
+                command = self.commands.recv() => match command {
+                    None => return Err(None),
+                    Some(Command::Leave { done }) => return Err(Some(done)),
+                    Some(command) => self.without_stream(command).await,
+                }
+            }
+        }
+    }
+
+    async fn without_stream(&mut self, command: Command) {
+        match command {
+            Command::Advertise(advertisement) => self.advertisement = Some(advertisement),
+            Command::Signal { to, signal } => {
+                let sid = stanza::jingle::sid(&signal).clone();
+                let condition = "not-connected".to_owned();
+                self.emit(Event::SignalFailed { to, sid, condition }).await;
+            }
+            // Who asked has lost its stream too, or will time out.
+            Command::AnswerStatus { .. } => {}
+            // An error means that nobody waits for the answer any more.
+            Command::QueryStatus { reply, .. } => drop(reply.send(Err(QueryError::Offline))),
+            Command::QueryServices { reply } => drop(reply.send(Err(QueryError::Offline))),
+            Command::Leave { .. } => {}
+        }
+    }
+
+    /// Hands an event to the owner. Waits while its queue is full, unless it wants to leave: then
+    /// it does not look at events any more.
+    pub async fn emit(&mut self, event: Event) {
+        tokio::select! {
+            biased;
+            _ = self.leaving.wait_for(|leaving| *leaving) => {}
+            // An error means that the owner does not want events, only to send.
+            _ = self.events.send(event) => {}
+        }
+    }
+}

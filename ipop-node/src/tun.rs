@@ -21,9 +21,13 @@ pub struct TunError {
 
 /// Makes the device, gives it both addresses and the MTU, and brings it up. It vanishes when it is
 /// dropped.
-pub fn create(config: &NodeConfig) -> Result<AsyncDevice, TunError> {
+pub async fn create(config: &NodeConfig) -> Result<AsyncDevice, TunError> {
     let overlay = &config.overlay;
-    DeviceBuilder::new()
+    let failed = |source| TunError {
+        interface: overlay.interface.clone(),
+        source,
+    };
+    let device = DeviceBuilder::new()
         .name(&overlay.interface)
         .layer(Layer::L3)
         .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
@@ -34,5 +38,8 @@ pub fn create(config: &NodeConfig) -> Result<AsyncDevice, TunError> {
             device.tx_queue_len(QUEUE_PACKETS);
         })
         .build_async()
-        .map_err(|source| TunError { interface: overlay.interface.clone(), source })
+        .map_err(failed)?;
+    // `try_send` goes by the readiness that was seen last: see it once.
+    device.writable().await.map_err(failed)?;
+    Ok(device)
 }

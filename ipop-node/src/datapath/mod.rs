@@ -9,7 +9,6 @@ mod socket;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -90,10 +89,15 @@ impl Datapath {
     /// changed.
     pub fn rebind(&mut self, addresses: &[IpAddr]) -> bool {
         let before = self.sockets.len();
-        self.sockets.retain(|socket| addresses.contains(&socket.local().ip()));
+        self.sockets
+            .retain(|socket| addresses.contains(&socket.local().ip()));
         let mut changed = self.sockets.len() != before;
         for addr in addresses {
-            if self.sockets.iter().any(|socket| socket.local().ip() == *addr) {
+            if self
+                .sockets
+                .iter()
+                .any(|socket| socket.local().ip() == *addr)
+            {
                 continue;
             }
             match Socket::bind(SocketAddr::new(*addr, self.port)) {
@@ -131,7 +135,9 @@ impl Datapath {
                     Err(error) => return Err(error),
                 },
                 Source::Socket(at) => {
-                    let Some(socket) = self.sockets.get(at) else { break };
+                    let Some(socket) = self.sockets.get(at) else {
+                        break;
+                    };
                     match socket.try_recv(&mut self.scratch) {
                         Ok((n, remote)) => {
                             if self.block.capacity() < n {
@@ -179,9 +185,7 @@ impl Datapath {
     }
 
     fn deliver(&mut self, packet: &[u8]) {
-        // Not `try_send`: that asks tokio's notion of readiness, which is empty at first.
-        if let Err(error) = rustix::io::write(self.tun.as_fd(), packet) {
-            let error = io::Error::from(error);
+        if let Err(error) = self.tun.try_send(packet) {
             tracing::trace!(%error, "packet not delivered");
             self.drops.count_error(&error);
         }
@@ -193,7 +197,9 @@ impl Datapath {
             let at = (self.turn + step) % sources;
             let found = match at.checked_sub(1) {
                 None => self.tun.poll_readable(cx).map_ok(|()| Source::Tun),
-                Some(at) => self.sockets[at].poll_readable(cx).map_ok(|()| Source::Socket(at)),
+                Some(at) => self.sockets[at]
+                    .poll_readable(cx)
+                    .map_ok(|()| Source::Socket(at)),
             };
             if let Poll::Ready(found) = found {
                 self.turn = at + 1;

@@ -1,30 +1,31 @@
 //! One UDP socket on one local address.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
-use std::task::{Context, Poll, ready};
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
 
-use rustix::net::sockopt;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, sendto, sockopt};
+use tokio::net::UdpSocket;
 
 /// Kernel buffer for each direction, in bytes: a burst of a few thousand packets.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
 
 /// A bound, non-blocking socket.
 pub struct Socket {
-    fd: AsyncFd<UdpSocket>,
+    socket: UdpSocket,
     local: SocketAddr,
 }
 
 impl Socket {
     /// Binds `addr`; port 0 means any.
     pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = UdpSocket::bind(addr)?;
+        let socket = std::net::UdpSocket::bind(addr)?;
         socket.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(socket)?;
         enlarge(&socket);
         let local = socket.local_addr()?;
-        Ok(Self { fd: AsyncFd::with_interest(socket, Interest::READABLE)?, local })
+        Ok(Self { socket, local })
     }
 
     /// The address it is bound to.
@@ -34,24 +35,24 @@ impl Socket {
 
     /// Whether something can be received.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The guard is dropped without clearing: `try_recv` clears when there is nothing left.
-        ready!(self.fd.poll_read_ready(cx))?;
-        Poll::Ready(Ok(()))
+        self.socket.poll_recv_ready(cx)
     }
 
     /// Receives one datagram, or says `WouldBlock`.
     pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.fd.try_io(Interest::READABLE, |socket| socket.recv_from(buf))
+        self.socket.try_recv_from(buf)
     }
 
     /// Sends one datagram, or says `WouldBlock`.
     pub fn send(&self, payload: &[u8], remote: SocketAddr) -> io::Result<()> {
-        let send = || self.fd.get_ref().send_to(payload, remote).map(|_| ());
+        // Not `try_send_to`: that goes by a readiness that tokio has not seen yet at first.
+        let send = || sendto(&self.socket, payload, SendFlags::empty(), &remote);
         match send() {
             // The error belongs to an earlier datagram (ICMP) and has been cleared by this call.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(),
-            result => result,
-        }
+            Err(Errno::CONNREFUSED) => send()?,
+            result => result?,
+        };
+        Ok(())
     }
 }
 
@@ -74,7 +75,9 @@ mod tests {
         let a = Socket::bind("127.0.0.1:0".parse().expect("valid")).expect("bound");
         let b = Socket::bind("127.0.0.1:0".parse().expect("valid")).expect("bound");
         a.send(b"hello", b.local()).expect("sent");
-        std::future::poll_fn(|cx| b.poll_readable(cx)).await.expect("readable");
+        std::future::poll_fn(|cx| b.poll_readable(cx))
+            .await
+            .expect("readable");
         let mut buf = [0; 16];
         let (n, from) = b.try_recv(&mut buf).expect("received");
         assert_eq!((&buf[..n], from), (&b"hello"[..], a.local()));

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -29,10 +29,12 @@ impl AddressWatch {
             AddressFamily::NETLINK,
             SocketType::RAW,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(netlink::ROUTE),
+            // Protocol 0: NETLINK_ROUTE.
+            None,
         )?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-        let socket = AsyncFd::new(socket)?;
+        // SAFETY: the `AsyncFd` owns the descriptor, which nobody else closes or exchanges.
+        let socket = unsafe { AsyncFd::register(socket) }.map_err(|e| e.into_parts().1)?;
         let (changed, changes) = mpsc::channel(1);
         tokio::spawn(async move {
             loop {

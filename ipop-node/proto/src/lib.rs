@@ -18,4 +18,6 @@ pub mod overlay;
 pub mod service;
 pub mod signal;
 pub mod stanza;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sim;
 pub mod status;

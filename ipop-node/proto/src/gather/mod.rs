@@ -16,6 +16,9 @@ pub(crate) mod stun;
 mod transaction;
 mod turn;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;

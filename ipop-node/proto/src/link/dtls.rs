@@ -7,7 +7,7 @@
 //! path of our own replaces these two after [`Association::is_established`], taking keys out of
 //! the handshake; handshake records (content type other than 23, or epoch 0) keep going to `open`.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +21,16 @@ use rtc_shared::error::Error;
 
 use super::identity::{Identity, fingerprint_of};
 use super::provider;
+use super::record::{APPLICATION_DATA, Form, HANDSHAKE};
 use crate::signal::{Fingerprint, TerminateReason};
 use crate::status::DropReason;
 
 /// How long a flight may stay unanswered before it is sent again. The library sends each flight
 /// eight times at most, which gives 4 s to answer one.
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+/// How long an unanswered flight waits before its datagrams are sent once more as they are, so
+/// that one loss costs less than a [`FLIGHT_INTERVAL`]. A peer that has them drops them as replays.
+const ECHO_AFTER: Duration = Duration::from_millis(150);
 /// Largest handshake datagram in bytes. Every flight of a P-256 handshake fits in one, which
 /// matters: the library stops its retransmission timer when it has seen a part of a flight.
 const HANDSHAKE_MTU: usize = 1200;
@@ -40,11 +44,6 @@ const EARLY_RECORDS: usize = 64;
 /// The association does not know addresses: its datagrams go wherever ICE says. The library wants
 /// one to file it under.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
-
-/// DTLS record header in bytes (RFC 6347 section 4.1).
-const RECORD_HEADER: usize = 13;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
 
 /// The side that sends the ClientHello, and the one that waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +81,10 @@ pub(super) struct Association {
     handshake_datagrams: usize,
     repeats: usize,
     early_records: usize,
+    out: VecDeque<BytesMut>,
+    /// The last flight sent, and when it is echoed.
+    flight: Vec<BytesMut>,
+    echo_at: Option<Instant>,
 }
 
 impl Association {
@@ -104,12 +107,12 @@ impl Association {
             .with_mtu(HANDSHAKE_MTU)
             // Off is the check against CAs; the fingerprint check below takes its place.
             .with_insecure_skip_verify(true)
-            .with_verify_peer_certificate(Some(Arc::new(move |chain: &[Vec<u8>], _: &_| {
-                match chain.first() {
+            .with_verify_peer_certificate(Some(Arc::new(
+                move |chain: &[Vec<u8>], _: &_| match chain.first() {
                     Some(der) if fingerprint_of(der) == expected => Ok(()),
                     _ => Err(Error::ErrInvalidCertificate),
-                }
-            })))
+                },
+            )))
             .build(role == Role::Client, Some(PEER))
             .map_err(|error| error.to_string())?;
         let config = Arc::new(config);
@@ -125,6 +128,9 @@ impl Association {
             handshake_datagrams: 0,
             repeats: 0,
             early_records: 0,
+            out: VecDeque::new(),
+            flight: Vec::new(),
+            echo_at: None,
         })
     }
 
@@ -133,9 +139,9 @@ impl Association {
         if self.role == Role::Server {
             return Ok(());
         }
-        self.endpoint
-            .connect(now, PEER, self.config.clone(), None)
-            .map_err(|error| self.end(format!("the DTLS handshake could not start: {error}")))
+        let started = self.endpoint.connect(now, PEER, self.config.clone(), None);
+        self.collect(now);
+        started.map_err(|error| self.end(format!("the DTLS handshake could not start: {error}")))
     }
 
     /// Whether the peer has proven to hold the key of the expected certificate, and packets flow.
@@ -148,7 +154,9 @@ impl Association {
         if !self.established || self.over {
             return Err(DropReason::NoLink);
         }
-        self.endpoint.write(now, PEER, packet).map_err(|_| DropReason::SendFailed)
+        let written = self.endpoint.write(now, PEER, packet);
+        self.collect(now);
+        written.map_err(|_| DropReason::SendFailed)
     }
 
     /// Takes a datagram from the peer's address and appends the IP packets in it to `packets`.
@@ -171,6 +179,7 @@ impl Association {
         let expects_data = self.established && datagram[0] == APPLICATION_DATA;
         let before = packets.len();
         let result = self.endpoint.read(now, PEER, None, datagram);
+        self.collect(now);
         let events = match result {
             Ok(events) => events,
             Err(error) if self.established && error != Error::ErrAlertFatalOrClose => {
@@ -187,6 +196,10 @@ impl Association {
                         return Err(Rejected::Ended(self.mismatch()));
                     }
                     self.established = true;
+                    if self.role == Role::Client {
+                        self.echo_at = None;
+                        self.flight.clear();
+                    }
                 }
                 EndpointEvent::ApplicationData(packet) if self.established => packets.push(packet),
                 EndpointEvent::PeerClosed => {
@@ -200,30 +213,47 @@ impl Association {
             }
         }
         // The library is silent about records it cannot authenticate.
-        if expects_data && packets.len() == before { Err(bad) } else { Ok(()) }
+        if expects_data && packets.len() == before {
+            Err(bad)
+        } else {
+            Ok(())
+        }
     }
 
     /// Next datagram for the peer.
     pub(super) fn poll_transmit(&mut self) -> Option<BytesMut> {
-        self.endpoint.poll_transmit().map(|transmit| transmit.message)
+        self.out.pop_front()
     }
 
     /// When a flight is to be sent again.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        if self.over || self.established {
+        if self.over {
             return None;
         }
-        self.endpoint.poll_timeout(&PEER)
+        [self.flight_due(), self.echo_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Sends a flight again if it is due.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), Ended> {
-        if self.poll_timeout().is_none_or(|due| now < due) {
+        if self.over {
             return Ok(());
         }
-        self.endpoint
-            .handle_timeout(PEER, now)
-            .map_err(|_| self.end("the peer did not answer the DTLS handshake".to_owned()))
+        if self.echo_at.is_some_and(|due| due <= now) {
+            self.echo_at = None;
+            self.out.extend(self.flight.iter().cloned());
+        }
+        if self.flight_due().is_none_or(|due| now < due) {
+            return Ok(());
+        }
+        let sent = self.endpoint.handle_timeout(PEER, now);
+        self.collect(now);
+        sent.map_err(|_| Ended {
+            reason: TerminateReason::ConnectivityError,
+            ..self.end("the peer did not answer the DTLS handshake".to_owned())
+        })
     }
 
     /// Queues a close_notify.
@@ -233,6 +263,7 @@ impl Association {
             // Before the keys are there a close_notify would be plaintext, and is not sent.
             if self.established {
                 drop(self.endpoint.stop(now, PEER));
+                self.collect(now);
             }
         }
     }
@@ -259,7 +290,10 @@ impl Association {
         // neither side would send again. The one repeat it must see is that of the first
         // ClientHello, because a HelloVerifyRequest has no timer (RFC 6347 section 4.2.1).
         let repeated = form.early == 0
-            && form.fragments.iter().all(|fragment| self.seen.contains(fragment));
+            && form
+                .fragments
+                .iter()
+                .all(|fragment| self.seen.contains(fragment));
         let first_hello = self.role == Role::Server && self.seen.iter().all(|(seq, _)| *seq == 0);
         if repeated && !first_hello {
             return Ok(false);
@@ -272,14 +306,42 @@ impl Association {
         Ok(true)
     }
 
+    fn flight_due(&self) -> Option<Instant> {
+        self.endpoint
+            .poll_timeout(&PEER)
+            .filter(|_| !self.established)
+    }
+
+    /// Takes out what the library wants sent, and keeps a flight for its echo.
+    fn collect(&mut self, now: Instant) {
+        let sent = self.out.len();
+        self.out
+            .extend(std::iter::from_fn(|| self.endpoint.poll_transmit()).map(|t| t.message));
+        let mut flight = self
+            .out
+            .range(sent..)
+            .filter(|d| d.first() == Some(&HANDSHAKE))
+            .peekable();
+        if flight.peek().is_some() {
+            self.flight = flight.cloned().collect();
+            self.echo_at = Some(now + ECHO_AFTER);
+        }
+    }
+
     fn peer_fingerprint(&self) -> Option<Fingerprint> {
         let state = self.endpoint.get_connection_state(PEER)?;
-        state.peer_certificates.first().map(|der| fingerprint_of(der))
+        state
+            .peer_certificates
+            .first()
+            .map(|der| fingerprint_of(der))
     }
 
     /// Why the library gave up.
     fn refused(&mut self, error: &Error) -> Ended {
-        if self.peer_fingerprint().is_some_and(|shown| shown != self.expected) {
+        if self
+            .peer_fingerprint()
+            .is_some_and(|shown| shown != self.expected)
+        {
             return self.mismatch();
         }
         self.end(match error {
@@ -289,7 +351,9 @@ impl Association {
     }
 
     fn mismatch(&mut self) -> Ended {
-        let shown = self.peer_fingerprint().map_or("none".to_owned(), |shown| shown.to_string());
+        let shown = self
+            .peer_fingerprint()
+            .map_or("none".to_owned(), |shown| shown.to_string());
         let expected = self.expected;
         self.end(format!(
             "the peer's certificate is not the one signalled: fingerprint {shown}, expected {expected}"
@@ -299,60 +363,9 @@ impl Association {
     fn end(&mut self, why: String) -> Ended {
         self.over = true;
         self.established = false;
-        Ended { why, reason: TerminateReason::SecurityError }
-    }
-}
-
-/// What can be seen of a datagram's records without keys.
-#[derive(Default)]
-struct Form {
-    /// Epoch 0 handshake fragments.
-    fragments: Vec<(u16, u32)>,
-    /// There is a handshake record of any epoch.
-    handshake: bool,
-    /// Records that are kept until the peer's next epoch begins.
-    early: usize,
-    /// There is application data in epoch 0.
-    plain_data: bool,
-}
-
-impl Form {
-    /// `None` when the datagram is not a sequence of whole DTLS 1.2 records.
-    fn of(mut rest: &[u8]) -> Option<Self> {
-        let mut form = Self::default();
-        if rest.is_empty() {
-            return None;
+        Ended {
+            why,
+            reason: TerminateReason::SecurityError,
         }
-        while !rest.is_empty() {
-            let header = rest.get(..RECORD_HEADER)?;
-            let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
-            let body = rest.get(RECORD_HEADER..RECORD_HEADER + length)?;
-            // 254.255 is what a first ClientHello may carry (RFC 6347 section 4.2.1).
-            if !(20..=23).contains(&header[0])
-                || header[1] != 254
-                || !(header[2] == 253 || header[2] == 255)
-                || body.is_empty()
-            {
-                return None;
-            }
-            let epoch = u16::from_be_bytes([header[3], header[4]]);
-            form.handshake |= header[0] == HANDSHAKE;
-            if epoch > 0 {
-                form.early += 1;
-            } else if header[0] == HANDSHAKE {
-                let message = body.get(..12)?;
-                form.fragments.push((
-                    u16::from_be_bytes([message[4], message[5]]),
-                    u32::from_be_bytes([0, message[6], message[7], message[8]]),
-                ));
-            } else if header[0] == APPLICATION_DATA {
-                form.plain_data = true;
-            } else {
-                // A ChangeCipherSpec or an alert: it makes a datagram more than a repeat.
-                form.early += usize::from(header[0] == 20);
-            }
-            rest = &rest[RECORD_HEADER + length..];
-        }
-        Some(form)
     }
 }

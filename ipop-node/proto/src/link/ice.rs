@@ -3,8 +3,8 @@
 //!
 //! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
 //! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
-//! it selected until that pair dies. A relayed pair is therefore nominated late
-//! ([`RELAY_WAIT`]).
+//! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair
+//! is therefore nominated late ([`RELAY_WAIT`]).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -14,16 +14,13 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use rand::CryptoRng;
 use rtc_ice::agent::Agent;
-use rtc_ice::candidate::candidate_host::CandidateHostConfig;
-use rtc_ice::candidate::candidate_peer_reflexive::CandidatePeerReflexiveConfig;
-use rtc_ice::candidate::candidate_relay::CandidateRelayConfig;
-use rtc_ice::candidate::candidate_server_reflexive::CandidateServerReflexiveConfig;
-use rtc_ice::candidate::{Candidate as AgentCandidate, CandidateConfig};
 use rtc_ice::mdns::MulticastDnsMode;
 use rtc_ice::{AgentConfig, Credentials};
 use rtc_shared::{TaggedBytesMut, TransportContext};
 use sansio::Protocol as _;
 
+use super::form::{agent_candidate, ice_chars};
+use super::pace::{self, CHECK_PACE, KEEPALIVE_SILENT};
 use super::stun::{self, Binding};
 use super::{IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
@@ -40,18 +37,6 @@ pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
 const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
 /// The same for a relayed pair.
 const RELAY_WAIT: Duration = Duration::from_millis(1500);
-/// Least time between two checks of any pairs (RFC 8445 section 14.2 allows 5 ms).
-const CHECK_PACE: Duration = Duration::from_millis(5);
-/// How often every pair is checked, by time since the last candidate came.
-const CHECK_ROUNDS: [(Duration, Duration); 3] = [
-    (Duration::from_secs(1), Duration::from_millis(25)),
-    (Duration::from_secs(5), Duration::from_millis(100)),
-    (Duration::MAX, Duration::from_millis(250)),
-];
-/// How often a selected pair that answers is checked.
-const KEEPALIVE: Duration = Duration::from_millis(2500);
-/// How often a selected pair that missed an answer is checked.
-const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 /// A check unanswered for this long will not be.
 const CHECK_LIFETIME: Duration = Duration::from_secs(4);
 
@@ -104,8 +89,10 @@ impl Ice {
         relay_only: bool,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, String> {
-        let local =
-            Credentials { ufrag: ice_chars(rng, UFRAG_CHARS), pwd: ice_chars(rng, PWD_CHARS) };
+        let local = Credentials {
+            ufrag: ice_chars(rng, UFRAG_CHARS),
+            pwd: ice_chars(rng, PWD_CHARS),
+        };
         let config = AgentConfig {
             local_ufrag: local.ufrag.clone(),
             local_pwd: local.pwd.clone(),
@@ -154,7 +141,10 @@ impl Ice {
 
     /// Candidates to signal.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.locals.iter().map(|local| local.candidate.clone()).collect()
+        self.locals
+            .iter()
+            .map(|local| local.candidate.clone())
+            .collect()
     }
 
     /// Starts checks. The library's own starting call is not used: it logs the peer's password.
@@ -164,10 +154,16 @@ impl Ice {
         self.agent
             .set_remote_credentials(remote.ufrag.clone(), remote.pwd.clone())
             .map_err(refused)?;
-        self.remote = Some(Credentials { ufrag: remote.ufrag.clone(), pwd: remote.pwd.clone() });
+        self.remote = Some(Credentials {
+            ufrag: remote.ufrag.clone(),
+            pwd: remote.pwd.clone(),
+        });
         self.started = Some(now);
         self.ticked = now;
-        for candidate in std::mem::take(&mut self.early).iter().chain(&remote.candidates) {
+        for candidate in std::mem::take(&mut self.early)
+            .iter()
+            .chain(&remote.candidates)
+        {
             self.add_remote(now, candidate);
         }
         Ok(())
@@ -182,18 +178,11 @@ impl Ice {
         self.removed.remove(&local.base);
         if self.bases.insert(local.base) {
             // A reflexive candidate stands for its base, which may itself not be signalled.
-            let config = CandidateConfig {
-                priority: local.candidate.priority,
-                foundation: local.candidate.foundation.clone(),
-                ..agent_config(local.base)
+            let as_kind = match kind {
+                CandidateKind::Relay => CandidateKind::Relay,
+                _ => CandidateKind::Host,
             };
-            let candidate = if kind == CandidateKind::Relay {
-                CandidateRelayConfig { base_config: config, ..Default::default() }
-                    .new_candidate_relay()
-            } else {
-                CandidateHostConfig { base_config: config, ..Default::default() }
-                    .new_candidate_host()
-            };
+            let candidate = agent_candidate(local.base, as_kind, local.candidate.priority);
             let added = candidate.and_then(|candidate| self.agent.add_local_candidate(candidate));
             if added.is_err() {
                 self.bases.remove(&local.base);
@@ -326,7 +315,8 @@ impl Ice {
         }
         if self.next_tick().is_some_and(|tick| tick <= now) {
             self.ticked = now;
-            self.pending.retain(|_, check| now < check.sent + CHECK_LIFETIME);
+            self.pending
+                .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
             let _ = self.agent.handle_timeout(now);
             self.drain(now);
@@ -352,11 +342,25 @@ impl Ice {
             .iter()
             .find(|local| local.base == base && local.candidate.addr == addr)
             .map_or(
-                if addr == base { CandidateKind::Host } else { CandidateKind::Prflx },
+                if addr == base {
+                    CandidateKind::Host
+                } else {
+                    CandidateKind::Prflx
+                },
                 |local| local.candidate.kind,
             );
-        let remote_kind = self.remotes.get(&remote).copied().unwrap_or(CandidateKind::Prflx);
-        Some((PairEnd { kind, addr }, PairEnd { kind: remote_kind, addr: remote }))
+        let remote_kind = self
+            .remotes
+            .get(&remote)
+            .copied()
+            .unwrap_or(CandidateKind::Prflx);
+        Some((
+            PairEnd { kind, addr },
+            PairEnd {
+                kind: remote_kind,
+                addr: remote,
+            },
+        ))
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -395,9 +399,16 @@ impl Ice {
         remote: SocketAddr,
         payload: BytesMut,
     ) -> Result<(), DropReason> {
-        let transport =
-            TransportContext { local_addr: base, peer_addr: remote, ..Default::default() };
-        let result = self.agent.handle_read(TaggedBytesMut { now, transport, message: payload });
+        let transport = TransportContext {
+            local_addr: base,
+            peer_addr: remote,
+            ..Default::default()
+        };
+        let result = self.agent.handle_read(TaggedBytesMut {
+            now,
+            transport,
+            message: payload,
+        });
         self.drain(now);
         result.map_err(|_| DropReason::UnknownDatagram)
     }
@@ -413,9 +424,19 @@ impl Ice {
                 && self.pending.len() < MAX_PENDING
                 && let Some(transaction) = stun::transaction(&message.message)
             {
-                self.pending.insert(transaction, Check { sent: now, pair: (base, remote) });
+                self.pending.insert(
+                    transaction,
+                    Check {
+                        sent: now,
+                        pair: (base, remote),
+                    },
+                );
             }
-            self.out.push_back(Transmit { local: base, remote, payload: message.message });
+            self.out.push_back(Transmit {
+                local: base,
+                remote,
+                payload: message.message,
+            });
         }
         while self.agent.poll_event().is_some() {}
         let selected = self
@@ -437,56 +458,13 @@ impl Ice {
         if self.agent.poll_timeout()? <= self.ticked {
             return Some(self.ticked);
         }
-        let interval = if self.selected.is_some() {
-            let silence = self.ticked.saturating_duration_since(self.answered);
-            if silence > KEEPALIVE { KEEPALIVE_SILENT } else { KEEPALIVE }
-        } else {
-            let age = self.ticked.saturating_duration_since(self.changed);
-            let round = CHECK_ROUNDS.iter().find(|(until, _)| age < *until);
-            let pairs = u32::try_from(self.bases.len() * self.remotes.len()).unwrap_or(u32::MAX);
-            round.map_or(KEEPALIVE_SILENT, |(_, every)| *every).max(CHECK_PACE * pairs)
+        let interval = match self.selected {
+            Some(_) => pace::keepalive(self.ticked.saturating_duration_since(self.answered)),
+            None => pace::checks(
+                self.ticked.saturating_duration_since(self.changed),
+                self.bases.len() * self.remotes.len(),
+            ),
         };
         Some(self.ticked + interval)
     }
-}
-
-fn agent_config(addr: SocketAddr) -> CandidateConfig {
-    CandidateConfig {
-        network: "udp".to_owned(),
-        address: addr.ip().to_string(),
-        port: addr.port(),
-        component: 1,
-        ..CandidateConfig::default()
-    }
-}
-
-/// A remote candidate in the library's form. Related addresses are left out: the library would
-/// take one for a local base.
-fn agent_candidate(
-    addr: SocketAddr,
-    kind: CandidateKind,
-    priority: u32,
-) -> Result<AgentCandidate, rtc_shared::error::Error> {
-    let base_config = CandidateConfig { priority, ..agent_config(addr) };
-    match kind {
-        CandidateKind::Host => {
-            CandidateHostConfig { base_config, ..Default::default() }.new_candidate_host()
-        }
-        CandidateKind::Srflx => CandidateServerReflexiveConfig { base_config, ..Default::default() }
-            .new_candidate_server_reflexive(),
-        CandidateKind::Prflx => CandidatePeerReflexiveConfig { base_config, ..Default::default() }
-            .new_candidate_peer_reflexive(),
-        CandidateKind::Relay => {
-            CandidateRelayConfig { base_config, ..Default::default() }.new_candidate_relay()
-        }
-    }
-}
-
-/// Random characters of RFC 8445's `ice-char` set, 6 bits each.
-fn ice_chars(rng: &mut impl CryptoRng, count: usize) -> String {
-    const ICE_CHARS: &[u8; 64] =
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut bytes = vec![0; count];
-    rng.fill_bytes(&mut bytes);
-    bytes.iter().map(|byte| char::from(ICE_CHARS[usize::from(byte & 63)])).collect()
 }

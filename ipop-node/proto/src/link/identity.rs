@@ -34,7 +34,10 @@ impl Identity {
             .first()
             .ok_or_else(|| IdentityError("no certificate came out".to_owned()))?;
         let fingerprint = fingerprint_of(der);
-        Ok(Self { certificate, fingerprint })
+        Ok(Self {
+            certificate,
+            fingerprint,
+        })
     }
 
     /// What a [`LinkDescription`](crate::signal::LinkDescription) says of this identity.
@@ -51,7 +54,9 @@ impl Identity {
 impl fmt::Debug for Identity {
     /// The key stays out of logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
     }
 }
 

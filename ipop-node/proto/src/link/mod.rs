@@ -13,9 +13,15 @@
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
 mod dtls;
+mod form;
 mod ice;
 mod identity;
+mod pace;
+mod record;
 mod stun;
+#[cfg(test)]
+mod tests;
+mod types;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -32,6 +38,7 @@ use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
 pub use self::stun::stun_username;
+pub use self::types::{IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::{LinkDescription, Setup, TerminateReason};
@@ -46,66 +53,6 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TRANSMITS: usize = 4096;
 /// Most events that wait for [`Link::poll_event`], packets included.
 const MAX_EVENTS: usize = 4096;
-
-/// ICE role (RFC 8445 section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IceRole {
-    /// Nominates; the Jingle initiator.
-    Controlling,
-    /// Accepts the nomination; the Jingle responder.
-    Controlled,
-}
-
-/// What a link needs to know from the start.
-#[derive(Debug, Clone)]
-pub struct LinkConfig {
-    /// ICE role.
-    pub role: IceRole,
-    /// This node's certificate.
-    pub identity: Arc<Identity>,
-    /// Only relayed local candidates are signalled and used.
-    pub relay_only: bool,
-}
-
-/// A link cannot be set up.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// The peer's half cannot be used.
-    #[error("the peer's link description is unusable: {0}")]
-    Description(&'static str),
-    /// The ICE agent refused.
-    #[error("the ICE agent refused to start: {0}")]
-    Ice(String),
-    /// The DTLS association could not be prepared.
-    #[error("DTLS cannot start: {0}")]
-    Dtls(String),
-    /// The link has had its remote half, or is over.
-    #[error("the link takes no remote description any more")]
-    NotWaiting,
-}
-
-/// What a link tells its owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// The state changed.
-    State(LinkState),
-    /// An IP packet from the peer, decrypted; its addresses are not checked here.
-    Packet(BytesMut),
-    /// ICE selected a candidate pair, or another one than before.
-    PairSelected {
-        /// Our end.
-        local: PairEnd,
-        /// The peer's end.
-        remote: PairEnd,
-    },
-    /// The link is over and will not recover; drop it after sending what it still has to send.
-    Failed {
-        /// For people.
-        why: String,
-        /// For the peer.
-        reason: TerminateReason,
-    },
-}
 
 /// One link to one peer.
 pub struct Link {
@@ -128,7 +75,11 @@ impl Link {
         config: LinkConfig,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, LinkError> {
-        let LinkConfig { role, identity, relay_only } = config;
+        let LinkConfig {
+            role,
+            identity,
+            relay_only,
+        } = config;
         Ok(Self {
             identity,
             ice: Ice::new(now, role, relay_only, rng).map_err(LinkError::Ice)?,
@@ -165,17 +116,21 @@ impl Link {
         }
         // RFC 8445 section 5.3.
         if !(4..=256).contains(&remote.ufrag.len()) || remote.ufrag.contains(':') {
-            return Err(LinkError::Description("its username fragment is not 4 to 256 ice-chars"));
+            return Err(LinkError::Description(
+                "its username fragment is not 4 to 256 ice-chars",
+            ));
         }
         if !(22..=256).contains(&remote.pwd.len()) {
-            return Err(LinkError::Description("its password is not 22 to 256 ice-chars"));
+            return Err(LinkError::Description(
+                "its password is not 22 to 256 ice-chars",
+            ));
         }
         let role = match remote.setup {
             Setup::Actpass | Setup::Passive => Role::Client,
             Setup::Active => Role::Server,
         };
-        let association = Association::new(role, &self.identity, remote.fingerprint)
-            .map_err(LinkError::Dtls)?;
+        let association =
+            Association::new(role, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
         self.ice.start(now, remote).map_err(LinkError::Ice)?;
         self.association = Some(association);
         self.enter(LinkState::Checking);
@@ -195,7 +150,13 @@ impl Link {
     pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
         if !self.over && self.ice.remove_local(base) {
             let why = format!("the local address {base} in use is gone");
-            self.fail(now, Ended { why, reason: TerminateReason::ConnectivityError });
+            self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
     }
 
@@ -264,18 +225,36 @@ impl Link {
             return;
         }
         if let Err(why) = self.ice.handle_timeout(now) {
-            return self.fail(now, Ended { why, reason: TerminateReason::ConnectivityError });
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
-        let result = self.association.as_mut().map_or(Ok(()), |a| a.handle_timeout(now));
+        let result = self
+            .association
+            .as_mut()
+            .map_or(Ok(()), |a| a.handle_timeout(now));
         if let Err(ended) = result {
             return self.fail(now, ended);
         }
-        if self.handshake_deadline().is_some_and(|deadline| deadline <= now) {
+        if self
+            .handshake_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
             let why = format!(
                 "the DTLS handshake was not done within {} s",
                 HANDSHAKE_TIMEOUT.as_secs()
             );
-            return self.fail(now, Ended { why, reason: TerminateReason::SecurityError });
+            return self.fail(
+                now,
+                Ended {
+                    why,
+                    reason: TerminateReason::ConnectivityError,
+                },
+            );
         }
         self.advance(now);
     }
@@ -285,8 +264,14 @@ impl Link {
         if self.over {
             return None;
         }
-        let flight = self.association.as_ref().and_then(Association::poll_timeout);
-        [self.ice.poll_timeout(), flight, self.handshake_deadline()].into_iter().flatten().min()
+        let flight = self
+            .association
+            .as_ref()
+            .and_then(Association::poll_timeout);
+        [self.ice.poll_timeout(), flight, self.handshake_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Next datagram to send.
@@ -371,7 +356,10 @@ impl Link {
                 }
             }
         }
-        let established = self.association.as_ref().is_some_and(Association::is_established);
+        let established = self
+            .association
+            .as_ref()
+            .is_some_and(Association::is_established);
         if established && self.selected.is_some() {
             self.enter(LinkState::Up);
         }
@@ -387,8 +375,16 @@ impl Link {
         let (Some((local, remote)), Some(_)) = (self.selected, &self.association) else {
             return;
         };
-        while let Some(payload) = self.association.as_mut().and_then(Association::poll_transmit) {
-            self.push_transmit(Transmit { local, remote, payload });
+        while let Some(payload) = self
+            .association
+            .as_mut()
+            .and_then(Association::poll_transmit)
+        {
+            self.push_transmit(Transmit {
+                local,
+                remote,
+                payload,
+            });
         }
     }
 
@@ -414,7 +410,9 @@ impl Link {
 
     fn handshake_deadline(&self) -> Option<Instant> {
         let waits = self.state == LinkState::Handshaking;
-        self.selected_at.filter(|_| waits).map(|since| since + HANDSHAKE_TIMEOUT)
+        self.selected_at
+            .filter(|_| waits)
+            .map(|since| since + HANDSHAKE_TIMEOUT)
     }
 
     fn fail(&mut self, now: Instant, ended: Ended) {

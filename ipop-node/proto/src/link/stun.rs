@@ -8,10 +8,10 @@ use std::net::SocketAddr;
 use rtc_ice::attributes::priority::PriorityAttr;
 use rtc_stun::attributes::{ATTR_FINGERPRINT, ATTR_MESSAGE_INTEGRITY, ATTR_USERNAME};
 use rtc_stun::integrity::MessageIntegrity;
+use rtc_stun::message::Getter as _;
 use rtc_stun::message::{
     CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, METHOD_BINDING, Message, TransactionId,
 };
-use rtc_stun::message::Getter as _;
 use rtc_stun::xoraddr::XorMappedAddress;
 
 use super::provider;
@@ -31,7 +31,9 @@ pub fn stun_username(payload: &[u8]) -> Option<(&str, &str)> {
     while let [t0, t1, l0, l1, value @ ..] = rest {
         let length = usize::from(u16::from_be_bytes([*l0, *l1]));
         if u16::from_be_bytes([*t0, *t1]) == ATTR_USERNAME.0 {
-            return std::str::from_utf8(value.get(..length)?).ok()?.split_once(':');
+            return std::str::from_utf8(value.get(..length)?)
+                .ok()?
+                .split_once(':');
         }
         rest = value.get(length.next_multiple_of(4)..)?;
     }
@@ -60,7 +62,10 @@ impl Binding {
     /// Decodes a request or success response; other classes and methods are of no use to a link.
     pub(super) fn decode(payload: &[u8]) -> Option<Self> {
         transaction(payload)?;
-        let mut message = Message { raw: payload.to_vec(), ..Message::default() };
+        let mut message = Message {
+            raw: payload.to_vec(),
+            ..Message::default()
+        };
         message.decode().ok()?;
         let known = message.typ.method == METHOD_BINDING
             && (message.typ.class == CLASS_REQUEST || message.typ.class == CLASS_SUCCESS_RESPONSE);

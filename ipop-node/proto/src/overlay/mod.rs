@@ -3,18 +3,46 @@
 //! Driven from outside: after every call that takes `&mut self`, the caller drains
 //! [`Overlay::poll_output`] until it gives `None`, then asks [`Overlay::poll_timeout`] when to call
 //! [`Overlay::handle_timeout`] next.
+//!
+//! Who initiates: the node whose full JID sorts first. Who a peer is: its bare JID, which the
+//! server vouches for; a peer that signs in anew under another resource is the same peer, and a
+//! working link to it is kept unless its advertisement says that it has none (it restarted).
+//! Working links outlive presence and the XMPP server; a peer without both is forgotten.
 
-use std::collections::BTreeMap;
+mod backoff;
+mod data;
+mod demux;
+mod icmp;
+mod packet;
+mod peer;
+mod session;
+mod setup;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
+use self::demux::Demux;
+use self::peer::{Peer, PeerId};
+use self::table::Table;
 use crate::address::OverlayAddrs;
+use crate::candidate::LocalCandidate;
+use crate::gather::stun::fork;
+use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
 pub use crate::net::Transmit;
 use crate::service::IceServer;
-use crate::signal::{SessionId, Signal};
+use crate::signal::{SessionId, Signal, TerminateReason};
 use crate::status::{Advertisement, DropReason, PairEnd, PeerStatus};
 
 /// What does not change while a node runs.
@@ -59,56 +87,125 @@ pub enum Output {
 }
 
 /// The overlay as one node sees it.
-#[derive(Debug)]
-pub struct Overlay {}
+pub struct Overlay {
+    config: OverlayConfig,
+    identity: Arc<Identity>,
+    rng: StdRng,
+    /// Full JID while signed in.
+    me: Option<String>,
+    gatherer: Gatherer,
+    table: Table,
+    demux: Demux,
+    outputs: VecDeque<Output>,
+    drops: BTreeMap<DropReason, u64>,
+    /// No ICMP unreachable before this.
+    quiet_until: Instant,
+    left: bool,
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overlay")
+            .field("config", &self.config)
+            .field("me", &self.me)
+            .field("gatherer", &self.gatherer)
+            .field("linked", &self.linked())
+            .finish_non_exhaustive()
+    }
+}
 
 impl Overlay {
     /// An overlay with no peers. All randomness comes from `seed`, which must be unpredictable:
     /// ICE passwords are drawn from it.
     pub fn new(now: Instant, config: OverlayConfig, identity: Identity, seed: [u8; 32]) -> Self {
-        let _ = (now, config, identity, seed);
-        Self {}
+        let mut rng = StdRng::from_seed(seed);
+        Self {
+            config,
+            identity: Arc::new(identity),
+            gatherer: Gatherer::new(fork(&mut rng)),
+            rng,
+            me: None,
+            table: Table::default(),
+            demux: Demux::default(),
+            outputs: VecDeque::new(),
+            drops: BTreeMap::new(),
+            quiet_until: now,
+            left: false,
+        }
     }
 
-    /// The UDP sockets there are now, each by the address it is bound to.
+    /// The UDP sockets there are now, best first, each by the address it is bound to. An
+    /// unspecified or link-local address gives no candidate.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketAddr>) {
-        let _ = (now, sockets);
+        self.gatherer.set_sockets(now, sockets);
+        self.gatherer.handle_timeout(now);
+        self.drain_gatherer(now);
     }
 
-    /// The STUN and TURN servers to use from now on, with fresh credentials.
+    /// The STUN and TURN servers to use from now on, with fresh credentials. Call it again with
+    /// new ones before those expire.
     pub fn set_ice_servers(&mut self, now: Instant, servers: Vec<IceServer>) {
-        let _ = (now, servers);
+        self.gatherer.set_servers(now, servers);
+        self.gatherer.handle_timeout(now);
+        self.drain_gatherer(now);
     }
 
-    /// Signed in to the XMPP server under `full_jid`; signals can be sent from now on.
+    /// Signed in to the XMPP server under `full_jid`; signals can be sent from now on. The
+    /// presence of the members must be told (again) after this.
     pub fn online(&mut self, now: Instant, full_jid: String) {
-        let _ = (now, full_jid);
+        if !self.left {
+            self.me = Some(full_jid);
+            for id in self.table.ids() {
+                self.advance(now, id);
+            }
+        }
     }
 
-    /// No longer signed in. Links that work go on working.
+    /// No longer signed in. Links that work go on working; who is present is unknown until
+    /// [`Self::online`].
     pub fn offline(&mut self, now: Instant) {
-        let _ = now;
+        self.me = None;
+        for id in self.table.ids() {
+            if let Some(peer) = self.table.get_mut(id) {
+                peer.resources.clear();
+            }
+            self.advance(now, id);
+        }
+        self.settle_refused(now);
     }
 
-    /// A member's presence, first or repeated.
+    /// A member's presence, first or repeated. `jid` is full. A node's own presence, which the
+    /// server sends back, is ignored.
+    ///
+    /// A member that signs in must already advertise the links it kept: one that comes (back)
+    /// without naming this node in `linked` is taken to have restarted, and is linked anew.
     pub fn peer_present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
-        let _ = (now, jid, advertisement);
+        self.present(now, jid, advertisement);
     }
 
     /// A member became unavailable. Its link is kept while it works.
     pub fn peer_gone(&mut self, now: Instant, jid: &str) {
-        let _ = (now, jid);
+        self.gone(now, jid);
     }
 
     /// A signal from the full JID `from`.
     pub fn handle_signal(&mut self, now: Instant, from: &str, signal: Signal) {
-        let _ = (now, from, signal);
+        if !self.left {
+            self.signalled(now, from, signal);
+        }
     }
 
     /// A signal of session `sid` to `to` came back with the stanza error `condition`
     /// (RFC 6120 section 8.3.3), or was never answered.
     pub fn signal_failed(&mut self, now: Instant, to: &str, sid: &SessionId, condition: &str) {
-        let _ = (now, to, sid, condition);
+        let Some(id) = self.table.by_jid(to) else {
+            return;
+        };
+        let current = self.table.get(id).and_then(|p| p.session.as_ref());
+        // A link that works needs no signalling.
+        if current.is_some_and(|s| s.sid == *sid && !s.was_up) {
+            self.fail(now, id, format!("signalling failed: {condition}"), None);
+        }
     }
 
     /// A datagram that came in on the socket bound to `local`.
@@ -119,54 +216,140 @@ impl Overlay {
         remote: SocketAddr,
         payload: BytesMut,
     ) {
-        let _ = (now, local, remote, payload);
+        self.datagram(now, local, remote, payload);
     }
 
     /// One IP packet read from the TUN device.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
-        let _ = (now, packet);
+        self.packet(now, packet);
     }
 
     /// The deadline given by [`Self::poll_timeout`] has passed. Calling early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        self.gatherer.handle_timeout(now);
+        self.drain_gatherer(now);
+        // Each peer once, even one that files itself under a deadline that has passed.
+        let mut due = Vec::new();
+        while let Some((_, id)) = self.table.first_timer().filter(|(at, _)| *at <= now) {
+            self.table.schedule(id, None);
+            due.push(id);
+        }
+        for id in due {
+            if let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) {
+                session.link.handle_timeout(now);
+            }
+            self.advance(now, id);
+        }
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        None
+        let gatherer = self.gatherer.poll_timeout();
+        let peers = self.table.first_timer().map(|(at, _)| at);
+        [gatherer, peers].into_iter().flatten().min()
     }
 
     /// The next thing to do; ask until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// Every known peer, sorted by name.
     pub fn peers(&self, now: Instant) -> Vec<PeerStatus> {
-        let _ = now;
-        Vec::new()
+        let me = self.me.as_deref();
+        let mut peers: Vec<_> = self.table.iter().map(|p| p.status(now, me)).collect();
+        peers.sort_by(|a, b| (&a.name, &a.jid).cmp(&(&b.name, &b.jid)));
+        peers
     }
 
     /// Drops that belong to no peer; a peer's own are in its [`PeerStatus`].
     pub fn drops(&self) -> &BTreeMap<DropReason, u64> {
-        static NONE: BTreeMap<DropReason, u64> = BTreeMap::new();
-        &NONE
+        &self.drops
     }
 
     /// This node's candidates.
     pub fn candidates(&self) -> Vec<PairEnd> {
-        Vec::new()
+        let candidates = self.gatherer.candidates().iter();
+        candidates.map(|c| PairEnd { kind: c.candidate.kind, addr: c.candidate.addr }).collect()
     }
 
     /// Names of the members with a link that is up, sorted; for the advertisement.
     pub fn linked(&self) -> Vec<String> {
-        Vec::new()
+        let mut names: Vec<_> =
+            self.table.iter().filter(|p| p.is_up()).map(|p| p.name.clone()).collect();
+        names.sort();
+        names
     }
 
-    /// Ends every session with a `session-terminate` and every allocation; drain the outputs once
-    /// more and send them before exiting.
+    /// Ends every session with a `session-terminate` and every allocation, for good; drain the
+    /// outputs once more and send them before exiting.
     pub fn leave(&mut self, now: Instant) {
-        let _ = now;
+        self.left = true;
+        for id in self.table.ids() {
+            self.end(now, id, "this node leaves", Some(TerminateReason::Success));
+            self.table.remove(id);
+        }
+        self.gatherer.close(now);
+        self.drain_gatherer(now);
+        self.me = None;
+    }
+
+    /// Takes out what the gatherer has: datagrams, and candidates for every session.
+    fn drain_gatherer(&mut self, now: Instant) {
+        loop {
+            while let Some(transmit) = self.gatherer.poll_transmit() {
+                self.outputs.push_back(Output::Transmit(transmit));
+            }
+            let Some(event) = self.gatherer.poll_event() else {
+                break;
+            };
+            let event = match event {
+                GatherEvent::Found(local) => GatherEvent::Found(self.to_tell(&local)),
+                lost @ GatherEvent::Lost(_) => lost,
+            };
+            let relay_only = self.config.relay_only;
+            let still_based = |g: &Gatherer, base| g.candidates().iter().any(|c| c.base == base);
+            for id in self.table.ids() {
+                let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) else {
+                    continue;
+                };
+                match &event {
+                    GatherEvent::Found(local) => {
+                        session.link.add_local(now, local.clone());
+                        session.trickle(now, local.candidate.clone(), relay_only);
+                    }
+                    GatherEvent::Lost(local) if !still_based(&self.gatherer, local.base) => {
+                        session.link.remove_local(now, local.base);
+                    }
+                    GatherEvent::Lost(_) => {}
+                }
+                self.advance(now, id);
+            }
+        }
+    }
+
+    /// A candidate as peers are told of it: a node that is reached by relays only does not say
+    /// where it is (RFC 8839 section 5.1).
+    fn to_tell(&self, local: &LocalCandidate) -> LocalCandidate {
+        let mut local = local.clone();
+        if self.config.relay_only {
+            local.candidate.related = None;
+        }
+        local
+    }
+
+    /// Counts a drop that belongs to no peer.
+    fn drop(&mut self, reason: DropReason) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    fn peer_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.table.get_mut(id)
+    }
+
+    fn signal(&mut self, to: String, signal: Signal) {
+        if self.me.is_some() {
+            self.outputs.push_back(Output::Signal { to, signal });
+        }
     }
 }

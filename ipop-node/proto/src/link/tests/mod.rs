@@ -1,0 +1,6 @@
+//! Links on a simulated underlay and virtual time.
+
+mod hostile;
+mod pair;
+mod paths;
+mod setup;

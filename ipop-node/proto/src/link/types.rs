@@ -1,0 +1,69 @@
+//! What goes into a link and what comes out of it, beside datagrams and packets.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::identity::Identity;
+use crate::signal::TerminateReason;
+use crate::status::{LinkState, PairEnd};
+
+/// ICE role (RFC 8445 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IceRole {
+    /// Nominates; the Jingle initiator.
+    Controlling,
+    /// Accepts the nomination; the Jingle responder.
+    Controlled,
+}
+
+/// What a link needs to know from the start.
+#[derive(Debug, Clone)]
+pub struct LinkConfig {
+    /// ICE role.
+    pub role: IceRole,
+    /// This node's certificate.
+    pub identity: Arc<Identity>,
+    /// Only relayed local candidates are signalled and used.
+    pub relay_only: bool,
+}
+
+/// A link cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The peer's half cannot be used.
+    #[error("the peer's link description is unusable: {0}")]
+    Description(&'static str),
+    /// The ICE agent refused.
+    #[error("the ICE agent refused to start: {0}")]
+    Ice(String),
+    /// The DTLS association could not be prepared.
+    #[error("DTLS cannot start: {0}")]
+    Dtls(String),
+    /// The link has had its remote half, or is over.
+    #[error("the link takes no remote description any more")]
+    NotWaiting,
+}
+
+/// What a link tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The state changed.
+    State(LinkState),
+    /// An IP packet from the peer, decrypted; its addresses are not checked here.
+    Packet(BytesMut),
+    /// ICE selected a candidate pair, or another one than before.
+    PairSelected {
+        /// Our end.
+        local: PairEnd,
+        /// The peer's end.
+        remote: PairEnd,
+    },
+    /// The link is over and will not recover; drop it after sending what it still has to send.
+    Failed {
+        /// For people.
+        why: String,
+        /// For the peer.
+        reason: TerminateReason,
+    },
+}

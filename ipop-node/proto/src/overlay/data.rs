@@ -1,0 +1,230 @@
+//! Datagrams and packets on their way through.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use super::icmp::{self, Unreachable};
+use super::packet::Addresses;
+use super::peer::PeerId;
+use super::{Output, Overlay};
+use crate::gather::Inbound;
+use crate::link::{LinkEvent, stun_username};
+use crate::net::{DatagramClass, Transmit};
+use crate::status::{DropReason, LinkState};
+
+/// Least time between two ICMP unreachables (RFC 4443 section 2.4 (f)).
+const UNREACHABLE_PACE: Duration = Duration::from_millis(10);
+
+impl Overlay {
+    pub(super) fn datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+    ) {
+        let inbound = self.gatherer.handle_datagram(now, local, remote, payload);
+        match inbound {
+            Inbound::Direct(payload) => self.deliver(now, local, remote, payload),
+            Inbound::Relayed { local, remote, payload } => {
+                self.deliver(now, local, remote, payload);
+            }
+            Inbound::Consumed => self.drain_gatherer(now),
+            Inbound::Unknown => self.drop(DropReason::UnknownDatagram),
+        }
+    }
+
+    /// Gives a datagram to the link it belongs to.
+    fn deliver(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, payload: BytesMut) {
+        let pair = (local, remote);
+        match DatagramClass::of(&payload) {
+            DatagramClass::Stun => {
+                let id = match stun_username(&payload) {
+                    Some((ufrag, _)) => self.demux.by_ufrag(ufrag),
+                    None => self.demux.by_pair(pair).iter().copied().find(|id| {
+                        let session = self.table.get(*id).and_then(|p| p.session.as_ref());
+                        session.is_some_and(|s| s.link.awaits_response(&payload))
+                    }),
+                };
+                match id {
+                    Some(id) => self.hand(now, id, local, remote, payload),
+                    None => self.drop(DropReason::UnknownDatagram),
+                }
+            }
+            DatagramClass::Dtls => match *self.demux.by_pair(pair) {
+                [] => self.drop(DropReason::UnknownDatagram),
+                [id] => self.hand(now, id, local, remote, payload),
+                _ => self.hand_to_all(now, local, remote, &payload),
+            },
+            DatagramClass::TurnChannel | DatagramClass::Unknown => {
+                self.drop(DropReason::UnknownDatagram);
+            }
+        }
+    }
+
+    fn hand(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: BytesMut,
+    ) {
+        let is_stun = DatagramClass::of(&payload) == DatagramClass::Stun;
+        let Some(peer) = self.table.get_mut(id) else {
+            return self.drop(DropReason::UnknownDatagram);
+        };
+        let Some(session) = &mut peer.session else {
+            return peer.traffic.drop(DropReason::NoLink);
+        };
+        match session.link.handle_datagram(now, local, remote, payload) {
+            Ok(()) if is_stun => self.demux.add_pair((local, remote), id),
+            Ok(()) => {}
+            Err(reason) => peer.traffic.drop(reason),
+        }
+        self.advance(now, id);
+    }
+
+    /// Several peers signalled one address: each link is asked, and takes what it can verify.
+    fn hand_to_all(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        payload: &BytesMut,
+    ) {
+        let mut taken = false;
+        for id in self.demux.by_pair((local, remote)).to_vec() {
+            let session = self.table.get_mut(id).and_then(|p| p.session.as_mut());
+            taken |= session
+                .is_some_and(|s| s.link.handle_datagram(now, local, remote, payload.clone()).is_ok());
+            self.advance(now, id);
+        }
+        if !taken {
+            self.drop(DropReason::UnknownDatagram);
+        }
+    }
+
+    pub(super) fn packet(&mut self, now: Instant, packet: &[u8]) {
+        let Some(addresses) = Addresses::of(packet) else {
+            return self.drop(DropReason::Malformed);
+        };
+        if self.is_multicast(addresses.destination) {
+            return self.drop(DropReason::Multicast);
+        }
+        let Some(id) = self.table.route(addresses.destination) else {
+            self.drop(DropReason::NoMember);
+            if now >= self.quiet_until {
+                self.quiet_until = now + UNREACHABLE_PACE;
+                let error = icmp::error(packet, addresses, Unreachable::NoMember);
+                self.outputs.extend(error.map(Output::Packet));
+            }
+            return;
+        };
+        let Some(peer) = self.table.get_mut(id) else {
+            return self.drop(DropReason::NoMember);
+        };
+        if packet.len() > usize::from(self.config.mtu) {
+            peer.traffic.drop(DropReason::TooBig);
+            let error = icmp::error(packet, addresses, Unreachable::TooBig(self.config.mtu));
+            self.outputs.extend(error.map(Output::Packet));
+            return;
+        }
+        let sent = match &mut peer.session {
+            Some(session) => session.link.send(now, packet),
+            None => Err(DropReason::NoLink),
+        };
+        if let Err(reason) = sent {
+            return peer.traffic.drop(reason);
+        }
+        peer.traffic.tx_packets += 1;
+        peer.traffic.tx_bytes += packet.len() as u64;
+        // No timer changes by sending, so the peer need not be filed anew.
+        while let Some(transmit) =
+            self.table.get_mut(id).and_then(|p| p.session.as_mut()?.link.poll_transmit())
+        {
+            self.send(now, id, transmit);
+        }
+    }
+
+    /// Takes out what a peer's link has: datagrams, packets, and how it fares.
+    pub(super) fn drain_link(&mut self, now: Instant, id: PeerId) {
+        while let Some(transmit) =
+            self.table.get_mut(id).and_then(|p| p.session.as_mut()?.link.poll_transmit())
+        {
+            self.demux.add_pair((transmit.local, transmit.remote), id);
+            self.send(now, id, transmit);
+        }
+        loop {
+            let Some(peer) = self.table.get_mut(id) else {
+                return;
+            };
+            let Some(session) = &mut peer.session else {
+                return;
+            };
+            match session.link.poll_event() {
+                None => return,
+                Some(LinkEvent::Packet(packet)) => self.arrived(id, packet),
+                Some(LinkEvent::State(LinkState::Up)) => {
+                    session.came_up(now);
+                    peer.failure = None;
+                    peer.backoff.reset();
+                    peer.setup = Some(now.duration_since(peer.since));
+                    let peer = peer.name.clone();
+                    self.outputs.push_back(Output::LinkUp { peer });
+                }
+                Some(LinkEvent::State(_) | LinkEvent::PairSelected { .. }) => {}
+                Some(LinkEvent::Failed { why, reason }) => {
+                    return self.fail(now, id, why, Some(reason));
+                }
+            }
+        }
+    }
+
+    /// Puts a link's datagram on its way, through a relay if it says so.
+    pub(super) fn send(&mut self, now: Instant, id: PeerId, transmit: Transmit) {
+        if let Err(reason) = self.gatherer.send(now, transmit) {
+            match self.table.get_mut(id) {
+                Some(peer) => peer.traffic.drop(reason),
+                None => self.drop(reason),
+            }
+        }
+        while let Some(transmit) = self.gatherer.poll_transmit() {
+            self.outputs.push_back(Output::Transmit(transmit));
+        }
+    }
+
+    /// A packet from a peer, decrypted.
+    fn arrived(&mut self, id: PeerId, packet: BytesMut) {
+        let me = self.config.addrs;
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        let dropped = match Addresses::of(&packet) {
+            None => Some(DropReason::Malformed),
+            Some(a) if !peer.addrs.is(a.source) => Some(DropReason::WrongSource),
+            Some(a) if !me.is(a.destination) => Some(DropReason::WrongDestination),
+            Some(_) => None,
+        };
+        if let Some(reason) = dropped {
+            return peer.traffic.drop(reason);
+        }
+        peer.traffic.rx_packets += 1;
+        peer.traffic.rx_bytes += packet.len() as u64;
+        self.outputs.push_back(Output::Packet(packet));
+    }
+
+    fn is_multicast(&self, addr: IpAddr) -> bool {
+        match addr {
+            IpAddr::V4(v4) => {
+                let own = self.config.addrs.ipv4;
+                let hosts = u32::MAX.checked_shr(u32::from(own.prefix)).unwrap_or(0);
+                let broadcast = Ipv4Addr::from(u32::from(own.addr) | hosts);
+                v4.is_multicast() || v4.is_broadcast() || v4 == broadcast
+            }
+            IpAddr::V6(v6) => v6.is_multicast(),
+        }
+    }
+}

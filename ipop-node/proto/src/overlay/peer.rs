@@ -1,0 +1,140 @@
+//! One peer: a member other than this node, known by its bare JID.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::session::Session;
+use crate::address::OverlayAddrs;
+use crate::signal::SessionId;
+use crate::status::{Advertisement, DropReason, LinkState, PeerStatus};
+
+/// Names a peer for as long as the process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PeerId(pub(super) u64);
+
+/// A member and the session with it.
+pub(super) struct Peer {
+    /// The full JID to signal to.
+    pub(super) jid: String,
+    pub(super) name: String,
+    pub(super) addrs: OverlayAddrs,
+    /// Resources that are signed in, the newest last. More than one only while the server has not
+    /// noticed the end of an older connection.
+    pub(super) resources: Vec<(String, Advertisement)>,
+    /// Why no link to this peer is made.
+    pub(super) refused: Option<String>,
+    pub(super) session: Option<Session>,
+    /// The session that ended last.
+    pub(super) last: Option<SessionId>,
+    /// Why it ended.
+    pub(super) failure: Option<String>,
+    pub(super) backoff: Backoff,
+    /// What `setup` is counted from.
+    pub(super) since: Instant,
+    pub(super) setup: Option<Duration>,
+    pub(super) traffic: Traffic,
+    /// The deadline it is filed under.
+    pub(super) timer: Option<Instant>,
+}
+
+/// What passed and what did not.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Traffic {
+    pub(super) tx_bytes: u64,
+    pub(super) tx_packets: u64,
+    pub(super) rx_bytes: u64,
+    pub(super) rx_packets: u64,
+    pub(super) drops: BTreeMap<DropReason, u64>,
+}
+
+impl Traffic {
+    pub(super) fn drop(&mut self, reason: DropReason) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant, jid: String, advertisement: &Advertisement) -> Self {
+        Self {
+            jid,
+            name: advertisement.name.clone(),
+            addrs: advertisement.addrs,
+            resources: Vec::new(),
+            refused: None,
+            session: None,
+            last: None,
+            failure: None,
+            backoff: Backoff::default(),
+            since: now,
+            setup: None,
+            traffic: Traffic::default(),
+            timer: None,
+        }
+    }
+
+    pub(super) fn is_present(&self) -> bool {
+        !self.resources.is_empty()
+    }
+
+    /// Whether the next attempt may be made.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.backoff.until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.session.as_ref().is_some_and(|s| *s.link.state() == LinkState::Up)
+    }
+
+    /// As `status` shows it; `me` is this node's full JID while it is signed in.
+    pub(super) fn status(&self, now: Instant, me: Option<&str>) -> PeerStatus {
+        let link = self.session.as_ref().map(|s| &s.link);
+        let (local, remote) = link.and_then(|l| l.pair()).unzip();
+        let mut drops = self.traffic.drops.clone();
+        for (reason, count) in link.map(|l| l.drops()).into_iter().flatten() {
+            *drops.entry(*reason).or_default() += count;
+        }
+        PeerStatus {
+            name: self.name.clone(),
+            jid: self.jid.clone(),
+            addrs: self.addrs,
+            link: link.map_or_else(
+                || LinkState::Down { why: self.why_down(now, me) },
+                |l| l.state().clone(),
+            ),
+            local,
+            remote,
+            rtt_us: link
+                .and_then(|l| l.rtt())
+                .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            setup_ms: self
+                .setup
+                .filter(|_| self.is_up())
+                .map(|setup| u64::try_from(setup.as_millis()).unwrap_or(u64::MAX)),
+            tx_bytes: self.traffic.tx_bytes,
+            tx_packets: self.traffic.tx_packets,
+            rx_bytes: self.traffic.rx_bytes,
+            rx_packets: self.traffic.rx_packets,
+            drops,
+        }
+    }
+
+    fn why_down(&self, now: Instant, me: Option<&str>) -> String {
+        if let Some(refused) = &self.refused {
+            return refused.clone();
+        }
+        let waiting = match me {
+            None => "this node is not signed in".to_owned(),
+            Some(_) if !self.is_present() => "the peer is not signed in".to_owned(),
+            Some(me) if me < self.jid.as_str() => {
+                let left = self.backoff.until.map_or(Duration::ZERO, |t| t.duration_since(now));
+                format!("next attempt in {} s", left.as_millis().div_ceil(1000))
+            }
+            Some(_) => "waiting for the peer to initiate".to_owned(),
+        };
+        match &self.failure {
+            Some(failure) => format!("{failure}; {waiting}"),
+            None => waiting,
+        }
+    }
+}

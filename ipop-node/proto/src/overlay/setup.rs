@@ -1,0 +1,390 @@
+//! How links come and go: presence, signalling, failures.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::peer::{Peer, PeerId};
+use super::session::{ANSWER_TIMEOUT, Session};
+use super::{Output, Overlay};
+use crate::link::{IceRole, Link, LinkConfig};
+use crate::signal::{LinkDescription, SessionId, Setup, Signal, TerminateReason};
+use crate::status::Advertisement;
+
+/// How long a peer that said it leaves is left alone, should its presence not end.
+const LEFT: Duration = Duration::from_secs(60);
+
+impl Overlay {
+    pub(super) fn present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
+        let own = self.me.as_deref().is_some_and(|me| super::table::bare(me) == super::table::bare(&jid));
+        if self.left || self.me.is_none() || own {
+            return;
+        }
+        let id = match self.table.by_jid(&jid) {
+            Some(id) => id,
+            None => self.table.insert(Peer::new(now, jid.clone(), &advertisement)),
+        };
+        let me = self.config.name.clone();
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        let names_me = advertisement.linked.contains(&me);
+        let known = peer.resources.iter_mut().find(|(resource, _)| *resource == jid);
+        let came = known.is_none();
+        let named_me = known.as_ref().is_some_and(|(_, a)| a.linked.contains(&me));
+        match known {
+            Some((_, known)) => *known = advertisement,
+            None => peer.resources.push((jid, advertisement)),
+        }
+        let lost = peer.session.as_ref().is_some_and(|s| {
+            (came && s.was_up && !names_me) || (named_me && !names_me && s.is_settled(now))
+        });
+        if came {
+            peer.backoff.reset();
+            if peer.session.is_none() {
+                peer.since = now;
+                peer.failure = None;
+            }
+        }
+        if lost {
+            self.end(now, id, "the peer no longer has the link; it may have restarted", None);
+        }
+        self.take_newest(now, id);
+    }
+
+    pub(super) fn gone(&mut self, now: Instant, jid: &str) {
+        let Some(id) = self.table.by_jid(jid) else {
+            return;
+        };
+        if let Some(peer) = self.peer_mut(id) {
+            peer.resources.retain(|(resource, _)| resource != jid);
+        }
+        self.take_newest(now, id);
+    }
+
+    /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
+    fn take_newest(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        if let Some((jid, advertisement)) = peer.resources.last() {
+            // A session that never worked was with the older resource.
+            let stale = peer.jid != *jid && peer.session.as_ref().is_some_and(|s| !s.was_up);
+            let moved = peer.addrs != advertisement.addrs;
+            peer.jid.clone_from(jid);
+            peer.name.clone_from(&advertisement.name);
+            let addrs = advertisement.addrs;
+            if moved {
+                self.table.release(id);
+                if let Some(peer) = self.table.get_mut(id) {
+                    peer.addrs = addrs;
+                }
+            }
+            if stale {
+                self.end(now, id, "the peer signed in anew", None);
+            }
+            self.settle(now, id);
+            if moved {
+                self.settle_refused(now);
+            }
+        }
+        self.advance(now, id);
+    }
+
+    /// Claims a peer's addresses, or refuses the peer.
+    fn settle(&mut self, now: Instant, id: PeerId) {
+        let refused = self.table.claim(id, &self.config.addrs).err();
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        let newly = peer.refused.is_none() && refused.is_some();
+        peer.refused.clone_from(&refused);
+        if let (true, Some(why)) = (newly, refused) {
+            self.end(now, id, &why, Some(TerminateReason::GeneralError));
+        }
+    }
+
+    /// Addresses may have become free: looks at the refused peers again.
+    pub(super) fn settle_refused(&mut self, now: Instant) {
+        for id in self.table.ids() {
+            if self.table.get(id).is_some_and(|p| p.refused.is_some()) {
+                self.settle(now, id);
+                self.advance(now, id);
+            }
+        }
+    }
+
+    pub(super) fn signalled(&mut self, now: Instant, from: &str, signal: Signal) {
+        let id = self.table.by_jid(from);
+        let current = id
+            .and_then(|id| self.table.get(id))
+            .and_then(|p| p.session.as_ref())
+            .map(|s| s.sid.clone());
+        match (signal, id) {
+            (Signal::Initiate { sid, description }, Some(id)) => {
+                if current.as_ref() != Some(&sid) {
+                    self.initiated(now, id, from, sid, &description);
+                }
+            }
+            (Signal::Initiate { sid, .. }, None) => {
+                self.terminate(from, sid, TerminateReason::GeneralError);
+            }
+            (Signal::Accept { sid, description }, Some(id)) if current.as_ref() == Some(&sid) => {
+                self.accepted(now, id, &description);
+            }
+            (Signal::Accept { sid, .. }, _) => {
+                self.terminate(from, sid, TerminateReason::GeneralError);
+            }
+            (Signal::Candidates { sid, ufrag, candidates }, Some(id))
+                if current.as_ref() == Some(&sid) =>
+            {
+                if let Some(session) = self.peer_mut(id).and_then(|p| p.session.as_mut()) {
+                    session.add_remote(now, &ufrag, candidates);
+                }
+                self.advance(now, id);
+            }
+            (Signal::Terminate { sid, reason }, Some(id)) if current.as_ref() == Some(&sid) => {
+                self.terminated(now, id, reason);
+            }
+            // Its DTLS alert was faster.
+            (Signal::Terminate { sid, reason: TerminateReason::Success }, Some(id))
+                if current.is_none()
+                    && self.table.get(id).is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
+            {
+                self.terminated(now, id, TerminateReason::Success);
+            }
+            (Signal::Candidates { .. } | Signal::Terminate { .. }, _) => {}
+        }
+    }
+
+    /// The peer asks for a session.
+    fn initiated(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        from: &str,
+        sid: SessionId,
+        description: &LinkDescription,
+    ) {
+        let Some(peer) = self.table.get(id) else {
+            return;
+        };
+        if peer.refused.is_some() {
+            return self.terminate(from, sid, TerminateReason::GeneralError);
+        }
+        let ours = peer.session.as_ref().filter(|s| s.role == IceRole::Controlling && !s.was_up);
+        if let Some(ours) = ours {
+            // Glare: the session of the one that sorts first is kept.
+            if self.me.as_deref().is_some_and(|me| me < from) {
+                return self.terminate(from, sid, TerminateReason::AlternativeSession);
+            }
+            let ours = ours.sid.clone();
+            self.terminate(from, ours, TerminateReason::AlternativeSession);
+        }
+        self.end(now, id, "the peer began a new session", None);
+        if let Some(peer) = self.peer_mut(id) {
+            from.clone_into(&mut peer.jid);
+        }
+        let Some(mut session) = self.session(now, id, sid.clone(), IceRole::Controlled) else {
+            return self.terminate(from, sid, TerminateReason::GeneralError);
+        };
+        if let Err(error) = session.link.set_remote(now, description) {
+            if let Some(peer) = self.peer_mut(id) {
+                peer.failure = Some(error.to_string());
+            }
+            return self.terminate(from, sid, TerminateReason::GeneralError);
+        }
+        session.answered(now, description.ufrag.clone());
+        let description = session.link.description(Setup::Active);
+        self.signal(from.to_owned(), Signal::Accept { sid, description });
+        self.install(now, id, session);
+    }
+
+    /// The peer answered our session.
+    fn accepted(&mut self, now: Instant, id: PeerId, description: &LinkDescription) {
+        let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) else {
+            return;
+        };
+        if !session.is_unanswered() {
+            return;
+        }
+        match session.link.set_remote(now, description) {
+            Ok(()) => {
+                session.answered(now, description.ufrag.clone());
+                self.advance(now, id);
+            }
+            Err(error) => {
+                self.fail(now, id, error.to_string(), Some(TerminateReason::GeneralError));
+            }
+        }
+    }
+
+    /// The peer ended the session.
+    fn terminated(&mut self, now: Instant, id: PeerId, reason: TerminateReason) {
+        let why = match reason {
+            TerminateReason::Success => {
+                self.end(now, id, "the peer left", None);
+                if let Some(peer) = self.peer_mut(id) {
+                    peer.failure = Some("the peer left".to_owned());
+                    peer.backoff.until = Some(now + LEFT);
+                }
+                return self.advance(now, id);
+            }
+            TerminateReason::ConnectivityError => "the peer found no working path",
+            TerminateReason::SecurityError => "the peer refused our certificate",
+            TerminateReason::AlternativeSession => "the peer keeps another session",
+            TerminateReason::GeneralError => "the peer refused the session",
+        };
+        self.fail(now, id, why.to_owned(), None);
+    }
+
+    /// Asks a peer for a session.
+    fn initiate(&mut self, now: Instant, id: PeerId) {
+        let mut random = [0; 16];
+        self.rng.fill_bytes(&mut random);
+        let sid = SessionId(random.iter().fold(String::new(), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        }));
+        let Some(session) = self.session(now, id, sid.clone(), IceRole::Controlling) else {
+            return;
+        };
+        let Some(to) = self.table.get(id).map(|p| p.jid.clone()) else {
+            return;
+        };
+        let description = session.link.description(Setup::Actpass);
+        self.signal(to, Signal::Initiate { sid, description });
+        self.install(now, id, session);
+    }
+
+    /// A session whose link knows this node's candidates. A failure is noted with the peer.
+    fn session(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        sid: SessionId,
+        role: IceRole,
+    ) -> Option<Session> {
+        let config = LinkConfig {
+            role,
+            identity: self.identity.clone(),
+            relay_only: self.config.relay_only,
+        };
+        match Link::new(now, config, &mut self.rng) {
+            Ok(mut link) => {
+                for local in self.gatherer.candidates() {
+                    link.add_local(now, self.to_tell(local));
+                }
+                Some(Session::new(now, sid, role, link))
+            }
+            Err(error) => {
+                let peer = self.table.get_mut(id)?;
+                peer.failure = Some(error.to_string());
+                peer.backoff.failed(now, &mut self.rng);
+                None
+            }
+        }
+    }
+
+    fn install(&mut self, now: Instant, id: PeerId, session: Session) {
+        self.demux.add_ufrag(session.link.local_ufrag(), id);
+        if let Some(peer) = self.peer_mut(id) {
+            peer.session = Some(session);
+        }
+        self.advance(now, id);
+    }
+
+    fn terminate(&mut self, to: &str, sid: SessionId, reason: TerminateReason) {
+        self.signal(to.to_owned(), Signal::Terminate { sid, reason });
+    }
+
+    /// Does what a peer's state asks for, and files it under its next deadline.
+    pub(super) fn advance(&mut self, now: Instant, id: PeerId) {
+        self.drain_link(now, id);
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        if let Some(session) = &mut peer.session {
+            if session.is_overdue(now) {
+                let why = format!("the peer did not answer within {} s", ANSWER_TIMEOUT.as_secs());
+                return self.fail(now, id, why, Some(TerminateReason::ConnectivityError));
+            }
+            if let Some(signal) = session.flush(now) {
+                let to = peer.jid.clone();
+                self.signal(to, signal);
+            }
+        } else if !peer.is_present() && self.me.is_some() {
+            self.table.remove(id);
+            return self.settle_refused(now);
+        } else if self.may_initiate(id) && self.table.get(id).is_some_and(|p| p.is_due(now)) {
+            return self.initiate(now, id);
+        }
+        self.schedule(id);
+    }
+
+    fn schedule(&mut self, id: PeerId) {
+        let initiates = self.may_initiate(id);
+        let at = self.table.get_mut(id).and_then(|peer| match &mut peer.session {
+            Some(session) => session.poll_timeout(),
+            None => peer.backoff.until.filter(|_| initiates),
+        });
+        self.table.schedule(id, at);
+    }
+
+    fn may_initiate(&self, id: PeerId) -> bool {
+        let (Some(me), Some(peer)) = (&self.me, self.table.get(id)) else {
+            return false;
+        };
+        peer.is_present() && peer.refused.is_none() && *me < peer.jid
+    }
+
+    /// The session is over and another one is wanted.
+    pub(super) fn fail(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        why: String,
+        tell: Option<TerminateReason>,
+    ) {
+        self.end(now, id, &why, tell);
+        if let Some(peer) = self.table.get_mut(id) {
+            peer.failure = Some(why);
+            peer.backoff.failed(now, &mut self.rng);
+        }
+        self.advance(now, id);
+    }
+
+    /// Drops a peer's session, if there is one; `tell` says it to the peer.
+    pub(super) fn end(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        why: &str,
+        tell: Option<TerminateReason>,
+    ) {
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        let Some(mut session) = peer.session.take() else {
+            return;
+        };
+        let (to, name) = (peer.jid.clone(), peer.name.clone());
+        peer.last = Some(session.sid.clone());
+        if session.was_up {
+            peer.since = now;
+        }
+        session.link.close(now);
+        while let Some(transmit) = session.link.poll_transmit() {
+            self.send(now, id, transmit);
+        }
+        self.demux.remove(session.link.local_ufrag(), id);
+        if let Some(reason) = tell {
+            self.terminate(&to, session.sid, reason);
+        }
+        if session.was_up {
+            self.outputs.push_back(Output::LinkDown { peer: name, why: why.to_owned() });
+        }
+    }
+}

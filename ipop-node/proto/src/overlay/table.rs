@@ -1,0 +1,133 @@
+//! The peers and the indexes into them: by bare JID, by overlay address, by deadline.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::peer::{Peer, PeerId};
+use crate::address::OverlayAddrs;
+
+/// All peers.
+#[derive(Default)]
+pub(super) struct Table {
+    peers: HashMap<PeerId, Peer>,
+    by_bare: HashMap<String, PeerId>,
+    routes: HashMap<IpAddr, PeerId>,
+    timers: BTreeSet<(Instant, PeerId)>,
+    next: u64,
+}
+
+impl Table {
+    pub(super) fn insert(&mut self, peer: Peer) -> PeerId {
+        self.next += 1;
+        let id = PeerId(self.next);
+        self.by_bare.insert(bare(&peer.jid).to_owned(), id);
+        self.peers.insert(id, peer);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: PeerId) {
+        self.release(id);
+        if let Some(peer) = self.peers.remove(&id) {
+            self.by_bare.remove(bare(&peer.jid));
+            if let Some(at) = peer.timer {
+                self.timers.remove(&(at, id));
+            }
+        }
+    }
+
+    pub(super) fn get(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        self.peers.get_mut(&id)
+    }
+
+    /// By full or bare JID.
+    pub(super) fn by_jid(&self, jid: &str) -> Option<PeerId> {
+        self.by_bare.get(bare(jid)).copied()
+    }
+
+    /// By overlay address.
+    pub(super) fn route(&self, addr: IpAddr) -> Option<PeerId> {
+        self.routes.get(&addr).copied()
+    }
+
+    pub(super) fn ids(&self) -> Vec<PeerId> {
+        let mut ids: Vec<_> = self.peers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// Routes the addresses of a peer to it, if they are nobody else's. The error says whose.
+    pub(super) fn claim(&mut self, id: PeerId, me: &OverlayAddrs) -> Result<(), String> {
+        self.release(id);
+        let Some(peer) = self.peers.get(&id) else {
+            return Ok(());
+        };
+        let (v4, v6) = (peer.addrs.ipv4.addr, peer.addrs.ipv6.addr);
+        for addr in [IpAddr::from(v4), IpAddr::from(v6)] {
+            if me.is(addr) {
+                return Err(format!("it advertises this node's own address {addr}"));
+            }
+            let inside = match addr {
+                IpAddr::V4(v4) => me.ipv4.contains(v4),
+                IpAddr::V6(v6) => me.ipv6.contains(v6),
+            };
+            if !inside || addr.is_multicast() || addr.is_unspecified() {
+                return Err(format!("it advertises {addr}, which is outside the overlay's network"));
+            }
+            if let Some(other) = self.routes.get(&addr).and_then(|o| self.peers.get(o)) {
+                return Err(format!("it advertises {addr}, which is {}'s address", other.name));
+            }
+        }
+        self.routes.insert(v4.into(), id);
+        self.routes.insert(v6.into(), id);
+        Ok(())
+    }
+
+    /// Takes back the routes of a peer. Whether there were any.
+    pub(super) fn release(&mut self, id: PeerId) -> bool {
+        let before = self.routes.len();
+        if let Some(peer) = self.peers.get(&id) {
+            for addr in [peer.addrs.ipv4.addr.into(), peer.addrs.ipv6.addr.into()] {
+                if self.routes.get(&addr) == Some(&id) {
+                    self.routes.remove(&addr);
+                }
+            }
+        }
+        self.routes.len() != before
+    }
+
+    /// Files a peer under its deadline.
+    pub(super) fn schedule(&mut self, id: PeerId, at: Option<Instant>) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        if peer.timer == at {
+            return;
+        }
+        if let Some(old) = peer.timer {
+            self.timers.remove(&(old, id));
+        }
+        if let Some(new) = at {
+            self.timers.insert((new, id));
+        }
+        peer.timer = at;
+    }
+
+    /// The earliest deadline and whose it is.
+    pub(super) fn first_timer(&self) -> Option<(Instant, PeerId)> {
+        self.timers.first().copied()
+    }
+}
+
+/// The bare part of a JID.
+pub(super) fn bare(jid: &str) -> &str {
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
+}

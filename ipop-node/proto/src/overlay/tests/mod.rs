@@ -1,0 +1,7 @@
+//! Overlays on a simulated underlay and virtual time.
+
+mod links;
+mod packets;
+mod robustness;
+mod signalling;
+mod world;

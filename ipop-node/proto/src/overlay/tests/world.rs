@@ -1,0 +1,374 @@
+//! Several overlays on a simulated underlay, a signalling service that delivers in order, and
+//! virtual time.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+
+use crate::overlay::{Identity, Output, Overlay, OverlayConfig};
+use crate::service::{IceServer, IceServerKind, ServicePassword};
+use crate::signal::Signal;
+use crate::sim::turn::TurnServer;
+use crate::sim::{NatKind, Network, Path};
+use crate::status::{Advertisement, LinkState, PeerStatus, RoleState};
+
+/// One way through the signalling service.
+const XMPP: Duration = Duration::from_millis(10);
+const STEP_LIMIT: usize = 2_000_000;
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+pub(super) struct Node {
+    pub(super) overlay: Overlay,
+    /// Full JID while signed in.
+    pub(super) jid: Option<String>,
+    pub(super) name: String,
+    pub(super) underlay: IpAddr,
+    pub(super) advertised: u8,
+    /// Packets for the TUN device.
+    pub(super) packets: Vec<BytesMut>,
+    /// LinkUp and LinkDown, as text.
+    pub(super) events: Vec<String>,
+}
+
+/// What is under way on the signalling service.
+pub(super) struct Letter {
+    at: Instant,
+    from: String,
+    to: String,
+    signal: Signal,
+}
+
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) network: Network,
+    pub(super) server: Option<TurnServer>,
+    pub(super) nodes: Vec<Node>,
+    letters: VecDeque<Letter>,
+    /// Every signal sent: from, to, what.
+    pub(super) signals: Vec<(String, String, Signal)>,
+    /// Signals this gives `true` for come back to the sender as failed.
+    pub(super) bounce: Box<dyn FnMut(&Signal) -> bool>,
+    pub(super) relay_only: bool,
+    seed: u8,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self {
+            now: Instant::now(),
+            network: Network::new(3, Path::default()),
+            server: None,
+            nodes: Vec::new(),
+            letters: VecDeque::new(),
+            signals: Vec::new(),
+            bounce: Box::new(|_| false),
+            relay_only: false,
+            seed: 0,
+        }
+    }
+
+    /// `count` nodes in the open, not signed in.
+    pub(super) fn open(count: u8) -> Self {
+        let mut world = Self::new();
+        for i in 0..count {
+            let addr = IpAddr::from([203, 0, 113, i + 1]);
+            world.network.add_host(addr, None);
+            world.add_node(addr);
+        }
+        world
+    }
+
+    /// `count` nodes, each behind its own NAT, and a STUN and TURN server.
+    pub(super) fn behind(kind: NatKind, count: u8) -> Self {
+        let mut world = Self::new();
+        world.add_server();
+        for i in 0..count {
+            let nat = world.network.add_nat(kind, IpAddr::from([198, 51, 100, i + 1]));
+            let addr = IpAddr::from([10, 0, i, 2]);
+            world.network.add_host(addr, Some(nat));
+            world.add_node(addr);
+        }
+        world
+    }
+
+    pub(super) fn add_server(&mut self) {
+        for public in ["192.0.2.1", "192.0.2.2"] {
+            self.network.add_host(ip(public), None);
+        }
+        let mut server = TurnServer::new("192.0.2.1:3478".parse().expect("valid"), ip("192.0.2.2"));
+        server.add_user("u", "p");
+        self.server = Some(server);
+    }
+
+    pub(super) fn add_node(&mut self, underlay: IpAddr) -> usize {
+        let i = self.nodes.len();
+        let overlay = self.overlay(i, underlay);
+        self.nodes.push(Node {
+            overlay,
+            jid: None,
+            name: format!("node-{i}"),
+            underlay,
+            advertised: i as u8 + 1,
+            packets: Vec::new(),
+            events: Vec::new(),
+        });
+        i
+    }
+
+    fn overlay(&mut self, i: usize, underlay: IpAddr) -> Overlay {
+        self.seed += 1;
+        let config = OverlayConfig {
+            name: format!("node-{i}"),
+            addrs: addrs(i as u8 + 1),
+            mtu: 1400,
+            relay_only: self.relay_only,
+        };
+        let identity = Identity::generate().expect("an identity");
+        let mut overlay = Overlay::new(self.now, config, identity, [self.seed; 32]);
+        overlay.set_sockets(self.now, vec![SocketAddr::new(underlay, 4000)]);
+        if self.server.is_some() {
+            overlay.set_ice_servers(
+                self.now,
+                vec![IceServer {
+                    kind: IceServerKind::Turn,
+                    addr: "192.0.2.1:3478".parse().expect("valid"),
+                    username: Some("u".to_owned()),
+                    password: Some(ServicePassword::new("p")),
+                    expires_in: None,
+                }],
+            );
+        }
+        overlay
+    }
+
+    /// Signs a node in; it and the others see each other.
+    pub(super) fn sign_in(&mut self, i: usize, resource: &str) {
+        let jid = format!("node-{i}@demo/{resource}");
+        self.nodes[i].jid = Some(jid.clone());
+        let now = self.now;
+        self.nodes[i].overlay.online(now, jid);
+        self.publish(i);
+        for other in 0..self.nodes.len() {
+            if let (true, Some(theirs)) = (other != i, self.nodes[other].jid.clone()) {
+                let advertisement = self.advertisement(other);
+                self.nodes[i].overlay.peer_present(now, theirs, advertisement);
+            }
+        }
+    }
+
+    pub(super) fn sign_in_all(&mut self) {
+        for i in 0..self.nodes.len() {
+            self.sign_in(i, "r");
+        }
+    }
+
+    /// Tells everybody what a node advertises now.
+    pub(super) fn publish(&mut self, i: usize) {
+        let Some(jid) = self.nodes[i].jid.clone() else { return };
+        let advertisement = self.advertisement(i);
+        let now = self.now;
+        for (_, node) in self.nodes.iter_mut().enumerate().filter(|(j, _)| *j != i) {
+            node.overlay.peer_present(now, jid.clone(), advertisement.clone());
+        }
+    }
+
+    /// The server tells the others that a node is gone; the node knows as well if `itself`.
+    pub(super) fn sign_out(&mut self, i: usize, itself: bool) {
+        let Some(jid) = self.nodes[i].jid.take() else { return };
+        let now = self.now;
+        if itself {
+            self.nodes[i].overlay.offline(now);
+        }
+        for (_, node) in self.nodes.iter_mut().enumerate().filter(|(j, _)| *j != i) {
+            node.overlay.peer_gone(now, &jid);
+        }
+    }
+
+    /// The node's process ends without a word and starts again, not signed in.
+    pub(super) fn restart(&mut self, i: usize) {
+        self.nodes[i].overlay = self.overlay(i, self.nodes[i].underlay);
+        self.nodes[i].jid = None;
+    }
+
+    fn advertisement(&self, i: usize) -> Advertisement {
+        let node = &self.nodes[i];
+        Advertisement {
+            name: node.name.clone(),
+            addrs: addrs(node.advertised),
+            role: RoleState::Pending,
+            linked: node.overlay.linked(),
+            version: "0".to_owned(),
+        }
+    }
+
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..STEP_LIMIT {
+            self.collect();
+            let next = self
+                .nodes
+                .iter_mut()
+                .filter_map(|n| n.overlay.poll_timeout())
+                .chain(self.network.next_arrival())
+                .chain(self.letters.front().map(|l| l.at))
+                .min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            self.deliver();
+            for node in &mut self.nodes {
+                if node.overlay.poll_timeout().is_some_and(|due| due <= self.now) {
+                    node.overlay.handle_timeout(self.now);
+                }
+            }
+        }
+        panic!("time stands still: a deadline is never met");
+    }
+
+    /// Runs until `done`, at most for `limit`.
+    pub(super) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        while !done(self) {
+            if self.now >= end {
+                return false;
+            }
+            self.run(Duration::from_millis(20));
+        }
+        true
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        while let Some(arrival) = self.network.poll_arrival(now) {
+            if let Some(server) = self.server.as_mut().filter(|s| s.owns(arrival.to)) {
+                for (from, to, payload) in
+                    server.handle(now, arrival.from, arrival.to, &arrival.payload)
+                {
+                    self.network.send(now, from, to, payload);
+                }
+            } else if let Some(node) =
+                self.nodes.iter_mut().find(|n| n.underlay == arrival.to.ip())
+            {
+                node.overlay.handle_datagram(now, arrival.to, arrival.from, arrival.payload);
+            }
+        }
+        while self.letters.front().is_some_and(|l| l.at <= now) {
+            let Some(letter) = self.letters.pop_front() else { return };
+            let sid = sid_of(&letter.signal).clone();
+            let bounced = (self.bounce)(&letter.signal);
+            let to = self.nodes.iter_mut().find(|n| n.jid.as_ref() == Some(&letter.to));
+            match to.filter(|_| !bounced) {
+                Some(node) => node.overlay.handle_signal(now, &letter.from, letter.signal),
+                None => {
+                    let from = self.nodes.iter_mut().find(|n| n.jid.as_ref() == Some(&letter.from));
+                    if let Some(from) = from {
+                        from.overlay.signal_failed(now, &letter.to, &sid, "service-unavailable");
+                    }
+                }
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let now = self.now;
+        for node in &mut self.nodes {
+            while let Some(output) = node.overlay.poll_output() {
+                match output {
+                    Output::Transmit(t) => {
+                        assert_eq!(t.local, SocketAddr::new(node.underlay, 4000), "a real socket");
+                        self.network.send(now, t.local, t.remote, t.payload);
+                    }
+                    Output::Packet(packet) => node.packets.push(packet),
+                    Output::LinkUp { peer } => node.events.push(format!("up {peer}")),
+                    Output::LinkDown { peer, why } => {
+                        node.events.push(format!("down {peer}: {why}"));
+                    }
+                    Output::Signal { to, signal } => {
+                        // Written to a stream that is gone.
+                        let Some(from) = node.jid.clone() else { continue };
+                        self.signals.push((from.clone(), to.clone(), signal.clone()));
+                        self.letters.push_back(Letter { at: now + XMPP, from, to, signal });
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn peer(&self, i: usize, other: usize) -> Option<PeerStatus> {
+        let name = &self.nodes[other].name;
+        let all = self.nodes[i].overlay.peers(self.now);
+        all.into_iter().find(|p| p.jid.starts_with(&format!("{name}@")))
+    }
+
+    pub(super) fn why(&self, i: usize, other: usize) -> String {
+        match self.peer(i, other).expect("a known peer").link {
+            LinkState::Down { why } => why,
+            other => panic!("not down: {other:?}"),
+        }
+    }
+
+    pub(super) fn is_up(&self, i: usize, other: usize) -> bool {
+        self.peer(i, other).is_some_and(|p| p.link == LinkState::Up)
+    }
+
+    pub(super) fn all_up(&self) -> bool {
+        let n = self.nodes.len();
+        (0..n).all(|i| (0..n).all(|j| i == j || self.is_up(i, j)))
+    }
+
+    /// Sends a packet of both families between every two nodes and checks that it arrives.
+    pub(super) fn check_every_path(&mut self) {
+        let n = self.nodes.len();
+        for i in 0..n {
+            for j in (0..n).filter(|j| *j != i) {
+                for packet in [v4(i as u8 + 1, j as u8 + 1, b"hello"), v6(i as u8 + 1, j as u8 + 1)] {
+                    self.nodes[j].packets.clear();
+                    let now = self.now;
+                    self.nodes[i].overlay.handle_packet(now, &packet);
+                    self.run(Duration::from_millis(50));
+                    assert_eq!(self.nodes[j].packets, [&packet[..]], "from {i} to {j}");
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn sid_of(signal: &Signal) -> &crate::signal::SessionId {
+    match signal {
+        Signal::Initiate { sid, .. }
+        | Signal::Accept { sid, .. }
+        | Signal::Candidates { sid, .. }
+        | Signal::Terminate { sid, .. } => sid,
+    }
+}
+
+pub(super) fn addrs(last: u8) -> crate::address::OverlayAddrs {
+    crate::address::OverlayAddrs {
+        ipv4: format!("10.73.0.{last}/24").parse().expect("valid"),
+        ipv6: format!("fd5a::{last:x}/64").parse().expect("valid"),
+    }
+}
+
+/// An IPv4 packet between two overlay addresses; protocol 253 is for experiments (RFC 3692).
+pub(super) fn v4(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
+    let total = (20 + payload.len() as u16).to_be_bytes();
+    let mut packet = vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, 64, 253, 0, 0];
+    packet.extend([10, 73, 0, from, 10, 73, 0, to]);
+    packet.extend(payload);
+    packet
+}
+
+pub(super) fn v6(from: u8, to: u8) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 1, 253, 64];
+    packet.extend(addrs(from).ipv6.addr.octets());
+    packet.extend(addrs(to).ipv6.addr.octets());
+    packet.push(1);
+    packet
+}

@@ -1,0 +1,69 @@
+//! `ipop-node run`.
+
+use std::path::PathBuf;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Directive;
+
+use super::{CliError, Exit};
+use crate::settings::{Settings, credentials_directory};
+use crate::{node, xmpp};
+
+/// Join the overlay and stay in it until told to leave.
+///
+/// Makes the TUN device, signs in to the XMPP server, and links to every other member. Runs in the
+/// foreground; SIGTERM and SIGINT leave the overlay cleanly and remove the device. Needs root, or
+/// CAP_NET_ADMIN.
+///
+/// A refused account, or a server that cannot be reached, does not end the program: it keeps
+/// trying, and `ipop-node status` says why it is not signed in.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Configuration file (TOML); when relative, looked up in $CREDENTIALS_DIRECTORY first.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What to log, as a filter such as `info` or `ipop_node=debug`; instead of $RUST_LOG.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<(), CliError> {
+    start_log(args.log.as_deref())?;
+    let settings = Settings::load(&args.config, credentials_directory().as_deref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One for the packets, one for TLS and XML.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::System, "cannot start").caused_by(error))?;
+    // Spawned, so that it runs on a worker and not across threads.
+    let ended = runtime.block_on(async { tokio::spawn(node::run(settings)).await });
+    match ended {
+        Ok(ended) => Ok(ended?),
+        Err(error) => Err(CliError::new(Exit::System, "a defect of ipop-node").caused_by(error)),
+    }
+}
+
+fn start_log(filter: Option<&str>) -> Result<(), CliError> {
+    let bad = |text: &str, error| {
+        CliError::new(Exit::Config, format!("`{text}` is not a log filter"))
+            .caused_by(error)
+            .hint("write a level (`info`), or target=level pairs with commas between")
+    };
+    let text = match filter {
+        Some(text) => text.to_owned(),
+        None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+    };
+    let limit: Directive = xmpp::LOG_LIMIT
+        .parse()
+        .map_err(|error| bad(xmpp::LOG_LIMIT, error))?;
+    let filter = EnvFilter::builder()
+        .parse(&text)
+        .map_err(|error| bad(&text, error.into()))?;
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_env_filter(filter.add_directive(limit))
+        .init();
+    Ok(())
+}

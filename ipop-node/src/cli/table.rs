@@ -1,0 +1,276 @@
+//! A node's status for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use ipop_proto::status::{
+    DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
+};
+
+/// The text of `ipop-node status`.
+pub fn table(status: &NodeStatus) -> String {
+    let mut out = String::new();
+    let mut field = |name: &str, value: &str| line(&mut out, &format!("{name:<12}{value}"));
+    field(
+        "node",
+        &format!("{} on overlay {}", status.name, status.overlay),
+    );
+    field(
+        "version",
+        &format!("{}, up {}", status.version, seconds(status.uptime_ms)),
+    );
+    field(
+        "addresses",
+        &format!("{}, {}", status.addrs.ipv4, status.addrs.ipv6),
+    );
+    field(
+        "interface",
+        &format!("{}, MTU {} bytes", status.interface, status.mtu),
+    );
+    field("account", &status.jid);
+    field("signed in", &sign_in(&status.sign_in));
+    field("role", &role(&status.role));
+    field("candidates", &or_none(status.candidates.iter().map(end)));
+    field("dropped", &drops(&status.drops));
+    peers(&mut out, &status.peers);
+    out
+}
+
+fn peers(out: &mut String, peers: &[PeerStatus]) {
+    if peers.is_empty() {
+        line(out, "peers       none");
+        return;
+    }
+    let rows = peers.iter().map(row);
+    let head = ["PEER", "ADDRESS", "LINK", "KIND", "RTT", "SENT", "RECEIVED"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(rows).collect();
+    let mut widths = [0; 7];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    out.push('\n');
+    for (i, row) in rows.iter().enumerate() {
+        let cells = row
+            .iter()
+            .zip(widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        line(out, &cells.collect::<Vec<_>>().join("  "));
+        if let Some(peer) = i.checked_sub(1).and_then(|i| peers.get(i)) {
+            details(out, peer);
+        }
+    }
+}
+
+fn row(peer: &PeerStatus) -> [String; 7] {
+    let dash = || "-".to_owned();
+    [
+        peer.name.clone(),
+        peer.addrs.ipv4.addr.to_string(),
+        link(&peer.link).to_owned(),
+        peer.link_kind().map_or_else(dash, |kind| kind.to_string()),
+        peer.rtt_us.map_or_else(dash, milliseconds),
+        bytes(peer.tx_bytes),
+        bytes(peer.rx_bytes),
+    ]
+}
+
+/// What does not fit a column: the pair, the reason for no link, the drops.
+fn details(out: &mut String, peer: &PeerStatus) {
+    if let (Some(local), Some(remote)) = (&peer.local, &peer.remote) {
+        line(out, &format!("    {} <-> {}", end(local), end(remote)));
+    }
+    if let LinkState::Down { why } = &peer.link {
+        line(out, &format!("    no link: {why}"));
+    }
+    if !peer.drops.is_empty() {
+        line(out, &format!("    dropped: {}", drops(&peer.drops)));
+    }
+}
+
+/// One line without blanks at its end; control characters from a peer stay out of the terminal.
+fn line(out: &mut String, text: &str) {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{}", text.trim_end());
+}
+
+fn sign_in(sign_in: &SignIn) -> String {
+    match sign_in {
+        SignIn::Online => "yes".to_owned(),
+        SignIn::Connecting { last_error: None } => "connecting".to_owned(),
+        SignIn::Connecting {
+            last_error: Some(error),
+        } => format!("no: {error}"),
+        SignIn::Refused { condition } => {
+            format!("no: the server refuses the account ({condition})")
+        }
+    }
+}
+
+fn role(role: &RoleState) -> String {
+    match role {
+        RoleState::Pending => "not reported yet".to_owned(),
+        RoleState::Ready => "ready".to_owned(),
+        RoleState::Failed { detail } if detail.is_empty() => "failed".to_owned(),
+        RoleState::Failed { detail } => format!("failed: {detail}"),
+    }
+}
+
+fn link(link: &LinkState) -> &'static str {
+    match link {
+        LinkState::Down { .. } => "down",
+        LinkState::Signalling => "signalling",
+        LinkState::Checking => "checking",
+        LinkState::Handshaking => "handshaking",
+        LinkState::Up => "up",
+    }
+}
+
+fn end(end: &PairEnd) -> String {
+    format!("{} {}", end.kind, end.addr)
+}
+
+fn drops(drops: &BTreeMap<DropReason, u64>) -> String {
+    or_none(
+        drops
+            .iter()
+            .map(|(reason, count)| format!("{count} {}", name(*reason))),
+    )
+}
+
+/// The reason as JSON names it.
+fn name(reason: DropReason) -> String {
+    match serde_json::to_value(reason) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => format!("{reason:?}"),
+    }
+}
+
+fn or_none(items: impl Iterator<Item = String>) -> String {
+    let text = items.collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        "none".to_owned()
+    } else {
+        text
+    }
+}
+
+fn seconds(ms: u64) -> String {
+    let s = ms / 1000;
+    match (s / 86400, s / 3600 % 24, s / 60 % 60, s % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, _, _) => format!("{d} d {h} h"),
+    }
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{:02} ms", us / 1000, us % 1000 / 10)
+}
+
+/// Bytes in binary units.
+fn bytes(n: u64) -> String {
+    let mut unit = 1u64;
+    for name in ["B", "KiB", "MiB", "GiB"] {
+        if n / unit < 1024 {
+            let whole = n / unit;
+            let tenth = n % unit * 10 / unit;
+            return if unit == 1 {
+                format!("{whole} B")
+            } else {
+                format!("{whole}.{tenth} {name}")
+            };
+        }
+        unit *= 1024;
+    }
+    format!("{}.{} TiB", n / unit, n % unit / (unit / 10))
+}
+
+#[cfg(test)]
+mod tests {
+    use ipop_proto::address::OverlayAddrs;
+    use ipop_proto::candidate::CandidateKind;
+
+    use super::*;
+
+    fn addrs(n: u8) -> OverlayAddrs {
+        OverlayAddrs {
+            ipv4: format!("10.73.0.{n}/24").parse().expect("valid"),
+            ipv6: format!("fd5a::{n}/64").parse().expect("valid"),
+        }
+    }
+
+    fn peer(n: u8, name: &str, link: LinkState) -> PeerStatus {
+        PeerStatus {
+            name: name.to_owned(),
+            jid: format!("{name}@demo.ipop/ipop-1"),
+            addrs: addrs(n),
+            link,
+            local: None,
+            remote: None,
+            rtt_us: None,
+            setup_ms: None,
+            tx_bytes: 0,
+            tx_packets: 0,
+            rx_bytes: 0,
+            rx_packets: 0,
+            drops: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_status_is_shown_as_reviewed() {
+        let end = |addr: &str, kind| {
+            Some(PairEnd {
+                kind,
+                addr: addr.parse().expect("valid"),
+            })
+        };
+        let up = PeerStatus {
+            local: end("192.0.2.1:40000", CandidateKind::Host),
+            remote: end("192.0.2.7:40001", CandidateKind::Srflx),
+            rtt_us: Some(1234),
+            tx_bytes: 5_000_000,
+            rx_bytes: 999,
+            ..peer(2, "worker-0", LinkState::Up)
+        };
+        let why = "no answer to session-initiate\u{1b}[2J".to_owned();
+        let down = PeerStatus {
+            drops: BTreeMap::from([(DropReason::NoLink, 3)]),
+            ..peer(3, "worker-1", LinkState::Down { why })
+        };
+        let status = NodeStatus {
+            name: "frontend-0".to_owned(),
+            overlay: "demo".to_owned(),
+            jid: "frontend-0@demo.ipop/ipop-0".to_owned(),
+            version: "0.1.0".to_owned(),
+            addrs: addrs(1),
+            interface: "ipop0".to_owned(),
+            mtu: 1400,
+            uptime_ms: 3_723_000,
+            sign_in: SignIn::Online,
+            role: RoleState::Ready,
+            candidates: end("192.0.2.1:40000", CandidateKind::Host)
+                .into_iter()
+                .collect(),
+            peers: vec![up, down],
+            drops: BTreeMap::from([(DropReason::NoMember, 2), (DropReason::Multicast, 8)]),
+        };
+        insta::assert_snapshot!(table(&status));
+    }
+
+    #[test]
+    fn sizes_are_in_binary_units() {
+        for (n, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (3 << 40, "3.0 TiB"),
+        ] {
+            assert_eq!(bytes(n), text);
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! The one task that owns the protocol's state, and the loop that drives it.
+
+mod report;
+
+use std::io;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::BytesMut;
+use ipop_proto::config::NodeConfig;
+use ipop_proto::overlay::{Identity, Output, Overlay, OverlayConfig};
+use ipop_proto::status::{RoleState, SignIn};
+use std::net::SocketAddr;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::control::{self, Answer, Question, Request};
+use crate::datapath::{Datapath, Outgoing, Sink};
+use crate::notify::Notifier;
+use crate::services::ice_servers;
+use crate::settings::Settings;
+use crate::tun::{self, TunError};
+use crate::underlay::{self, AddressWatch, Rules};
+use crate::xmpp::{self, AccountError, Event, Session};
+
+/// Longest time for saying good-bye to the XMPP server.
+const GOODBYE: Duration = Duration::from_millis(1500);
+/// XMPP events handled before packets get their turn.
+const EVENT_BATCH: usize = 32;
+
+/// The node could not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The control socket cannot be had.
+    #[error(transparent)]
+    Control(#[from] control::ServerError),
+    /// The TUN device cannot be made.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// The account cannot be used.
+    #[error("unusable XMPP account")]
+    Account(#[from] AccountError),
+    /// No DTLS certificate.
+    #[error(transparent)]
+    Identity(#[from] ipop_proto::link::IdentityError),
+    /// The operating system refuses something a node cannot do without.
+    #[error("cannot {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The TUN device is gone.
+    #[error("the TUN device `{interface}` cannot be read any more")]
+    TunLost {
+        /// Its name.
+        interface: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> Result<(), NodeError> {
+    let system = |what| move |source| NodeError::System { what, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
+    let Settings { config, account } = settings;
+    // First, because it is what tells a second node from the first.
+    let mut control = control::Server::start(&config.node.control)?;
+    let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
+    let device = tun::create(&config).await?;
+    let (session, mut events) = xmpp::open(account)?;
+    let mut node = Node::new(config, device, session)?;
+    node.rebind();
+    node.advertise();
+    node.notifier.ready();
+    tracing::info!(
+        name = node.config.node.name,
+        ipv4 = %node.config.overlay.ipv4,
+        ipv6 = %node.config.overlay.ipv6,
+        interface = node.config.overlay.interface,
+        "node started"
+    );
+    let ended = node
+        .drive(
+            &mut terminate,
+            &mut interrupt,
+            &mut control,
+            &mut watch,
+            &mut events,
+        )
+        .await;
+    node.leave().await;
+    ended
+}
+
+struct Node {
+    config: NodeConfig,
+    overlay: Overlay,
+    datapath: Datapath,
+    session: Session,
+    rules: Rules,
+    notifier: Notifier,
+    started: Instant,
+    sign_in: SignIn,
+    /// Full JID when signed in.
+    jid: Option<String>,
+    role: RoleState,
+    /// What was advertised last; told again when it changes.
+    linked: Vec<String>,
+}
+
+impl Node {
+    fn new(
+        config: NodeConfig,
+        device: tun_rs::AsyncDevice,
+        session: Session,
+    ) -> Result<Self, NodeError> {
+        let started = Instant::now();
+        let overlay_config = OverlayConfig {
+            name: config.node.name.clone(),
+            addrs: config.addrs(),
+            mtu: config.overlay.mtu,
+            relay_only: config.ice.relay_only,
+        };
+        let identity = Identity::generate()?;
+        Ok(Self {
+            overlay: Overlay::new(started, overlay_config, identity, rand::random()),
+            datapath: Datapath::new(device, config.ice.port),
+            session,
+            rules: Rules::new(&config),
+            notifier: Notifier::from_env(),
+            started,
+            sign_in: SignIn::Connecting { last_error: None },
+            jid: None,
+            role: RoleState::default(),
+            linked: Vec::new(),
+            config,
+        })
+    }
+
+    /// The loop. What is rare comes first, so that a flood of packets cannot delay it; what comes
+    /// often is taken in batches.
+    async fn drive(
+        &mut self,
+        terminate: &mut Signal,
+        interrupt: &mut Signal,
+        control: &mut control::Server,
+        watch: &mut AddressWatch,
+        events: &mut mpsc::Receiver<Event>,
+    ) -> Result<(), NodeError> {
+        let mut timer = Timer::new();
+        loop {
+            timer.set(self.overlay.poll_timeout());
+            tokio::select! {
+                biased;
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+                () = timer.passed() => {
+                    self.overlay.handle_timeout(Instant::now());
+                    self.put_out();
+                }
+                question = control.next() => self.answer(question),
+                () = watch.changed() => self.rebind(),
+                Some(event) = events.recv() => {
+                    self.handle_event(event);
+                    for _ in 1..EVENT_BATCH {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.handle_event(event);
+                    }
+                }
+                ready = self.datapath.ready() => self.take_in(ready)?,
+            }
+        }
+    }
+
+    fn take_in(&mut self, ready: io::Result<crate::datapath::Ready>) -> Result<(), NodeError> {
+        let mut sink = OverlaySink {
+            overlay: &mut self.overlay,
+            events: Vec::new(),
+        };
+        let taken = ready.and_then(|ready| self.datapath.take_in(ready, &mut sink));
+        let events = sink.events;
+        self.handle_outputs(events);
+        taken.map_err(|source| NodeError::TunLost {
+            interface: self.config.overlay.interface.clone(),
+            source,
+        })
+    }
+
+    /// Does everything the protocol wants done.
+    fn put_out(&mut self) {
+        let mut sink = OverlaySink {
+            overlay: &mut self.overlay,
+            events: Vec::new(),
+        };
+        self.datapath.put_out(&mut sink);
+        let events = sink.events;
+        self.handle_outputs(events);
+    }
+
+    fn handle_outputs(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Signal { to, signal } => self.session.signal(to, signal),
+                Output::LinkUp { peer } => {
+                    tracing::info!(peer, "link up");
+                    self.links_changed();
+                }
+                Output::LinkDown { peer, why } => {
+                    tracing::info!(peer, why, "link down");
+                    self.links_changed();
+                }
+                // The sink hands these to the datapath.
+                Output::Transmit(_) | Output::Packet(_) => {}
+            }
+        }
+    }
+
+    fn links_changed(&mut self) {
+        let linked = self.overlay.linked();
+        if linked != self.linked {
+            self.linked = linked;
+            self.advertise();
+        }
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        let now = Instant::now();
+        match event {
+            Event::Online { jid } => {
+                tracing::info!(jid, "signed in");
+                self.sign_in = SignIn::Online;
+                self.jid = Some(jid.clone());
+                self.overlay.online(now, jid);
+            }
+            Event::Offline { error } => {
+                // The session repeats this for every attempt that fails.
+                if matches!(
+                    self.sign_in,
+                    SignIn::Connecting {
+                        last_error: Some(_)
+                    }
+                ) {
+                    tracing::debug!(error, "still not signed in");
+                } else {
+                    tracing::warn!(error, "not signed in, trying again");
+                }
+                self.signed_out(
+                    now,
+                    SignIn::Connecting {
+                        last_error: Some(error),
+                    },
+                );
+            }
+            Event::Refused { condition } => {
+                tracing::error!(
+                    condition,
+                    jid = self.config.xmpp.jid,
+                    "the XMPP server refuses the account"
+                );
+                self.signed_out(now, SignIn::Refused { condition });
+            }
+            Event::Presence {
+                from,
+                advertisement,
+            } => {
+                self.overlay.peer_present(now, from, advertisement);
+            }
+            Event::Unavailable { from } => self.overlay.peer_gone(now, &from),
+            Event::Signal { from, signal } => self.overlay.handle_signal(now, &from, signal),
+            Event::SignalFailed { to, sid, condition } => {
+                self.overlay.signal_failed(now, &to, &sid, &condition);
+            }
+            Event::StatusQuery { from, id } => {
+                let status = self.status(now);
+                self.session.answer_status(from, id, status);
+            }
+            Event::Services(services) => {
+                let servers = ice_servers(&services, SystemTime::now());
+                tracing::debug!(count = servers.len(), "STUN and TURN servers");
+                self.overlay.set_ice_servers(now, servers);
+            }
+        }
+        self.put_out();
+        self.notifier
+            .status(report::line(&self.sign_in, &self.linked));
+    }
+
+    fn signed_out(&mut self, now: Instant, sign_in: SignIn) {
+        self.sign_in = sign_in;
+        if self.jid.take().is_some() {
+            self.overlay.offline(now);
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        let answer = match question.request {
+            Request::Status => Answer::Status(Box::new(self.status(Instant::now()))),
+            Request::Role { role } => {
+                if self.role != role {
+                    tracing::info!(?role, "role reported");
+                    self.role = role;
+                    self.advertise();
+                }
+                Answer::Done
+            }
+        };
+        // Whoever asked may have hung up.
+        let _ = question.reply.send(answer);
+    }
+
+    /// Makes the sockets those of the machine's addresses now.
+    fn rebind(&mut self) {
+        match underlay::addresses(&self.rules) {
+            Ok(addresses) => {
+                if self.datapath.rebind(&addresses) {
+                    let sockets = self.datapath.sockets();
+                    tracing::debug!(?sockets, "local addresses changed");
+                    self.overlay.set_sockets(Instant::now(), sockets);
+                    self.put_out();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "local addresses cannot be listed"),
+        }
+    }
+
+    /// Tells the members, and the service manager, how this node is.
+    fn advertise(&mut self) {
+        self.session.advertise(self.advertisement());
+        self.notifier
+            .status(report::line(&self.sign_in, &self.linked));
+    }
+
+    /// Says good-bye to peers and server. The TUN device goes with the datapath.
+    async fn leave(mut self) {
+        self.notifier.stopping();
+        tracing::info!("leaving");
+        self.overlay.leave(Instant::now());
+        self.put_out();
+        if tokio::time::timeout(GOODBYE, self.session.leave())
+            .await
+            .is_err()
+        {
+            tracing::debug!("the XMPP server does not answer the good-bye");
+        }
+        self.put_out();
+    }
+}
+
+/// Feeds the protocol and keeps back what is not the datapath's.
+struct OverlaySink<'a> {
+    overlay: &'a mut Overlay,
+    events: Vec<Output>,
+}
+
+impl Sink for OverlaySink<'_> {
+    fn packet(&mut self, now: Instant, packet: &[u8]) {
+        self.overlay.handle_packet(now, packet);
+    }
+
+    fn datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, payload: BytesMut) {
+        self.overlay.handle_datagram(now, local, remote, payload);
+    }
+
+    fn next(&mut self) -> Option<Outgoing> {
+        loop {
+            match self.overlay.poll_output()? {
+                Output::Transmit(transmit) => return Some(Outgoing::Datagram(transmit)),
+                Output::Packet(packet) => return Some(Outgoing::Packet(packet)),
+                other => self.events.push(other),
+            }
+        }
+    }
+}
+
+/// One timer, set anew only when the deadline moves.
+struct Timer {
+    at: Option<Instant>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    fn new() -> Self {
+        Self {
+            at: None,
+            sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    fn set(&mut self, at: Option<Instant>) {
+        if self.at != at {
+            self.at = at;
+            if let Some(at) = at {
+                self.sleep.as_mut().reset(at.into());
+            }
+        }
+    }
+
+    async fn passed(&mut self) {
+        match self.at {
+            Some(_) => {
+                self.sleep.as_mut().await;
+                // Done with: polled again only after it is set anew.
+                self.at = None;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}

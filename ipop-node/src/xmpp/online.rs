@@ -1,9 +1,8 @@
 //! The life of one stream, from the roster to the last good-bye.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use ipop_proto::stanza::services::Service;
 use ipop_proto::stanza::{self, jingle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_xmpp::Stanza;
@@ -20,7 +19,7 @@ use tokio_xmpp::xmlstream::{
 use super::command::Command;
 use super::connect::Stream;
 use super::inbound::{self, Request, Seen, Sender};
-use super::pending::{self, Answer, Pending, Question};
+use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
 use super::{Event, QueryError};
 
@@ -28,25 +27,25 @@ use super::{Event, QueryError};
 const WRITE: Duration = Duration::from_secs(30);
 /// How long closing the stream may take.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Services are asked for again no sooner and no later than this.
-const SERVICES_AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 3600));
-/// ... and after this when the server did not answer.
-const SERVICES_RETRY: Duration = Duration::from_secs(300);
 
 pub(super) struct Online<'a> {
-    task: &'a mut Task,
+    pub(super) task: &'a mut Task,
     stream: Stream,
-    jid: FullJid,
-    pending: Pending,
+    pub(super) jid: FullJid,
+    pub(super) pending: Pending,
     /// Whether the initial presence has been sent.
-    visible: bool,
+    pub(super) visible: bool,
     /// When nodes that have not been seen again are reported as gone.
-    settle_at: Option<Instant>,
+    pub(super) settle_at: Option<Instant>,
     /// When to ask for services again.
-    services_at: Option<Instant>,
+    pub(super) services_at: Option<Instant>,
 }
 
 /// What woke the task up.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one turn of the loop"
+)]
 enum Wake {
     Command(Option<Command>),
     Element(Option<Result<FallibleStreamElement, ReadError>>),
@@ -56,7 +55,15 @@ enum Wake {
 impl<'a> Online<'a> {
     pub fn new(task: &'a mut Task, stream: Stream, jid: FullJid) -> Self {
         let pending = Pending::new(task.timing.reply);
-        Self { task, stream, jid, pending, visible: false, settle_at: None, services_at: None }
+        Self {
+            task,
+            stream,
+            jid,
+            pending,
+            visible: false,
+            settle_at: None,
+            services_at: None,
+        }
     }
 
     pub async fn run(mut self) -> End {
@@ -76,8 +83,17 @@ impl<'a> Online<'a> {
     async fn live(&mut self) -> Result<std::convert::Infallible, End> {
         self.task.members.begin();
         // Members first: presence is not looked at before we know whose counts.
-        self.ask(None, Question::Roster, false, Roster { ver: None, items: Vec::new() }.into())
-            .await?;
+        self.ask(
+            None,
+            Question::Roster,
+            false,
+            Roster {
+                ver: None,
+                items: Vec::new(),
+            }
+            .into(),
+        )
+        .await?;
         loop {
             let deadline = [self.pending.deadline(), self.settle_at, self.services_at]
                 .into_iter()
@@ -105,18 +121,25 @@ impl<'a> Online<'a> {
             Some(Command::Advertise(advertisement)) => {
                 self.task.advertisement = Some(advertisement);
                 // Before the roster is there, nobody has been told that we are here.
-                if self.visible { self.present().await } else { Ok(()) }
+                if self.visible {
+                    self.present().await
+                } else {
+                    Ok(())
+                }
             }
             Some(Command::Signal { to, signal }) => {
                 let sid = jingle::sid(&signal).clone();
                 match Jid::new(&to) {
                     Ok(jid) => {
                         let payload = jingle::to_element(&signal);
-                        self.ask(Some(jid), Question::Signal(sid), true, payload).await
+                        self.ask(Some(jid), Question::Signal(sid), true, payload)
+                            .await
                     }
                     Err(_) => {
                         let condition = "jid-malformed".to_owned();
-                        self.task.emit(Event::SignalFailed { to, sid, condition }).await;
+                        self.task
+                            .emit(Event::SignalFailed { to, sid, condition })
+                            .await;
                         Ok(())
                     }
                 }
@@ -124,7 +147,8 @@ impl<'a> Online<'a> {
             Some(Command::AnswerStatus { to, id, status }) => {
                 match (Jid::new(&to), stanza::status::to_element(&status)) {
                     (Ok(to), Ok(payload)) => {
-                        self.reply(Some(to), id, IqPayload::Result(Some(payload))).await
+                        self.reply(Some(to), id, IqPayload::Result(Some(payload)))
+                            .await
                     }
                     (to, payload) => {
                         let error = (to.err(), payload.err());
@@ -136,7 +160,8 @@ impl<'a> Online<'a> {
             Some(Command::QueryStatus { jid, reply }) => match Jid::new(&jid) {
                 Ok(to) => {
                     let payload = stanza::status::query();
-                    self.ask(Some(to), Question::Status(reply), false, payload).await
+                    self.ask(Some(to), Question::Status(reply), false, payload)
+                        .await
                 }
                 Err(_) => {
                     // An error means that nobody waits for the answer any more.
@@ -175,14 +200,16 @@ impl<'a> Online<'a> {
                 }
                 lost(format!("stream error: {error}"))
             }
-            Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(stanza)))) => match stanza {
-                Stanza::Iq(iq) => self.iq(iq).await,
-                Stanza::Presence(presence) => {
-                    self.presence(presence).await;
-                    Ok(())
+            Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(stanza)))) => {
+                match stanza {
+                    Stanza::Iq(iq) => self.iq(iq).await,
+                    Stanza::Presence(presence) => {
+                        self.presence(presence).await;
+                        Ok(())
+                    }
+                    Stanza::Message(_) => Ok(()),
                 }
-                Stanza::Message(_) => Ok(()),
-            },
+            }
             Some(Ok(FallibleStreamElement::Ok(_))) => Ok(()),
         }
     }
@@ -195,7 +222,11 @@ impl<'a> Online<'a> {
         if self.settle_at.is_some_and(|at| at <= now) {
             self.settle_at = None;
             for jid in self.task.members.sweep() {
-                self.task.emit(Event::Unavailable { from: jid.to_string() }).await;
+                self.task
+                    .emit(Event::Unavailable {
+                        from: jid.to_string(),
+                    })
+                    .await;
             }
         }
         if self.services_at.is_some_and(|at| at <= now) {
@@ -215,7 +246,8 @@ impl<'a> Online<'a> {
         let from = header.from.as_deref().map(Jid::new).transpose();
         match (name.to_string().as_str(), from, header.id) {
             ("iq", Ok(from), Some(id)) if request => {
-                self.reply(from, id, IqPayload::Error(inbound::bad_request())).await
+                self.reply(from, id, IqPayload::Error(inbound::bad_request()))
+                    .await
             }
             _ => Ok(()),
         }
@@ -224,16 +256,18 @@ impl<'a> Online<'a> {
     async fn iq(&mut self, iq: Iq) -> Result<(), End> {
         let sender = self.sender(iq.from());
         match iq {
-            Iq::Get { from, id, payload, .. } => {
-                self.handle(from, id, inbound::get(sender, &payload)).await
-            }
-            Iq::Set { from, id, payload, .. } => {
-                self.handle(from, id, inbound::set(sender, payload)).await
-            }
-            Iq::Result { from, id, payload, .. } => {
-                self.answer(from, &id, Answer::Result(payload)).await
-            }
-            Iq::Error { from, id, error, .. } => self.answer(from, &id, Answer::Error(error)).await,
+            Iq::Get {
+                from, id, payload, ..
+            } => self.handle(from, id, inbound::get(sender, &payload)).await,
+            Iq::Set {
+                from, id, payload, ..
+            } => self.handle(from, id, inbound::set(sender, payload)).await,
+            Iq::Result {
+                from, id, payload, ..
+            } => self.answer(from, &id, Answer::Result(payload)).await,
+            Iq::Error {
+                from, id, error, ..
+            } => self.answer(from, &id, Answer::Error(error)).await,
         }
     }
 
@@ -243,13 +277,24 @@ impl<'a> Online<'a> {
             Request::Error(error) => self.reply(from, id, IqPayload::Error(error)).await,
             Request::Signal(signal) => {
                 let Some(from) = from else { return Ok(()) };
-                self.reply(Some(from.clone()), id, IqPayload::Result(None)).await?;
-                self.task.emit(Event::Signal { from: from.to_string(), signal }).await;
+                self.reply(Some(from.clone()), id, IqPayload::Result(None))
+                    .await?;
+                self.task
+                    .emit(Event::Signal {
+                        from: from.to_string(),
+                        signal,
+                    })
+                    .await;
                 Ok(())
             }
             Request::StatusQuery => {
                 let Some(from) = from else { return Ok(()) };
-                self.task.emit(Event::StatusQuery { from: from.to_string(), id }).await;
+                self.task
+                    .emit(Event::StatusQuery {
+                        from: from.to_string(),
+                        id,
+                    })
+                    .await;
                 Ok(())
             }
             Request::RosterPush(roster) => {
@@ -259,28 +304,48 @@ impl<'a> Online<'a> {
                     more |= self.task.members.update(item);
                 }
                 for jid in self.task.members.expel() {
-                    self.task.emit(Event::Unavailable { from: jid.to_string() }).await;
+                    self.task
+                        .emit(Event::Unavailable {
+                            from: jid.to_string(),
+                        })
+                        .await;
                 }
-                if more && self.visible { self.present().await } else { Ok(()) }
+                if more && self.visible {
+                    self.present().await
+                } else {
+                    Ok(())
+                }
             }
         }
     }
 
     async fn presence(&mut self, presence: Presence) {
-        let sender = presence.from.as_ref().map_or(Sender::Server, |from| self.sender(Some(from)));
+        let sender = presence
+            .from
+            .as_ref()
+            .map_or(Sender::Server, |from| self.sender(Some(from)));
         let seen = inbound::presence(sender, &presence);
         let Some(from) = presence.from else { return };
         match seen {
             Seen::Node(advertisement) => {
                 self.task.members.appeared(from.clone());
-                self.task.emit(Event::Presence { from: from.to_string(), advertisement }).await;
+                self.task
+                    .emit(Event::Presence {
+                        from: from.to_string(),
+                        advertisement,
+                    })
+                    .await;
             }
             Seen::Gone | Seen::NoNode(_) => {
                 if let Seen::NoNode(why) = seen {
                     tracing::debug!(%from, error = &why as &dyn std::error::Error, "no node");
                 }
                 if self.task.members.vanished(&from) {
-                    self.task.emit(Event::Unavailable { from: from.to_string() }).await;
+                    self.task
+                        .emit(Event::Unavailable {
+                            from: from.to_string(),
+                        })
+                        .await;
                 }
             }
             Seen::Nothing => {}
@@ -288,7 +353,10 @@ impl<'a> Online<'a> {
     }
 
     async fn answer(&mut self, from: Option<Jid>, id: &str, answer: Answer) -> Result<(), End> {
-        match self.pending.answered(id, from.as_ref(), &Jid::from(self.jid.clone())) {
+        match self
+            .pending
+            .answered(id, from.as_ref(), &Jid::from(self.jid.clone()))
+        {
             Some((to, question)) => self.settle(to, question, answer).await,
             None => {
                 tracing::debug!(id, "answer to no question");
@@ -297,94 +365,17 @@ impl<'a> Online<'a> {
         }
     }
 
-    /// Acts on how a question ended.
-    async fn settle(&mut self, to: Option<Jid>, question: Question, answer: Answer) -> Result<(), End> {
-        let patience = self.pending.patience();
-        let asked = to.as_ref().map_or_else(|| self.task.login.domain().to_owned(), Jid::to_string);
-        match question {
-            Question::Roster => return self.roster(answer).await,
-            Question::Ping => match answer {
-                // Any answer shows that the server lives; the stream itself watches for silence.
-                Answer::Result(_) | Answer::Error(_) | Answer::Offline => {}
-                Answer::Timeout => return Err(End::Lost("the server does not answer".to_owned())),
-            },
-            Question::Signal(sid) => {
-                if let Some(event) = pending::signal_event(to, sid, answer) {
-                    self.task.emit(event).await;
-                }
-            }
-            // An error means that nobody waits for the answer any more.
-            Question::Status(reply) => {
-                drop(reply.send(pending::status(&asked, answer, patience)));
-            }
-            Question::Services(reply) => {
-                drop(reply.send(pending::services(&asked, answer, patience)));
-            }
-            Question::OwnServices => match pending::services(&asked, answer, patience) {
-                Ok(services) => {
-                    self.services_at = Some(Instant::now() + refresh(&services, SystemTime::now()));
-                    self.task.emit(Event::Services(services)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no STUN or TURN");
-                    self.services_at = Some(Instant::now() + SERVICES_RETRY);
-                }
-            },
-        }
-        Ok(())
-    }
-
-    /// The roster is there: now we can be seen and hear others.
-    async fn roster(&mut self, answer: Answer) -> Result<(), End> {
-        let roster = match answer {
-            Answer::Result(Some(payload)) => Roster::try_from(payload).ok(),
-            _ => None,
-        };
-        let Some(roster) = roster else {
-            return Err(End::Lost("the server gave no roster".to_owned()));
-        };
-        self.task.members.replace(&roster.items);
-        self.settle_at = Some(Instant::now() + self.task.timing.settle);
-        self.visible = true;
-        self.present().await?;
-        self.task.emit(Event::Online { jid: self.jid.to_string() }).await;
-        self.ask_services(Question::OwnServices).await
-    }
-
-    async fn present(&mut self) -> Result<(), End> {
-        // Negative: this client takes no messages sent to the account (RFC 6121 section 4.7.2.3).
-        let mut presence = Presence::available().with_priority(-1);
-        if let Some(advertisement) = &self.task.advertisement {
-            match stanza::advertisement::to_element(advertisement) {
-                Ok(payload) => presence.payloads.push(payload),
-                Err(error) => tracing::warn!(%error, "advertisement not sent"),
-            }
-        }
-        self.send(presence.into()).await
-    }
-
-    async fn ask_services(&mut self, question: Question) -> Result<(), End> {
-        let domain = Jid::from(self.jid.domain().to_owned());
-        self.ask(Some(domain), question, false, stanza::services::query()).await
-    }
-
-    async fn ask(
+    pub(super) async fn reply(
         &mut self,
         to: Option<Jid>,
-        question: Question,
-        set: bool,
-        payload: Element,
+        id: String,
+        payload: IqPayload,
     ) -> Result<(), End> {
-        let id = self.pending.ask(Instant::now(), to.clone(), question);
-        let payload = if set { IqPayload::Set(payload) } else { IqPayload::Get(payload) };
-        self.reply(to, id, payload).await
+        self.send(IqHeader { from: None, to, id }.assemble(payload).into())
+            .await
     }
 
-    async fn reply(&mut self, to: Option<Jid>, id: String, payload: IqPayload) -> Result<(), End> {
-        self.send(IqHeader { from: None, to, id }.assemble(payload).into()).await
-    }
-
-    async fn send(&mut self, stanza: Stanza) -> Result<(), End> {
+    pub(super) async fn send(&mut self, stanza: Stanza) -> Result<(), End> {
         match timeout(WRITE, self.stream.send(&XmppStreamElement::Stanza(stanza))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::Lost(format!("cannot send: {error}"))),
@@ -420,15 +411,4 @@ impl<'a> Online<'a> {
             Some(_) => Sender::Stranger,
         }
     }
-}
-
-/// When to ask again: at three quarters of the shortest credential's life.
-fn refresh(services: &[Service], now: SystemTime) -> Duration {
-    let (least, most) = SERVICES_AGAIN;
-    services
-        .iter()
-        .filter_map(|service| service.expires)
-        .map(|expires| expires.duration_since(now).unwrap_or_default() / 4 * 3)
-        .min()
-        .map_or(most, |life| life.clamp(least, most))
 }

@@ -12,8 +12,13 @@ fn main() {
     for file in &files {
         let name = file.strip_prefix(&images).expect("below images");
         let full = file.canonicalize().expect("a listed file");
-        writeln!(table, "    ({:?}, include_bytes!({:?})),", name.display().to_string(), full.display().to_string())
-            .expect("a string takes every write");
+        writeln!(
+            table,
+            "    ({:?}, include_bytes!({:?})),",
+            name.display().to_string(),
+            full.display().to_string()
+        )
+        .expect("a string takes every write");
     }
     table.push_str("]\n");
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("set by cargo")).join("recipes.rs");

@@ -74,7 +74,10 @@ impl ImageArgs {
                 println!("{}", image.disk.display());
             }
             ImageCommand::List(args) => {
-                for role in image::roles_of(&BuildOptions { recipes: args.recipes.or(env.recipes.clone()), ..env })? {
+                for role in image::roles_of(&BuildOptions {
+                    recipes: args.recipes.or(env.recipes.clone()),
+                    ..env
+                })? {
                     println!("{role}");
                 }
             }

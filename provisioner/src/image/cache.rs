@@ -19,10 +19,13 @@ pub struct Lock(#[expect(dead_code, reason = "open for as long as the lock is he
 impl Cache {
     /// Opens (and makes) the cache.
     pub fn open(root: &Path) -> Result<Self, CliError> {
-        let cache = Self { root: root.to_owned() };
+        let cache = Self {
+            root: root.to_owned(),
+        };
         for dir in ["work", "packages", "debs", "built"] {
             let dir = root.join(dir);
-            std::fs::create_dir_all(&dir).map_err(|e| io_error("cannot make the folder", &dir, e))?;
+            std::fs::create_dir_all(&dir)
+                .map_err(|e| io_error("cannot make the folder", &dir, e))?;
         }
         Ok(cache)
     }
@@ -39,7 +42,9 @@ impl Cache {
 
     /// A finished image.
     pub fn built(&self, role: &str, hash: &str) -> PathBuf {
-        self.root.join("built").join(format!("{role}-{}", &hash[..16]))
+        self.root
+            .join("built")
+            .join(format!("{role}-{}", &hash[..16]))
     }
 
     /// Takes the lock called `name`, waiting for whoever has it. `waiting` is called before the wait.
@@ -73,8 +78,11 @@ impl Cache {
         // A killed build may have left file systems mounted (the host's own /dev): never empty those.
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         if let Some(mount) = mount_below(&mounts, dir) {
-            return Err(CliError::new(ExitCode::Image, format!("{mount} is still mounted by an earlier build"))
-                .hint(format!("umount {mount}")));
+            return Err(CliError::new(
+                ExitCode::Image,
+                format!("{mount} is still mounted by an earlier build"),
+            )
+            .hint(format!("umount {mount}")));
         }
         match std::fs::remove_dir_all(dir) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(io_error("cannot remove", dir, e)),
@@ -108,10 +116,15 @@ impl Cache {
 pub fn io_error(what: &str, path: &Path, error: io::Error) -> CliError {
     let path = path.display();
     match error.kind() {
-        io::ErrorKind::StorageFull => CliError::new(ExitCode::Missing, format!("the disk is full: {what} {path}"))
-            .hint("free some space, or set IPOP_CACHE_DIR to a folder on a larger disk"),
-        io::ErrorKind::PermissionDenied => CliError::new(ExitCode::Missing, format!("{what} {path}: not permitted"))
-            .hint("run as root, or set IPOP_CACHE_DIR to a folder of your own"),
+        io::ErrorKind::StorageFull => CliError::new(
+            ExitCode::Missing,
+            format!("the disk is full: {what} {path}"),
+        )
+        .hint("free some space, or set IPOP_CACHE_DIR to a folder on a larger disk"),
+        io::ErrorKind::PermissionDenied => {
+            CliError::new(ExitCode::Missing, format!("{what} {path}: not permitted"))
+                .hint("run as root, or set IPOP_CACHE_DIR to a folder of your own")
+        }
         _ => CliError::new(ExitCode::Image, format!("{what} {path}")).caused_by(error),
     }
 }
@@ -122,7 +135,10 @@ fn is_of_role(name: &str, role: &str) -> bool {
 
 /// The first mount point at or below `dir` in the format of `/proc/mounts`.
 fn mount_below<'a>(mounts: &'a str, dir: &Path) -> Option<&'a str> {
-    mounts.lines().filter_map(|l| l.split(' ').nth(1)).find(|at| Path::new(at).starts_with(dir))
+    mounts
+        .lines()
+        .filter_map(|l| l.split(' ').nth(1))
+        .find(|at| Path::new(at).starts_with(dir))
 }
 
 #[cfg(test)]
@@ -147,20 +163,29 @@ mod tests {
     #[test]
     fn a_mounted_leftover_is_named_and_not_emptied() {
         let mounts = "proc /proc proc rw 0 0\nudev /c/work/worker/tmp/dev devtmpfs rw 0 0\n";
-        assert_eq!(mount_below(mounts, Path::new("/c/work/worker")), Some("/c/work/worker/tmp/dev"));
+        assert_eq!(
+            mount_below(mounts, Path::new("/c/work/worker")),
+            Some("/c/work/worker/tmp/dev")
+        );
         assert_eq!(mount_below(mounts, Path::new("/c/work/work")), None);
     }
 
     #[test]
     fn a_second_build_waits_for_the_lock_and_says_so() {
         let (_dir, cache) = cache();
-        let held = cache.lock("worker", || panic!("nobody has it")).expect("a lock");
+        let held = cache
+            .lock("worker", || panic!("nobody has it"))
+            .expect("a lock");
         let (said, heard) = std::sync::mpsc::channel();
         let other = cache.clone();
         let second = std::thread::spawn(move || {
-            other.lock("worker", || said.send(()).expect("heard")).map(drop)
+            other
+                .lock("worker", || said.send(()).expect("heard"))
+                .map(drop)
         });
-        heard.recv_timeout(std::time::Duration::from_secs(10)).expect("the second waits");
+        heard
+            .recv_timeout(std::time::Duration::from_secs(10))
+            .expect("the second waits");
         drop(held);
         second.join().expect("no panic").expect("the lock at last");
     }
@@ -172,7 +197,9 @@ mod tests {
             let path = cache.built(role, hash);
             std::fs::create_dir(&path).expect("writable");
             let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
-            File::open(&path).and_then(|f| f.set_modified(time)).expect("a time");
+            File::open(&path)
+                .and_then(|f| f.set_modified(time))
+                .expect("a time");
             path
         };
         let oldest = make("worker", "aaaaaaaaaaaaaaaa", 30);

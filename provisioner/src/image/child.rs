@@ -20,13 +20,25 @@ pub struct Tool {
 }
 
 /// Installs packages into a new root.
-pub const MMDEBSTRAP: Tool = Tool { program: "mmdebstrap", package: "mmdebstrap" };
+pub const MMDEBSTRAP: Tool = Tool {
+    program: "mmdebstrap",
+    package: "mmdebstrap",
+};
 /// Makes the ext4 file system.
-pub const MKE2FS: Tool = Tool { program: "mke2fs", package: "e2fsprogs" };
+pub const MKE2FS: Tool = Tool {
+    program: "mke2fs",
+    package: "e2fsprogs",
+};
 /// Makes the qcow2 disk.
-pub const QEMU_IMG: Tool = Tool { program: "qemu-img", package: "qemu-utils" };
+pub const QEMU_IMG: Tool = Tool {
+    program: "qemu-img",
+    package: "qemu-utils",
+};
 /// Unpacks the package stage.
-pub const TAR: Tool = Tool { program: "tar", package: "tar" };
+pub const TAR: Tool = Tool {
+    program: "tar",
+    package: "tar",
+};
 
 /// A child process failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +65,15 @@ impl Tool {
     pub fn find(self) -> Result<PathBuf, CliError> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-        dirs.map(|dir: PathBuf| dir.join(self.program)).find(|file| file.is_file()).ok_or_else(|| {
-            CliError::new(ExitCode::Missing, format!("program {} is not installed", self.program))
+        dirs.map(|dir: PathBuf| dir.join(self.program))
+            .find(|file| file.is_file())
+            .ok_or_else(|| {
+                CliError::new(
+                    ExitCode::Missing,
+                    format!("program {} is not installed", self.program),
+                )
                 .hint(format!("apt install {}", self.package))
-        })
+            })
     }
 
     /// A command that dies with this process and speaks plain English.
@@ -71,17 +88,29 @@ impl Tool {
 
 /// Runs a child to its end and hands each line of its standard error to `line`.
 pub fn run(mut command: Command, mut line: impl FnMut(&str)) -> Result<(), CliError> {
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
-    let shown = words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .collect();
+    let shown = words
+        .iter()
+        .map(|w| w.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
     tracing::debug!(command = shown, "run");
     let failed = |e: std::io::Error| {
         CliError::new(ExitCode::Image, format!("cannot run `{shown}`")).caused_by(e)
     };
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(failed)?;
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
     let mut kept = std::collections::VecDeque::new();
     if let Some(stderr) = child.stderr.take() {
         for text in BufReader::new(stderr).split(b'\n') {
-            let text = String::from_utf8_lossy(&text.map_err(failed)?).trim_end().to_owned();
+            let text = String::from_utf8_lossy(&text.map_err(failed)?)
+                .trim_end()
+                .to_owned();
             line(&text);
             kept.push_back(text);
             if kept.len() > KEPT_LINES {
@@ -93,7 +122,11 @@ pub fn run(mut command: Command, mut line: impl FnMut(&str)) -> Result<(), CliEr
     if status.success() {
         return Ok(());
     }
-    let error = ChildError { command: shown.clone(), status, stderr: kept.into() };
+    let error = ChildError {
+        command: shown.clone(),
+        status,
+        stderr: kept.into(),
+    };
     Err(if error.disk_full() {
         CliError::new(ExitCode::Missing, "the disk is full")
             .caused_by(error)
@@ -112,7 +145,11 @@ fn outcome(status: ExitStatus) -> String {
 }
 
 fn end_of(stderr: &[String]) -> String {
-    if stderr.is_empty() { String::new() } else { format!("; it last said:\n  {}", stderr.join("\n  ")) }
+    if stderr.is_empty() {
+        String::new()
+    } else {
+        format!("; it last said:\n  {}", stderr.join("\n  "))
+    }
 }
 
 #[cfg(test)]
@@ -127,20 +164,31 @@ mod tests {
 
     #[test]
     fn a_failing_child_shows_its_arguments_its_status_and_what_it_last_said() {
-        let error = shell("echo one >&2; exit 3").expect_err("it fails").to_string();
-        assert!(error.contains("`sh -c echo one >&2; exit 3` exited with status 3; it last said:\n  one"), "{error}");
+        let error = shell("echo one >&2; exit 3")
+            .expect_err("it fails")
+            .to_string();
+        assert!(
+            error.contains(
+                "`sh -c echo one >&2; exit 3` exited with status 3; it last said:\n  one"
+            ),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_full_disk_is_called_that() {
-        let error = shell("echo 'tar: write: No space left on device' >&2; exit 2").expect_err("it fails");
+        let error =
+            shell("echo 'tar: write: No space left on device' >&2; exit 2").expect_err("it fails");
         assert_eq!(error.code, ExitCode::Missing);
         assert_eq!(error.message, "the disk is full");
     }
 
     #[test]
     fn a_missing_program_is_an_error_with_its_package() {
-        let tool = Tool { program: "no-such-program-here", package: "the-package" };
+        let tool = Tool {
+            program: "no-such-program-here",
+            package: "the-package",
+        };
         let error = tool.find().expect_err("it is not there");
         assert_eq!(error.code, ExitCode::Missing);
         assert_eq!(error.hints, ["apt install the-package"]);

@@ -44,7 +44,12 @@ pub fn sha256_file(path: &Path) -> io::Result<String> {
 }
 
 fn hex(context: Context) -> String {
-    context.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    context
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 #[cfg(test)]

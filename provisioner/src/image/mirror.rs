@@ -15,8 +15,10 @@ impl Mirror {
     /// Lines for `sources.list` that give a suite with its updates.
     pub fn lines(&self, suite: &str) -> Vec<String> {
         let main = &self.main;
-        let mut lines =
-            vec![format!("deb {main} {suite} main"), format!("deb {main} {suite}-updates main")];
+        let mut lines = vec![
+            format!("deb {main} {suite} main"),
+            format!("deb {main} {suite}-updates main"),
+        ];
         if let Some(security) = &self.security {
             lines.push(format!("deb {security} {suite}-security main"));
         }
@@ -32,7 +34,9 @@ impl Mirror {
         files.sort();
         let mut entries = Vec::new();
         for file in files {
-            let Ok(text) = std::fs::read_to_string(&file) else { continue };
+            let Ok(text) = std::fs::read_to_string(&file) else {
+                continue;
+            };
             match file.extension().and_then(|e| e.to_str()) {
                 Some("sources") => entries.extend(deb822(&text)),
                 Some("list") => entries.extend(one_line(&text)),
@@ -46,11 +50,17 @@ impl Mirror {
     /// path's names, since a mirror can be on any host.
     fn choose(entries: &[(String, String)]) -> Option<Self> {
         let path_ends = |uri: &str, name: &str| uri.rsplit('/').next() == Some(name);
-        let main = entries.iter().find(|(uri, suite)| path_ends(uri, "debian") && !suite.contains('/'))?;
+        let main = entries
+            .iter()
+            .find(|(uri, suite)| path_ends(uri, "debian") && !suite.contains('/'))?;
         let security = entries.iter().find(|(uri, suite)| {
-            path_ends(uri, "debian-security") && (suite.ends_with("-security") || suite.contains("/updates"))
+            path_ends(uri, "debian-security")
+                && (suite.ends_with("-security") || suite.contains("/updates"))
         });
-        Some(Self { main: main.0.clone(), security: security.map(|(uri, _)| uri.clone()) })
+        Some(Self {
+            main: main.0.clone(),
+            security: security.map(|(uri, _)| uri.clone()),
+        })
     }
 }
 
@@ -70,7 +80,11 @@ fn one_line(text: &str) -> Vec<(String, String)> {
 
 /// Stanzas of `*.sources` files (sources.list(5), deb822 style).
 fn deb822(text: &str) -> Vec<(String, String)> {
-    let text: String = text.lines().filter(|l| !l.starts_with('#')).map(|l| format!("{}\n", l.trim_end())).collect();
+    let text: String = text
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| format!("{}\n", l.trim_end()))
+        .collect();
     let mut entries = Vec::new();
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
@@ -78,11 +92,17 @@ fn deb822(text: &str) -> Vec<(String, String)> {
                 let (key, value) = l.split_once(':')?;
                 key.trim().eq_ignore_ascii_case(name).then_some(value)
             })?;
-            Some(line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            Some(
+                line.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>(),
+            )
         };
         let disabled = field("Enabled").is_some_and(|v| v.iter().any(|v| v == "no"));
         let deb = field("Types").is_some_and(|v| v.iter().any(|v| v == "deb"));
-        if let (Some(uris), Some(suites), true, false) = (field("URIs"), field("Suites"), deb, disabled) {
+        if let (Some(uris), Some(suites), true, false) =
+            (field("URIs"), field("Suites"), deb, disabled)
+        {
             for uri in &uris {
                 entries.extend(suites.iter().map(|suite| (address(uri), suite.clone())));
             }
@@ -105,7 +125,10 @@ mod tests {
                     \nTypes: deb\nURIs: http://mirror.example/debian-security\nSuites: bookworm-security\n";
         let mirror = Mirror::choose(&deb822(text)).expect("a mirror");
         assert_eq!(mirror.main, "http://mirror.example/debian");
-        assert_eq!(mirror.security.as_deref(), Some("http://mirror.example/debian-security"));
+        assert_eq!(
+            mirror.security.as_deref(),
+            Some("http://mirror.example/debian-security")
+        );
     }
 
     #[test]
@@ -113,18 +136,28 @@ mod tests {
         let text = "deb https://packages.other.example/apt tool main\n# deb http://no.example/debian x main\n\
                     deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main\n";
         let mirror = Mirror::choose(&one_line(text)).expect("a mirror");
-        assert_eq!(mirror, Mirror { main: "http://mirror.example/debian".into(), security: None });
+        assert_eq!(
+            mirror,
+            Mirror {
+                main: "http://mirror.example/debian".into(),
+                security: None
+            }
+        );
     }
 
     #[test]
     fn a_disabled_stanza_is_no_mirror() {
-        let text = "Enabled: no\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
+        let text =
+            "Enabled: no\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
         assert_eq!(Mirror::choose(&deb822(text)), None);
     }
 
     #[test]
     fn a_suite_comes_with_its_updates() {
-        let mirror = Mirror { main: "http://m.example/debian".into(), security: Some("http://m.example/s".into()) };
+        let mirror = Mirror {
+            main: "http://m.example/debian".into(),
+            security: Some("http://m.example/s".into()),
+        };
         assert_eq!(
             mirror.lines("trixie"),
             [

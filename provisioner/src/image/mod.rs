@@ -61,9 +61,12 @@ impl BuildOptions {
         match &self.recipes {
             None => Ok(Source::compiled_in()),
             Some(dir) => Source::folder(dir).map_err(|e| {
-                CliError::new(ExitCode::Config, format!("cannot read recipes from {}", dir.display()))
-                    .caused_by(e)
-                    .hint("--recipes and IPOP_RECIPES name a folder with one folder per role")
+                CliError::new(
+                    ExitCode::Config,
+                    format!("cannot read recipes from {}", dir.display()),
+                )
+                .caused_by(e)
+                .hint("--recipes and IPOP_RECIPES name a folder with one folder per role")
             }),
         }
     }
@@ -72,12 +75,20 @@ impl BuildOptions {
         let own = Mirror::of_host(Path::new("/etc/apt"));
         match (&self.mirror, own) {
             (Some(main), own) => {
-                let security = own.filter(|own| own.main == *main).and_then(|own| own.security);
-                Ok(Mirror { main: main.trim_end_matches('/').to_owned(), security })
+                let security = own
+                    .filter(|own| own.main == *main)
+                    .and_then(|own| own.security);
+                Ok(Mirror {
+                    main: main.trim_end_matches('/').to_owned(),
+                    security,
+                })
             }
             (None, Some(own)) => Ok(own),
-            (None, None) => Err(CliError::new(ExitCode::Config, "no Debian mirror is configured below /etc/apt")
-                .hint("name one with --mirror or IPOP_DEBIAN_MIRROR")),
+            (None, None) => Err(CliError::new(
+                ExitCode::Config,
+                "no Debian mirror is configured below /etc/apt",
+            )
+            .hint("name one with --mirror or IPOP_DEBIAN_MIRROR")),
         }
     }
 
@@ -86,11 +97,18 @@ impl BuildOptions {
             Some(path) => vec![path.clone()],
             None => beside_this_program(),
         };
-        candidates.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
-            let looked: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
-            CliError::new(ExitCode::Missing, format!("no static ipop-node at {}", looked.join(" or ")))
+        candidates
+            .iter()
+            .find(|path| path.is_file())
+            .cloned()
+            .ok_or_else(|| {
+                let looked: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+                CliError::new(
+                    ExitCode::Missing,
+                    format!("no static ipop-node at {}", looked.join(" or ")),
+                )
                 .hint("build it, or name it with --node-binary or IPOP_NODE_BINARY")
-        })
+            })
     }
 }
 
@@ -112,9 +130,16 @@ pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Im
     let node_sha256 = hash::sha256_file(&node).map_err(|e| io_error("cannot read", &node, e))?;
     let cache = Cache::open(&options.cache)?;
     let _lock = cache.lock(role, || {
-        events.emit(Event::Step { message: format!("image {role}: waiting for another build") });
+        events.emit(Event::Step {
+            message: format!("image {role}: waiting for another build"),
+        });
     })?;
-    for tool in [child::MMDEBSTRAP, child::MKE2FS, child::QEMU_IMG, child::TAR] {
+    for tool in [
+        child::MMDEBSTRAP,
+        child::MKE2FS,
+        child::QEMU_IMG,
+        child::TAR,
+    ] {
         tool.find()?;
     }
     let mirror = || {
@@ -127,8 +152,12 @@ pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Im
     if !dir.join(root::MANIFEST).exists() {
         root_or_error()?;
         let work = cache.work(role)?;
-        let inputs =
-            root::Inputs { recipe: &recipe, hash: &hash, packages: (&packages, &tar), node: (&node, &node_sha256) };
+        let inputs = root::Inputs {
+            recipe: &recipe,
+            hash: &hash,
+            packages: (&packages, &tar),
+            node: (&node, &node_sha256),
+        };
         let made = root::stage(&inputs, &work, events).and_then(|out| cache.publish(&out, &dir));
         cache.discard(&work)?;
         made?;
@@ -153,11 +182,18 @@ fn recipe_error(error: RecipeError) -> CliError {
 }
 
 fn beside_this_program() -> Vec<PathBuf> {
-    let Ok(program) = std::env::current_exe() else { return Vec::new() };
+    let Ok(program) = std::env::current_exe() else {
+        return Vec::new();
+    };
     let static_build = "x86_64-unknown-linux-gnu/release/ipop-node";
     // target/<profile>/provision, or one folder deeper for tests. The static build comes first:
     // what lies beside `provision` in a build folder is linked dynamically.
-    let mut candidates: Vec<_> = program.ancestors().skip(1).take(3).map(|dir| dir.join(static_build)).collect();
+    let mut candidates: Vec<_> = program
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|dir| dir.join(static_build))
+        .collect();
     candidates.extend(program.parent().map(|dir| dir.join("ipop-node")));
     candidates
 }
@@ -176,13 +212,17 @@ fn static_or_error(node: &Path) -> Result<(), CliError> {
 /// Whether an ELF64 file asks for a dynamic loader (a `PT_INTERP` program header).
 fn has_interpreter(elf: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
-    let header = elf.get(..64).filter(|h| h.starts_with(b"\x7fELF\x02\x01"))?;
+    let header = elf
+        .get(..64)
+        .filter(|h| h.starts_with(b"\x7fELF\x02\x01"))?;
     let offset = usize::try_from(u64::from_le_bytes(header[32..40].try_into().ok()?)).ok()?;
     let size = usize::from(u16::from_le_bytes([header[54], header[55]]));
     let count = usize::from(u16::from_le_bytes([header[56], header[57]]));
     let kind = |i: usize| {
         let at = offset.checked_add(i * size)?;
-        Some(u32::from_le_bytes(elf.get(at..at.checked_add(4)?)?.try_into().ok()?))
+        Some(u32::from_le_bytes(
+            elf.get(at..at.checked_add(4)?)?.try_into().ok()?,
+        ))
     };
     Some((0..count).any(|i| kind(i) == Some(PT_INTERP)))
 }
@@ -193,8 +233,11 @@ fn root_or_error() -> Result<(), CliError> {
     if matches!(uid, Ok(0)) {
         return Ok(());
     }
-    Err(CliError::new(ExitCode::Missing, "building an image needs root: its files belong to many users")
-        .hint("run it with sudo; using a finished image does not need root"))
+    Err(CliError::new(
+        ExitCode::Missing,
+        "building an image needs root: its files belong to many users",
+    )
+    .hint("run it with sudo; using a finished image does not need root"))
 }
 
 #[cfg(test)]
@@ -202,7 +245,10 @@ mod tests {
     use super::*;
 
     fn options(cache: &Path) -> BuildOptions {
-        BuildOptions { cache: cache.to_owned(), ..BuildOptions::default() }
+        BuildOptions {
+            cache: cache.to_owned(),
+            ..BuildOptions::default()
+        }
     }
 
     #[test]
@@ -215,15 +261,27 @@ mod tests {
     #[test]
     fn a_missing_node_binary_is_named() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let wanted = BuildOptions { node_binary: Some("/nowhere/ipop-node".into()), ..options(dir.path()) };
+        let wanted = BuildOptions {
+            node_binary: Some("/nowhere/ipop-node".into()),
+            ..options(dir.path())
+        };
         let error = build("worker", &wanted, &|_| {}).expect_err("no such file");
-        assert_eq!((error.code, error.message.as_str()), (ExitCode::Missing, "no static ipop-node at /nowhere/ipop-node"));
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (
+                ExitCode::Missing,
+                "no static ipop-node at /nowhere/ipop-node"
+            )
+        );
     }
 
     #[test]
     fn a_dynamically_linked_node_is_refused_before_anything_is_built() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let dynamic = BuildOptions { node_binary: Some("/bin/sh".into()), ..options(dir.path()) };
+        let dynamic = BuildOptions {
+            node_binary: Some("/bin/sh".into()),
+            ..options(dir.path())
+        };
         let error = build("worker", &dynamic, &|_| {}).expect_err("not static");
         assert_eq!(error.message, "/bin/sh is not linked statically");
     }

@@ -50,7 +50,9 @@ pub fn stage(
     let what = format!("image {}: packages", recipe.role);
     // One at a time: roles share most of what is downloaded.
     let _lock = cache.lock("packages", || {
-        events.emit(Event::Step { message: format!("{what}: waiting for another build") });
+        events.emit(Event::Step {
+            message: format!("{what}: waiting for another build"),
+        });
     })?;
     if let Some(done) = read(&dir).filter(|_| !refresh) {
         return Ok((done, dir.join("root.tar")));
@@ -61,9 +63,13 @@ pub fn stage(
     let status = work.join("status");
     let text = std::fs::read_to_string(&status).map_err(|e| io_error("cannot read", &status, e))?;
     let sha256 = hash::sha256_file(&tar).map_err(|e| io_error("cannot read", &tar, e))?;
-    let packages = Packages { versions: installed(&text), sha256 };
-    let json = serde_json::to_vec_pretty(&packages)
-        .map_err(|e| CliError::new(ExitCode::Internal, "cannot write the package list").caused_by(e))?;
+    let packages = Packages {
+        versions: installed(&text),
+        sha256,
+    };
+    let json = serde_json::to_vec_pretty(&packages).map_err(|e| {
+        CliError::new(ExitCode::Internal, "cannot write the package list").caused_by(e)
+    })?;
     let list = work.join("packages.json");
     std::fs::write(&list, json).map_err(|e| io_error("cannot write", &list, e))?;
     cache.discard(&work.join("tmp"))?;
@@ -73,7 +79,9 @@ pub fn stage(
 
 fn read(dir: &Path) -> Option<Packages> {
     let json = std::fs::read(dir.join("packages.json")).ok()?;
-    dir.join("root.tar").exists().then(|| serde_json::from_slice(&json).ok())?
+    dir.join("root.tar")
+        .exists()
+        .then(|| serde_json::from_slice(&json).ok())?
 }
 
 fn install(
@@ -85,9 +93,15 @@ fn install(
     what: &str,
     events: &dyn Sink,
 ) -> Result<(), CliError> {
-    if !Path::new(KEYRING_DIR).join("debian-archive-keyring.gpg").exists() {
-        return Err(CliError::new(ExitCode::Missing, "the keys of Debian's archive are not installed")
-            .hint("apt install debian-archive-keyring"));
+    if !Path::new(KEYRING_DIR)
+        .join("debian-archive-keyring.gpg")
+        .exists()
+    {
+        return Err(CliError::new(
+            ExitCode::Missing,
+            "the keys of Debian's archive are not installed",
+        )
+        .hint("apt install debian-archive-keyring"));
     }
     let tmp = work.join("tmp");
     std::fs::create_dir_all(&tmp).map_err(|e| io_error("cannot make the folder", &tmp, e))?;
@@ -116,18 +130,30 @@ fn install(
         .env("SOURCE_DATE_EPOCH", super::EPOCH.to_string())
         // No initial RAM disk: the kernel finds its root by itself.
         .env("INITRD", "No");
-    events.emit(Event::Step { message: format!("{what}: installing from {}", mirror.main) });
+    events.emit(Event::Step {
+        message: format!("{what}: installing from {}", mirror.main),
+    });
     let mut done = 0;
     let total = STEPS.len() as u64;
     child::run(command, |line| {
-        let step = line.strip_prefix("I: ").and_then(|l| STEPS.iter().position(|s| l.starts_with(s)));
+        let step = line
+            .strip_prefix("I: ")
+            .and_then(|l| STEPS.iter().position(|s| l.starts_with(s)));
         if let Some(step) = step {
             done = step as u64;
-            events.emit(Event::Progress { what: what.to_owned(), done, total });
+            events.emit(Event::Progress {
+                what: what.to_owned(),
+                done,
+                total,
+            });
         }
     })
     .map_err(|e| e.hint("is the mirror reachable? --mirror or IPOP_DEBIAN_MIRROR names another"))?;
-    events.emit(Event::Progress { what: what.to_owned(), done: total, total });
+    events.emit(Event::Progress {
+        what: what.to_owned(),
+        done: total,
+        total,
+    });
     Ok(())
 }
 
@@ -139,8 +165,14 @@ fn quoted(path: &Path) -> String {
 /// Name and version of every package in dpkg's status file.
 fn installed(status: &str) -> std::collections::BTreeMap<String, String> {
     let stanza = |text: &str| {
-        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
-        field("Status: ")?.ends_with(" installed").then(|| Some((field("Package: ")?, field("Version: ")?)))?
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|l| l.strip_prefix(name))
+                .map(str::to_owned)
+        };
+        field("Status: ")?
+            .ends_with(" installed")
+            .then(|| Some((field("Package: ")?, field("Version: ")?)))?
     };
     status.split("\n\n").filter_map(stanza).collect()
 }
@@ -153,7 +185,10 @@ mod tests {
     fn installed_packages_are_read_from_the_status_file() {
         let status = "Package: a\nStatus: install ok installed\nVersion: 1.2-3\n\n\
                       Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n";
-        assert_eq!(installed(status).into_iter().collect::<Vec<_>>(), [("a".to_owned(), "1.2-3".to_owned())]);
+        assert_eq!(
+            installed(status).into_iter().collect::<Vec<_>>(),
+            [("a".to_owned(), "1.2-3".to_owned())]
+        );
     }
 
     #[test]

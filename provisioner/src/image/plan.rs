@@ -61,24 +61,42 @@ pub fn files(recipe: &Recipe) -> BTreeMap<String, Vec<u8>> {
 /// Symbolic links to make in the root: absolute path to target.
 pub fn links(recipe: &Recipe) -> BTreeMap<String, String> {
     const UNITS: &str = "/etc/systemd/system";
+    const GENERATORS: &str = "/etc/systemd/system-generators";
     let mut links = BTreeMap::new();
     for unit in &recipe.mask {
-        links.insert(format!("{UNITS}/{unit}"), "/dev/null".to_owned());
+        // systemd.generator(7) masks generators in the same way, in a folder of their own.
+        let dir = if unit.ends_with("-generator") {
+            GENERATORS
+        } else {
+            UNITS
+        };
+        links.insert(format!("{dir}/{unit}"), "/dev/null".to_owned());
     }
     for (target, units) in &recipe.enable {
         for unit in units {
             let at = format!("{UNITS}/{unit}");
-            let to = if recipe.files.contains_key(&at) { at } else { format!("/usr/lib/systemd/system/{unit}") };
+            let to = if recipe.files.contains_key(&at) {
+                at
+            } else {
+                format!("/usr/lib/systemd/system/{unit}")
+            };
             links.insert(format!("{UNITS}/{target}.wants/{unit}"), to);
         }
     }
-    links.insert("/etc/resolv.conf".to_owned(), "/run/systemd/resolve/stub-resolv.conf".to_owned());
+    links.insert(
+        "/etc/resolv.conf".to_owned(),
+        "/run/systemd/resolve/stub-resolv.conf".to_owned(),
+    );
     links
 }
 
 /// Permission bits of a file: scripts may run.
 pub fn mode(content: &[u8]) -> u32 {
-    if content.starts_with(b"#!") { 0o755 } else { 0o644 }
+    if content.starts_with(b"#!") {
+        0o755
+    } else {
+        0o644
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +113,10 @@ mod tests {
         let mut shuffled = worker();
         let packages: Vec<_> = shuffled.packages.iter().rev().cloned().collect();
         shuffled.packages = packages.into_iter().collect();
-        assert_eq!(image_hash(&shuffled, "p", "n"), image_hash(&worker(), "p", "n"));
+        assert_eq!(
+            image_hash(&shuffled, "p", "n"),
+            image_hash(&worker(), "p", "n")
+        );
     }
 
     #[test]
@@ -103,20 +124,31 @@ mod tests {
         let mut changed = worker();
         changed.files.insert("/etc/motd".into(), b"hello".to_vec());
         assert_eq!(packages_key(&changed), packages_key(&worker()));
-        assert_ne!(image_hash(&changed, "p", "n"), image_hash(&worker(), "p", "n"));
+        assert_ne!(
+            image_hash(&changed, "p", "n"),
+            image_hash(&worker(), "p", "n")
+        );
     }
 
     #[test]
     fn a_changed_node_binary_changes_the_image_alone() {
-        assert_ne!(image_hash(&worker(), "p", "n"), image_hash(&worker(), "p", "m"));
-        assert_ne!(image_hash(&worker(), "p", "n"), image_hash(&worker(), "q", "n"));
+        assert_ne!(
+            image_hash(&worker(), "p", "n"),
+            image_hash(&worker(), "p", "m")
+        );
+        assert_ne!(
+            image_hash(&worker(), "p", "n"),
+            image_hash(&worker(), "q", "n")
+        );
     }
 
     #[test]
     fn moving_text_from_one_file_to_the_next_changes_the_hash() {
         let (mut a, mut b) = (worker(), worker());
-        a.files.extend([("/a".into(), b"xy".to_vec()), ("/b".into(), b"".to_vec())]);
-        b.files.extend([("/a".into(), b"x".to_vec()), ("/b".into(), b"y".to_vec())]);
+        a.files
+            .extend([("/a".into(), b"xy".to_vec()), ("/b".into(), b"".to_vec())]);
+        b.files
+            .extend([("/a".into(), b"x".to_vec()), ("/b".into(), b"y".to_vec())]);
         assert_ne!(recipe_hash(&a), recipe_hash(&b));
     }
 
@@ -135,6 +167,10 @@ mod tests {
         let units = "/etc/systemd/system";
         assert_eq!(links[&format!("{units}/rpcbind.service")], "/dev/null");
         assert_eq!(
+            links["/etc/systemd/system-generators/systemd-ssh-generator"],
+            "/dev/null"
+        );
+        assert_eq!(
             links[&format!("{units}/multi-user.target.wants/ssh.service")],
             "/usr/lib/systemd/system/ssh.service"
         );
@@ -150,7 +186,12 @@ mod tests {
             let recipe = Recipe::load(&Source::compiled_in(), &role).expect("a usable recipe");
             let files = files(&recipe);
             assert!(files["/etc/machine-id"].is_empty());
-            assert!(!files.values().any(|c| String::from_utf8_lossy(c).contains("PRIVATE KEY")), "{role}");
+            assert!(
+                !files
+                    .values()
+                    .any(|c| String::from_utf8_lossy(c).contains("PRIVATE KEY")),
+                "{role}"
+            );
         }
     }
 }

@@ -47,7 +47,7 @@ pub struct Recipe {
     pub cmdline: String,
     /// Credentials a machine of the role must be given.
     pub credentials: BTreeSet<String>,
-    /// Units that never start.
+    /// Units that never start and generators that never run.
     pub mask: BTreeSet<String>,
     /// Units by the target that wants them.
     pub enable: BTreeMap<String, BTreeSet<String>>,
@@ -111,7 +111,10 @@ impl Recipe {
             credentials: BTreeSet::new(),
             mask: BTreeSet::new(),
             enable: BTreeMap::new(),
-            health: Health { command: String::new(), timeout_seconds: 0 },
+            health: Health {
+                command: String::new(),
+                timeout_seconds: 0,
+            },
             files: BTreeMap::new(),
         };
         // The ancestor first, so that a role overrides what it extends.
@@ -122,7 +125,10 @@ impl Recipe {
             for (target, units) in part.enable {
                 recipe.enable.entry(target).or_default().extend(units);
             }
-            for (mine, theirs) in [(&mut recipe.suite, part.suite), (&mut recipe.cmdline, part.cmdline)] {
+            for (mine, theirs) in [
+                (&mut recipe.suite, part.suite),
+                (&mut recipe.cmdline, part.cmdline),
+            ] {
                 if let Some(value) = theirs {
                     *mine = value;
                 }
@@ -142,8 +148,15 @@ impl Recipe {
     }
 
     fn validate(&self, file: &str) -> Result<(), RecipeError> {
-        let missing = |key| RecipeError::MissingKey { file: file.to_owned(), key };
-        let value = |key, message| RecipeError::Value { file: file.to_owned(), key, message };
+        let missing = |key| RecipeError::MissingKey {
+            file: file.to_owned(),
+            key,
+        };
+        let value = |key, message| RecipeError::Value {
+            file: file.to_owned(),
+            key,
+            message,
+        };
         if self.suite.is_empty() {
             return Err(missing("suite"));
         }
@@ -160,16 +173,34 @@ impl Recipe {
         let word = |s: &str| {
             !s.is_empty()
                 && !s.starts_with('-')
-                && s.chars().all(|c| c.is_ascii_alphanumeric() || "-+.:@_\\~".contains(c))
+                && s.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-+.:@_\\~".contains(c))
         };
         if let Some(bad) = self.packages.iter().chain([&self.suite]).find(|p| !word(p)) {
-            return Err(value("packages", format!("{bad:?} is not the name of a package")));
+            return Err(value(
+                "packages",
+                format!("{bad:?} is not the name of a package"),
+            ));
         }
-        let units = self.enable.keys().chain(self.enable.values().flatten()).chain(&self.mask);
-        if let Some(bad) = units.into_iter().find(|u| !word(u) || !u.contains('.')) {
-            return Err(value("enable", format!("{bad:?} is not the name of a unit")));
+        let units = self
+            .enable
+            .keys()
+            .chain(self.enable.values().flatten())
+            .chain(&self.mask);
+        if let Some(bad) = units
+            .into_iter()
+            .find(|u| !word(u) || !(u.contains('.') || u.ends_with("-generator")))
+        {
+            return Err(value(
+                "enable",
+                format!("{bad:?} is not the name of a unit"),
+            ));
         }
-        let both = self.enable.values().flatten().find(|unit| self.mask.contains(*unit));
+        let both = self
+            .enable
+            .values()
+            .flatten()
+            .find(|unit| self.mask.contains(*unit));
         if let Some(unit) = both {
             return Err(value("mask", format!("{unit} is enabled as well")));
         }
@@ -188,13 +219,20 @@ fn chain(source: &Source, role: &str) -> Result<Vec<(String, RecipeFile)>, Recip
     while let Some(name) = next {
         if chain.iter().any(|(seen, _)| *seen == name) {
             let file = source.display(&recipe_path(role));
-            return Err(RecipeError::Value { file, key: "extends", message: format!("{name} extends itself") });
+            return Err(RecipeError::Value {
+                file,
+                key: "extends",
+                message: format!("{name} extends itself"),
+            });
         }
         let path = recipe_path(&name);
         let bytes = source
             .files
             .get(&path)
-            .ok_or_else(|| RecipeError::UnknownRole { role: name.clone(), known: source.roles() })?;
+            .ok_or_else(|| RecipeError::UnknownRole {
+                role: name.clone(),
+                known: source.roles(),
+            })?;
         let part = parse(&source.display(&path), bytes)?;
         next = part.extends.clone();
         chain.push((name, part));
@@ -206,8 +244,18 @@ fn parse(file: &str, bytes: &[u8]) -> Result<RecipeFile, RecipeError> {
     let text = String::from_utf8_lossy(bytes);
     toml::from_str(&text).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start);
-        let line = text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count() + 1;
-        RecipeError::Syntax { file: file.to_owned(), line, message: e.message().to_owned() }
+        let line = text
+            .as_bytes()
+            .iter()
+            .take(at)
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        RecipeError::Syntax {
+            file: file.to_owned(),
+            line,
+            message: e.message().to_owned(),
+        }
     })
 }
 
@@ -216,8 +264,14 @@ mod tests {
     use super::*;
 
     fn source(files: &[(&str, &str)]) -> Source {
-        let files = files.iter().map(|(p, c)| ((*p).to_owned(), c.as_bytes().to_vec())).collect();
-        Source { folder: None, files }
+        let files = files
+            .iter()
+            .map(|(p, c)| ((*p).to_owned(), c.as_bytes().to_vec()))
+            .collect();
+        Source {
+            folder: None,
+            files,
+        }
     }
 
     const BASE: &str = "suite = 'trixie'\ncmdline = 'ro'\npackages = ['b', 'a']\n\
@@ -229,8 +283,16 @@ mod tests {
         assert_eq!(source.roles(), ["base", "frontend", "worker"]);
         for role in source.roles() {
             let recipe = Recipe::load(&source, &role).expect("a usable recipe");
-            assert!(recipe.packages.contains("linux-image-cloud-amd64"), "{role}");
-            assert!(recipe.files.contains_key("/etc/systemd/system/ipop-node.service"), "{role}");
+            assert!(
+                recipe.packages.contains("linux-image-cloud-amd64"),
+                "{role}"
+            );
+            assert!(
+                recipe
+                    .files
+                    .contains_key("/etc/systemd/system/ipop-node.service"),
+                "{role}"
+            );
         }
     }
 
@@ -240,11 +302,17 @@ mod tests {
             ("base/recipe.toml", BASE),
             ("base/files/ok", "base"),
             ("base/files/kept", "kept"),
-            ("w/recipe.toml", "extends = 'base'\npackages = ['c']\nsuite = 'forky'\n"),
+            (
+                "w/recipe.toml",
+                "extends = 'base'\npackages = ['c']\nsuite = 'forky'\n",
+            ),
             ("w/files/ok", "w"),
         ]);
         let recipe = Recipe::load(&source, "w").expect("a usable recipe");
-        assert_eq!(recipe.packages.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(
+            recipe.packages.into_iter().collect::<Vec<_>>(),
+            ["a", "b", "c"]
+        );
         assert_eq!(recipe.suite, "forky");
         assert_eq!(recipe.files["/ok"], b"w");
         assert_eq!(recipe.files["/kept"], b"kept");
@@ -253,19 +321,29 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_file_and_line() {
         let source = source(&[("w/recipe.toml", "suite = 'trixie'\npackage = ['a']\n")]);
-        let error = Recipe::load(&source, "w").expect_err("an unknown key").to_string();
-        assert!(error.starts_with("images/w/recipe.toml:2: unknown field `package`"), "{error}");
+        let error = Recipe::load(&source, "w")
+            .expect_err("an unknown key")
+            .to_string();
+        assert!(
+            error.starts_with("images/w/recipe.toml:2: unknown field `package`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_unknown_role_is_answered_with_the_known_ones() {
-        let error = Recipe::load(&Source::compiled_in(), "wroker").expect_err("no such role").to_string();
+        let error = Recipe::load(&Source::compiled_in(), "wroker")
+            .expect_err("no such role")
+            .to_string();
         assert_eq!(error, "no role wroker (there are: base, frontend, worker)");
     }
 
     #[test]
     fn recipes_that_extend_each_other_are_refused() {
-        let source = source(&[("a/recipe.toml", "extends = 'b'"), ("b/recipe.toml", "extends = 'a'")]);
+        let source = source(&[
+            ("a/recipe.toml", "extends = 'b'"),
+            ("b/recipe.toml", "extends = 'a'"),
+        ]);
         let error = Recipe::load(&source, "a").expect_err("a cycle").to_string();
         assert_eq!(error, "images/a/recipe.toml: extends: a extends itself");
     }
@@ -273,15 +351,25 @@ mod tests {
     #[test]
     fn a_health_command_that_is_not_in_the_image_is_refused() {
         let source = source(&[("w/recipe.toml", BASE)]);
-        let error = Recipe::load(&source, "w").expect_err("no such file").to_string();
-        assert_eq!(error, "images/w/recipe.toml: health.command: /ok is not among the role's files");
+        let error = Recipe::load(&source, "w")
+            .expect_err("no such file")
+            .to_string();
+        assert_eq!(
+            error,
+            "images/w/recipe.toml: health.command: /ok is not among the role's files"
+        );
     }
 
     #[test]
     fn a_package_name_cannot_be_an_option() {
         let recipe = BASE.replace("'a'", "'--hook=x'");
         let source = source(&[("w/recipe.toml", &recipe), ("w/files/ok", "")]);
-        let error = Recipe::load(&source, "w").expect_err("not a package").to_string();
-        assert_eq!(error, "images/w/recipe.toml: packages: \"--hook=x\" is not the name of a package");
+        let error = Recipe::load(&source, "w")
+            .expect_err("not a package")
+            .to_string();
+        assert_eq!(
+            error,
+            "images/w/recipe.toml: packages: \"--hook=x\" is not the name of a package"
+        );
     }
 }

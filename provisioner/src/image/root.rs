@@ -66,7 +66,13 @@ pub struct Inputs<'a> {
 /// Makes disk, kernel and manifest in a new folder below `work`, and returns that folder.
 pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<PathBuf, CliError> {
     let what = format!("image {}: disk", inputs.recipe.role);
-    let progress = |done| events.emit(Event::Progress { what: what.clone(), done, total: 5 });
+    let progress = |done| {
+        events.emit(Event::Progress {
+            what: what.clone(),
+            done,
+            total: 5,
+        })
+    };
     let (tree, out) = (work.join("tree"), work.join("out"));
     for dir in [&tree, &out] {
         std::fs::create_dir(dir).map_err(|e| io_error("cannot make the folder", dir, e))?;
@@ -74,7 +80,14 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
     progress(0);
     let mut unpack = child::TAR.command()?;
     unpack
-        .args(["--extract", "--preserve-permissions", "--same-owner", "--numeric-owner", "--xattrs", "--xattrs-include=*"])
+        .args([
+            "--extract",
+            "--preserve-permissions",
+            "--same-owner",
+            "--numeric-owner",
+            "--xattrs",
+            "--xattrs-include=*",
+        ])
         .arg("--file")
         .arg(inputs.packages.1)
         .arg("--directory")
@@ -89,9 +102,22 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
     let raw = work.join("root.raw");
     let mut format = child::MKE2FS.command()?;
     format
-        .args(["-q", "-t", "ext4", "-L", "ipop-root", "-m", "0", "-b", "4096"])
+        .args([
+            "-q",
+            "-t",
+            "ext4",
+            "-L",
+            "ipop-root",
+            "-m",
+            "0",
+            "-b",
+            "4096",
+        ])
         .args(["-U", FILE_SYSTEM_UUID])
-        .args(["-E", &format!("hash_seed={HASH_SEED},root_owner=0:0,lazy_itable_init=0,nodiscard")])
+        .args([
+            "-E",
+            &format!("hash_seed={HASH_SEED},root_owner=0:0,lazy_itable_init=0,nodiscard"),
+        ])
         // Room for the tables of a much larger disk, so that growing at boot moves nothing.
         .args(["-O", "resize_inode,metadata_csum"])
         .arg("-d")
@@ -105,7 +131,16 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
 
     let mut convert = child::QEMU_IMG.command()?;
     convert
-        .args(["convert", "-f", "raw", "-O", "qcow2", "-c", "-o", "compression_type=zstd"])
+        .args([
+            "convert",
+            "-f",
+            "raw",
+            "-O",
+            "qcow2",
+            "-c",
+            "-o",
+            "compression_type=zstd",
+        ])
         .arg(&raw)
         .arg(out.join(DISK));
     child::run(convert, |_| {})?;
@@ -117,7 +152,12 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
 
 /// Puts the role's files and links, and the node, into the unpacked tree.
 fn dress(inputs: &Inputs<'_>, tree: &Path) -> Result<(), CliError> {
-    for path in ["etc/apt/apt.conf.d/99mmdebstrap", "etc/dpkg/dpkg.cfg.d/99mmdebstrap", "etc/hostname", "etc/resolv.conf"] {
+    for path in [
+        "etc/apt/apt.conf.d/99mmdebstrap",
+        "etc/dpkg/dpkg.cfg.d/99mmdebstrap",
+        "etc/hostname",
+        "etc/resolv.conf",
+    ] {
         remove(&tree.join(path))?;
     }
     for (path, content) in plan::files(inputs.recipe) {
@@ -129,22 +169,37 @@ fn dress(inputs: &Inputs<'_>, tree: &Path) -> Result<(), CliError> {
     for (path, target) in plan::links(inputs.recipe) {
         let inside = tree.join(target.trim_start_matches('/'));
         if path.contains(".wants/") && inside.symlink_metadata().is_err() {
-            return Err(CliError::new(ExitCode::Config, format!("role {} enables {target}, which no package and no file of the role has", inputs.recipe.role)));
+            return Err(CliError::new(
+                ExitCode::Config,
+                format!(
+                    "role {} enables {target}, which no package and no file of the role has",
+                    inputs.recipe.role
+                ),
+            ));
         }
         let at = below(tree, &path)?;
         remove(&at)?;
-        std::os::unix::fs::symlink(&target, &at).map_err(|e| io_error("cannot make the link", &at, e))?;
+        std::os::unix::fs::symlink(&target, &at)
+            .map_err(|e| io_error("cannot make the link", &at, e))?;
     }
     let node = tree.join("usr/bin/ipop-node");
     copy(inputs.node.0, &node)?;
     permit(&node, 0o755)?;
     // The kernel comes from outside, the package's files about it are dead weight.
     remove_tree(&tree.join("boot"))?;
-    std::fs::create_dir(tree.join("boot")).map_err(|e| io_error("cannot make the folder", &tree.join("boot"), e))?;
+    std::fs::create_dir(tree.join("boot"))
+        .map_err(|e| io_error("cannot make the folder", &tree.join("boot"), e))?;
     for path in ["vmlinuz", "vmlinuz.old"] {
         remove(&tree.join(path))?;
     }
-    for path in ["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "var/cache/apt", "var/lib/apt/lists"] {
+    for path in [
+        "usr/share/doc",
+        "usr/share/man",
+        "usr/share/locale",
+        "usr/share/info",
+        "var/cache/apt",
+        "var/lib/apt/lists",
+    ] {
         remove_tree(&tree.join(path))?;
     }
     Ok(())
@@ -179,11 +234,18 @@ fn write_manifest(inputs: &Inputs<'_>, out: &Path) -> Result<(), CliError> {
 fn kernel(tree: &Path) -> Result<PathBuf, CliError> {
     let boot = tree.join("boot");
     let listed = std::fs::read_dir(&boot).map_err(|e| io_error("cannot read", &boot, e))?;
-    let mut kernels: Vec<_> =
-        listed.flatten().map(|e| e.path()).filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))).collect();
+    let mut kernels: Vec<_> = listed
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("vmlinuz-"))
+        })
+        .collect();
     kernels.sort();
     kernels.pop().ok_or_else(|| {
-        CliError::new(ExitCode::Config, "the recipe's packages hold no kernel").hint("add linux-image-cloud-amd64")
+        CliError::new(ExitCode::Config, "the recipe's packages hold no kernel")
+            .hint("add linux-image-cloud-amd64")
     })
 }
 
@@ -191,13 +253,16 @@ fn kernel(tree: &Path) -> Result<PathBuf, CliError> {
 fn below(tree: &Path, path: &str) -> Result<PathBuf, CliError> {
     let at = tree.join(path.trim_start_matches('/'));
     if let Some(parent) = at.parent() {
-        std::fs::create_dir_all(parent).map_err(|e| io_error("cannot make the folder", parent, e))?;
+        std::fs::create_dir_all(parent)
+            .map_err(|e| io_error("cannot make the folder", parent, e))?;
     }
     Ok(at)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), CliError> {
-    std::fs::copy(from, to).map(drop).map_err(|e| io_error("cannot write", to, e))
+    std::fs::copy(from, to)
+        .map(drop)
+        .map_err(|e| io_error("cannot write", to, e))
 }
 
 fn permit(path: &Path, mode: u32) -> Result<(), CliError> {
@@ -207,14 +272,18 @@ fn permit(path: &Path, mode: u32) -> Result<(), CliError> {
 
 fn remove(path: &Path) -> Result<(), CliError> {
     match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("cannot remove", path, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("cannot remove", path, e))
+        }
         _ => Ok(()),
     }
 }
 
 fn remove_tree(path: &Path) -> Result<(), CliError> {
     match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io_error("cannot remove", path, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error("cannot remove", path, e))
+        }
         _ => Ok(()),
     }
 }

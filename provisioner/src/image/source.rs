@@ -18,20 +18,33 @@ pub struct Source {
 impl Source {
     /// The recipes this program was built with.
     pub fn compiled_in() -> Self {
-        let files = COMPILED_IN.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec())).collect();
-        Self { folder: None, files }
+        let files = COMPILED_IN
+            .iter()
+            .map(|(path, bytes)| ((*path).to_owned(), bytes.to_vec()))
+            .collect();
+        Self {
+            folder: None,
+            files,
+        }
     }
 
     /// Reads a folder laid out like `images/`.
     pub fn folder(dir: &Path) -> std::io::Result<Self> {
         let mut files = BTreeMap::new();
         read_folder(dir, "", &mut files)?;
-        Ok(Self { folder: Some(dir.to_owned()), files })
+        Ok(Self {
+            folder: Some(dir.to_owned()),
+            files,
+        })
     }
 
     /// Names of all roles, sorted.
     pub fn roles(&self) -> Vec<String> {
-        let role = |path: &String| path.strip_suffix("/recipe.toml").filter(|r| !r.contains('/')).map(str::to_owned);
+        let role = |path: &String| {
+            path.strip_suffix("/recipe.toml")
+                .filter(|r| !r.contains('/'))
+                .map(str::to_owned)
+        };
         self.files.keys().filter_map(role).collect()
     }
 
@@ -44,7 +57,11 @@ impl Source {
     }
 }
 
-fn read_folder(dir: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> std::io::Result<()> {
+fn read_folder(
+    dir: &Path,
+    prefix: &str,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());

@@ -50,7 +50,12 @@ pub struct CliError {
 impl CliError {
     /// An error without a cause.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), source: None, hints: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            source: None,
+            hints: Vec::new(),
+        }
     }
 
     /// Adds the cause.
@@ -75,8 +80,10 @@ impl CliError {
         let message = format!("cannot {verb} `{}`", path.display());
         let error = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::new(ExitCode::Missing, message)
-                    .hint(format!("free some space: `df -h {}` shows what is left", path.display()))
+                Self::new(ExitCode::Missing, message).hint(format!(
+                    "free some space: `df -h {}` shows what is left",
+                    path.display()
+                ))
             }
             io::ErrorKind::PermissionDenied => Self::new(ExitCode::Missing, message)
                 .hint("run it as root, or choose another directory with --state-dir"),
@@ -88,10 +95,11 @@ impl CliError {
     /// A program could not be started; `package` is the Debian package that has it.
     pub fn program(program: &str, package: &str, source: io::Error) -> Self {
         let error = match source.kind() {
-            io::ErrorKind::NotFound => {
-                Self::new(ExitCode::Missing, format!("the program `{program}` is not installed"))
-                    .hint(format!("apt-get install {package}"))
-            }
+            io::ErrorKind::NotFound => Self::new(
+                ExitCode::Missing,
+                format!("the program `{program}` is not installed"),
+            )
+            .hint(format!("apt-get install {package}")),
             _ => Self::new(ExitCode::Internal, format!("cannot start `{program}`")),
         };
         error.caused_by(source)
@@ -101,11 +109,18 @@ impl CliError {
     pub fn child(code: ExitCode, command: &Command, output: &Output) -> Self {
         let mut words = vec![command.get_program().to_string_lossy().into_owned()];
         words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
-        let error = Self::new(code, format!("`{}` failed: {}", words.join(" "), output.status));
+        let error = Self::new(
+            code,
+            format!("`{}` failed: {}", words.join(" "), output.status),
+        );
         let stderr = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<_> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
         let end = lines[lines.len().saturating_sub(5)..].join("; ");
-        if end.is_empty() { error } else { error.caused_by(end) }
+        if end.is_empty() {
+            error
+        } else {
+            error.caused_by(end)
+        }
     }
 
     /// Interrupted by the user.
@@ -131,6 +146,8 @@ impl fmt::Display for CliError {
 
 impl StdError for CliError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+        self.source
+            .as_deref()
+            .map(|e| e as &(dyn StdError + 'static))
     }
 }

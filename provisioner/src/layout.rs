@@ -38,11 +38,19 @@ impl Layout {
         let state = match state_dir {
             Some(state) => std::path::absolute(&state)
                 .map_err(|e| CliError::file("find the absolute path of", &state, e))?,
-            None => {
-                dir("IPOP_STATE_DIR", "XDG_STATE_HOME", ".local/state", "/var/lib/ipop-provision")?
-            }
+            None => dir(
+                "IPOP_STATE_DIR",
+                "XDG_STATE_HOME",
+                ".local/state",
+                "/var/lib/ipop-provision",
+            )?,
         };
-        let cache = dir("IPOP_CACHE_DIR", "XDG_CACHE_HOME", ".cache", "/var/cache/ipop-provision")?;
+        let cache = dir(
+            "IPOP_CACHE_DIR",
+            "XDG_CACHE_HOME",
+            ".cache",
+            "/var/cache/ipop-provision",
+        )?;
         Ok(Self { state, cache })
     }
 
@@ -68,7 +76,9 @@ impl Layout {
 
     /// Console log of a node, as recorded while it joined.
     pub fn console(&self, deployment: &str, node: &str) -> PathBuf {
-        self.deployment(deployment).join("console").join(format!("{node}.log"))
+        self.deployment(deployment)
+            .join("console")
+            .join(format!("{node}.log"))
     }
 
     /// Built images.
@@ -80,7 +90,10 @@ impl Layout {
     pub fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         for dir in [&self.state, &self.cache] as [&Path; 2] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
         }
         Ok(())
     }
@@ -97,7 +110,10 @@ mod tests {
 
     #[test]
     fn root_keeps_state_below_var_and_others_below_home() {
-        assert_eq!(choose(true, &[("HOME", "/root")]).state, Path::new("/var/lib/ipop-provision"));
+        assert_eq!(
+            choose(true, &[("HOME", "/root")]).state,
+            Path::new("/var/lib/ipop-provision")
+        );
         let user = choose(false, &[("HOME", "/home/u")]);
         assert_eq!(user.state, Path::new("/home/u/.local/state/ipop-provision"));
         assert_eq!(user.cache, Path::new("/home/u/.cache/ipop-provision"));

@@ -41,13 +41,10 @@ pub fn check_deployment(name: &str) -> Result<(), String> {
 }
 
 /// The name among `names` that `wrong` was most likely meant to be.
-pub fn suggestion<'a, S: AsRef<str>>(
+pub fn suggestion<'a, S: AsRef<str> + 'a>(
     wrong: &str,
     names: impl IntoIterator<Item = &'a S>,
-) -> Option<&'a str>
-where
-    S: 'a,
-{
+) -> Option<&'a str> {
     names
         .into_iter()
         .map(|name| (distance(wrong, name.as_ref()), name.as_ref()))

@@ -21,25 +21,34 @@ impl FromStr for Mebibytes {
             Some(number) => (number, 1),
             None => return Err(format!("`{text}` has no unit; write it like 512M or 2G")),
         };
-        let amount = number.parse::<u32>().ok().and_then(|n| n.checked_mul(factor));
+        let amount = number
+            .parse::<u32>()
+            .ok()
+            .and_then(|n| n.checked_mul(factor));
         match amount {
             Some(n) if n >= LEAST => Ok(Self(n)),
             Some(_) => Err(format!("`{text}` is less than the {LEAST}M a guest needs")),
-            None => Err(format!("`{text}` is not an amount of memory; write it like 512M or 2G")),
+            None => Err(format!(
+                "`{text}` is not an amount of memory; write it like 512M or 2G"
+            )),
         }
     }
 }
 
 impl<'de> Deserialize<'de> for Mebibytes {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
 /// Reads a time, written `90s`, `15m` or `1h`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let units = [('s', 1), ('m', 60), ('h', 3600)];
-    let found = units.iter().find_map(|(unit, factor)| Some((text.strip_suffix(*unit)?, factor)));
+    let found = units
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(*unit)?, factor)));
     found
         .and_then(|(number, factor)| number.parse::<u32>().ok()?.checked_mul(*factor))
         .filter(|seconds| *seconds > 0)

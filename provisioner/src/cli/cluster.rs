@@ -92,7 +92,10 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         id,
         plan: &plan,
         settings: &settings,
-        limits: Limits { timeout: args.timeout, poll: POLL },
+        limits: Limits {
+            timeout: args.timeout,
+            poll: POLL,
+        },
         interrupt: &interrupt,
         began,
         events: &report,
@@ -112,7 +115,12 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
             // Ends the bars before the error is printed.
             drop(report);
             let hint = format!("`provision destroy {}` removes what was made", plan.name);
-            Err(if interrupt.is_set() { CliError::interrupted() } else { error }.hint(hint))
+            Err(if interrupt.is_set() {
+                CliError::interrupted()
+            } else {
+                error
+            }
+            .hint(hint))
         }
     }
 }
@@ -120,7 +128,9 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
 fn finished(outcome: &Outcome) -> Result<u8, CliError> {
     let name = &outcome.name;
     let stuck: Vec<_> = outcome.nodes.iter().filter(|n| n.stuck.is_some()).collect();
-    let Some(first) = stuck.first() else { return Ok(0) };
+    let Some(first) = stuck.first() else {
+        return Ok(0);
+    };
     let how_far = |n: &&NodeOutcome| {
         let reached = n.stuck.as_ref().and_then(|s| s.reached);
         let reached = reached.map_or("nothing".to_owned(), |stage| stage.to_string());
@@ -131,23 +141,36 @@ fn finished(outcome: &Outcome) -> Result<u8, CliError> {
         ExitCode::NotJoined,
         format!("of `{name}` did not join in time: {}", names.join(", ")),
     )
-    .hint(format!("`provision logs {name}/{}` shows more of what happened", first.name))
+    .hint(format!(
+        "`provision logs {name}/{}` shows more of what happened",
+        first.name
+    ))
     .hint(format!("`provision destroy {name}` removes the deployment")))
 }
 
 /// What the planner must know.
 fn world(database: &Database) -> Result<World, CliError> {
     let deployments = database.deployments()?;
-    let mut used: Vec<Net4> = deployments.iter().filter_map(|d| d.net4.parse().ok()).collect();
+    let mut used: Vec<Net4> = deployments
+        .iter()
+        .filter_map(|d| d.net4.parse().ok())
+        .collect();
     let routes = std::path::Path::new("/proc/net/route");
     let text = std::fs::read_to_string(routes).map_err(|e| CliError::file("read", routes, e))?;
     used.extend(network::routes(&text));
     let names = deployments.into_iter().map(|d| d.name).collect();
-    Ok(World { names, used, seed: rand::random() })
+    Ok(World {
+        names,
+        used,
+        seed: rand::random(),
+    })
 }
 
 fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
-    let used = plan.sites().into_iter().map(|name| sites.find(name).cloned());
+    let used = plan
+        .sites()
+        .into_iter()
+        .map(|name| sites.find(name).cloned());
     Ok(Settings {
         sites: used.collect::<Result<_, _>>()?,
         rendezvous: sites.rendezvous.clone(),

@@ -30,7 +30,10 @@ impl Context {
     pub fn new(global: &Global) -> Result<Self, CliError> {
         start_logging(global);
         let layout = Layout::choose(is_root(), global.state_dir.clone(), |n| std::env::var_os(n))?;
-        Ok(Self { layout, global: global.clone() })
+        Ok(Self {
+            layout,
+            global: global.clone(),
+        })
     }
 
     /// Reads `sites.toml`.
@@ -40,7 +43,9 @@ impl Context {
 
     /// Opens the database, making it on first use.
     pub fn database(&self) -> Result<Database, CliError> {
-        self.layout.create().map_err(|e| CliError::file("create", &self.layout.state, e))?;
+        self.layout
+            .create()
+            .map_err(|e| CliError::file("create", &self.layout.state, e))?;
         Database::open(&self.layout.database())
     }
 
@@ -65,7 +70,11 @@ impl Context {
         if let Some(deployment) = database.deployment(name)? {
             return Ok(deployment);
         }
-        let names: BTreeSet<_> = database.deployments()?.into_iter().map(|d| d.name).collect();
+        let names: BTreeSet<_> = database
+            .deployments()?
+            .into_iter()
+            .map(|d| d.name)
+            .collect();
         Err(no_such_deployment(name, &names))
     }
 }
@@ -75,7 +84,9 @@ pub fn no_such_deployment(name: &str, names: &BTreeSet<String>) -> CliError {
     let error = CliError::new(ExitCode::Name, format!("there is no deployment `{name}`"));
     match suggestion(name, names) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
-        None if names.is_empty() => error.hint("there are no deployments; `provision cluster` makes one"),
+        None if names.is_empty() => {
+            error.hint("there are no deployments; `provision cluster` makes one")
+        }
         None => error.hint("`provision list` shows the deployments there are"),
     }
 }
@@ -87,7 +98,7 @@ fn is_root() -> bool {
 
 fn start_logging(global: &Global) {
     let level = match global.verbose {
-        0 => "warn",
+        0 => "warn,ipop_node=error",
         1 => "provisioner=info,warn",
         2 => "provisioner=debug,info",
         _ => "trace",

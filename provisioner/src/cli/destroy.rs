@@ -33,7 +33,11 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
     let name = args.name;
     if database.deployment(&name)?.is_none() {
         if !database.was_destroyed(&name)? {
-            let names = database.deployments()?.into_iter().map(|d| d.name).collect();
+            let names = database
+                .deployments()?
+                .into_iter()
+                .map(|d| d.name)
+                .collect();
             return Err(no_such_deployment(&name, &names));
         }
         return Ok(nothing_left(context, name));
@@ -44,8 +48,17 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
         return Ok(nothing_left(context, name));
     };
     let settings = Settings::of(&deployment)?;
-    let nodes = database.nodes(deployment.id)?.into_iter().map(|n| n.name).collect();
-    let real = Real { layout: &context.layout, name: &name, settings: &settings, nodes };
+    let nodes = database
+        .nodes(deployment.id)?
+        .into_iter()
+        .map(|n| n.name)
+        .collect();
+    let real = Real {
+        layout: &context.layout,
+        name: &name,
+        settings: &settings,
+        nodes,
+    };
     let report = Report::new(context.mode(), &[]);
     let removal = destroy(&context.layout, &database, &deployment, &real, &report)?;
     report.finish(&removal, text);
@@ -53,8 +66,12 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
 }
 
 fn nothing_left(context: &Context, name: String) -> u8 {
-    let removal = Removal { name, ..Removal::default() };
-    Report::new(context.mode(), &[]).finish(&removal, |r| format!("nothing left of `{}`\n", r.name));
+    let removal = Removal {
+        name,
+        ..Removal::default()
+    };
+    Report::new(context.mode(), &[])
+        .finish(&removal, |r| format!("nothing left of `{}`\n", r.name));
     0
 }
 

@@ -39,8 +39,11 @@ pub fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
     let nodes = database.nodes(deployment.id)?;
     let node = super::ssh::node(&deployment, &nodes, &args.target.node)?;
     let settings = Settings::of(&deployment)?;
-    let console = backend(&context.layout, settings.site(&node.site)?)
-        .console(&deployment.name, &node.name, CONSOLE_BYTES);
+    let console = backend(&context.layout, settings.site(&node.site)?).console(
+        &deployment.name,
+        &node.name,
+        CONSOLE_BYTES,
+    );
     if !args.console {
         println!("== console of {}", node.name);
     }
@@ -56,11 +59,16 @@ pub fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     println!("== ipop-node of {}", node.name);
-    let count = args.lines.map_or("all".to_owned(), |lines| lines.to_string());
-    let words = [format!("journalctl --no-pager -o short-iso -u ipop-node -n {count}")];
+    let count = args
+        .lines
+        .map_or("all".to_owned(), |lines| lines.to_string());
+    let words = [format!(
+        "journalctl --no-pager -o short-iso -u ipop-node -n {count}"
+    )];
     let output = super::ssh::command(context, &database, &deployment, &nodes, node, &words)
         .and_then(|mut ssh| {
-            ssh.output().map_err(|e| CliError::program("ssh", "openssh-client", e))
+            ssh.output()
+                .map_err(|e| CliError::program("ssh", "openssh-client", e))
         });
     match output {
         Ok(output) if output.status.success() => {

@@ -109,7 +109,10 @@ fn list(context: &Context, sites: &Sites) {
         ]
     };
     let rows: Vec<_> = sites.iter().map(row).collect();
-    print!("{}", table(&["SITE", "KIND", "WHERE", "MEMORY", "MAX"], &rows));
+    print!(
+        "{}",
+        table(&["SITE", "KIND", "WHERE", "MEMORY", "MAX"], &rows)
+    );
     match &sites.file {
         Some(file) => println!("\nfrom {}", file.display()),
         None => println!("\nno sites file; `provision site --help` shows one"),
@@ -117,7 +120,10 @@ fn list(context: &Context, sites: &Sites) {
 }
 
 fn check(context: &Context, sites: &[&Site]) -> Result<u8, CliError> {
-    context.layout.create().map_err(|e| CliError::file("create", &context.layout.state, e))?;
+    context
+        .layout
+        .create()
+        .map_err(|e| CliError::file("create", &context.layout.state, e))?;
     let mut failed = Vec::new();
     for site in sites {
         let lines = backend(&context.layout, site).check()?;
@@ -126,7 +132,14 @@ fn check(context: &Context, sites: &[&Site]) -> Result<u8, CliError> {
             failed.push(site.name.as_str());
         }
         if context.global.json {
-            println!("{}", serde_json::json!(Checked { site: &site.name, ok, lines }));
+            println!(
+                "{}",
+                serde_json::json!(Checked {
+                    site: &site.name,
+                    ok,
+                    lines
+                })
+            );
             continue;
         }
         println!("{}:", site.name);

@@ -52,8 +52,12 @@ pub fn run(context: &Context, args: SshArgs) -> Result<u8, CliError> {
         return status(&mut ssh);
     }
     if args.command.is_empty() {
-        return Err(CliError::new(ExitCode::Usage, "`all` needs a command")
-            .hint(format!("like `provision ssh {}/all -- uptime`", deployment.name)));
+        return Err(
+            CliError::new(ExitCode::Usage, "`all` needs a command").hint(format!(
+                "like `provision ssh {}/all -- uptime`",
+                deployment.name
+            )),
+        );
     }
     let mut worst = 0;
     for node in &nodes {
@@ -74,8 +78,10 @@ pub fn node<'a>(
         return Ok(node);
     }
     let names: Vec<_> = nodes.iter().map(|n| n.name.0.clone()).collect();
-    let error =
-        CliError::new(ExitCode::Name, format!("`{}` has no node `{name}`", deployment.name));
+    let error = CliError::new(
+        ExitCode::Name,
+        format!("`{}` has no node `{name}`", deployment.name),
+    );
     Err(match suggestion(name, &names) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("its nodes are {}", names.join(", "))),
@@ -93,12 +99,18 @@ pub fn command(
 ) -> Result<Command, CliError> {
     let frontend = nodes.iter().find(|n| n.role == FRONTEND).unwrap_or(node);
     let addr = underlay(context, database, deployment, frontend)?;
-    let front = Hop { node: frontend.name.clone(), addr: addr.to_string() };
+    let front = Hop {
+        node: frontend.name.clone(),
+        addr: addr.to_string(),
+    };
     let dir = context.layout.ssh(&deployment.name);
     let args = if node.name == frontend.name {
         arguments(&dir, &deployment.name, None, &front, words)
     } else {
-        let target = Hop { node: node.name.clone(), addr: node.ipv4.clone() };
+        let target = Hop {
+            node: node.name.clone(),
+            addr: node.ipv4.clone(),
+        };
         arguments(&dir, &deployment.name, Some(&front), &target, words)
     };
     let mut command = Command::new("ssh");
@@ -131,13 +143,23 @@ fn underlay(
 
 fn no_address(deployment: &Deployment, node: &NodeName) -> CliError {
     let name = &deployment.name;
-    CliError::new(ExitCode::Unavailable, format!("`{name}/{node}` has no address on its host"))
-        .hint(format!("`provision status {name}` shows whether it runs"))
-        .hint(format!("`provision logs {name}/{node} --console` shows how far it came"))
+    CliError::new(
+        ExitCode::Unavailable,
+        format!("`{name}/{node}` has no address on its host"),
+    )
+    .hint(format!("`provision status {name}` shows whether it runs"))
+    .hint(format!(
+        "`provision logs {name}/{node} --console` shows how far it came"
+    ))
 }
 
 /// Runs `ssh` and passes its exit status on.
 fn status(ssh: &mut Command) -> Result<u8, CliError> {
-    let status = ssh.status().map_err(|e| CliError::program("ssh", "openssh-client", e))?;
-    Ok(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(SSH_FAILED))
+    let status = ssh
+        .status()
+        .map_err(|e| CliError::program("ssh", "openssh-client", e))?;
+    Ok(status
+        .code()
+        .and_then(|c| u8::try_from(c).ok())
+        .unwrap_or(SSH_FAILED))
 }

@@ -83,12 +83,20 @@ pub fn run(context: &Context, args: StatusArgs) -> Result<u8, CliError> {
             let all = database.deployments()?;
             let all: Result<Vec<_>, _> = all.iter().map(|d| summary(&database, d)).collect();
             let all = all?;
-            if context.global.json { json(&all)? } else { list(&all) }
+            if context.global.json {
+                json(&all)?
+            } else {
+                list(&all)
+            }
         }
         Some(name) => {
             let deployment = context.deployment(&database, &name)?;
             let detail = detail(context, &database, &deployment)?;
-            if context.global.json { json(&detail)? } else { show(&detail) }
+            if context.global.json {
+                json(&detail)?
+            } else {
+                show(&detail)
+            }
         }
     };
     print!("{text}");
@@ -103,7 +111,9 @@ fn json(value: &impl Serialize) -> Result<String, CliError> {
 }
 
 fn summary(database: &Database, deployment: &Deployment) -> Result<Summary, CliError> {
-    let age = SystemTime::now().duration_since(deployment.created).unwrap_or_default();
+    let age = SystemTime::now()
+        .duration_since(deployment.created)
+        .unwrap_or_default();
     Ok(Summary {
         name: deployment.name.clone(),
         phase: deployment.phase,
@@ -122,8 +132,12 @@ fn detail(
     let settings = Settings::of(deployment)?;
     let records = database.nodes(deployment.id)?;
     let nodes: Vec<_> = records.iter().map(|n| n.name.clone()).collect();
-    let real =
-        Real { layout: &context.layout, name: &deployment.name, settings: &settings, nodes };
+    let real = Real {
+        layout: &context.layout,
+        name: &deployment.name,
+        settings: &settings,
+        nodes,
+    };
     let mut watch = real.meeting().and_then(|m: Box<dyn Meeting>| m.watch());
     let looked = watch.as_mut().ok().map(|watch| watch.look(LOOK));
     let (seen, rendezvous) = match (looked, &watch) {
@@ -138,7 +152,11 @@ fn detail(
         let watch = watch.as_mut().ok().filter(|_| now.is_some());
         members.push(member(context, deployment, &settings, record, now, watch)?);
     }
-    Ok(Detail { summary: summary(database, deployment)?, rendezvous, members })
+    Ok(Detail {
+        summary: summary(database, deployment)?,
+        rendezvous,
+        members,
+    })
 }
 
 fn member(
@@ -156,7 +174,10 @@ fn member(
         p.name.starts_with(crate::plan::FRONTEND) && p.name != record.name.0
     };
     let peer = status.as_ref().and_then(|s| s.peers.iter().find(frontend));
-    let joined = record.stages.iter().find(|(stage, _)| *stage == Stage::Ready);
+    let joined = record
+        .stages
+        .iter()
+        .find(|(stage, _)| *stage == Stage::Ready);
     Ok(Member {
         link: peer.and_then(|p| p.link_kind()),
         rtt_us: peer.and_then(|p| p.rtt_us),
@@ -177,7 +198,14 @@ fn list(all: &[Summary]) -> String {
         return "no deployments\n".to_owned();
     }
     let row = |d: &Summary| {
-        vec![d.name.clone(), d.phase.to_string(), d.nodes.to_string(), age(d.age_seconds), d.ipv4.clone(), d.ipv6.clone()]
+        vec![
+            d.name.clone(),
+            d.phase.to_string(),
+            d.nodes.to_string(),
+            age(d.age_seconds),
+            d.ipv4.clone(),
+            d.ipv6.clone(),
+        ]
     };
     let rows: Vec<_> = all.iter().map(row).collect();
     table(&["NAME", "PHASE", "NODES", "AGE", "IPV4", "IPV6"], &rows)
@@ -204,8 +232,18 @@ fn show(detail: &Detail) -> String {
     };
     let rows: Vec<_> = detail.members.iter().map(row).collect();
     let summary = &detail.summary;
-    let mut out = format!("{}: {}, {} old\n\n", summary.name, summary.phase, age(summary.age_seconds));
-    out += &table(&["NODE", "SITE", "MACHINE", "OVERLAY", "IPV4", "IPV6", "LINK", "RTT"], &rows);
+    let mut out = format!(
+        "{}: {}, {} old\n\n",
+        summary.name,
+        summary.phase,
+        age(summary.age_seconds)
+    );
+    out += &table(
+        &[
+            "NODE", "SITE", "MACHINE", "OVERLAY", "IPV4", "IPV6", "LINK", "RTT",
+        ],
+        &rows,
+    );
     if let Some(why) = &detail.rendezvous {
         out += &format!("\nwarning: the rendezvous cannot be asked: {why}\n");
     }

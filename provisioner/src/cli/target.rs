@@ -19,9 +19,10 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((deployment, node)) if !deployment.is_empty() && !node.is_empty() => {
-                Ok(Self { deployment: deployment.to_owned(), node: node.to_owned() })
-            }
+            Some((deployment, node)) if !deployment.is_empty() && !node.is_empty() => Ok(Self {
+                deployment: deployment.to_owned(),
+                node: node.to_owned(),
+            }),
             _ => Err("write it as NAME/NODE, like cluster/worker-0".to_owned()),
         }
     }
@@ -34,9 +35,16 @@ mod tests {
     #[test]
     fn a_target_has_a_deployment_and_a_node() {
         let target: Target = "demo/worker-0".parse().expect("valid");
-        assert_eq!((target.deployment.as_str(), target.node.as_str()), ("demo", "worker-0"));
+        assert_eq!(
+            (target.deployment.as_str(), target.node.as_str()),
+            ("demo", "worker-0")
+        );
         for bad in ["demo", "/worker-0", "demo/", ""] {
-            assert!(bad.parse::<Target>().expect_err("defective").contains("NAME/NODE"));
+            assert!(
+                bad.parse::<Target>()
+                    .expect_err("defective")
+                    .contains("NAME/NODE")
+            );
         }
     }
 }

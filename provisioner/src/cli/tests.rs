@@ -39,9 +39,14 @@ fn the_help_of_every_subcommand_teaches() {
 #[test]
 fn no_subcommand_is_without_a_snapshot_of_its_help() {
     let command = Cli::command();
-    let names: Vec<_> =
-        command.get_subcommands().filter(|c| !c.is_hide_set()).map(|c| c.get_name()).collect();
-    let known = ["cluster", "status", "list", "ssh", "logs", "destroy", "site", "image"];
+    let names: Vec<_> = command
+        .get_subcommands()
+        .filter(|c| !c.is_hide_set())
+        .map(|c| c.get_name())
+        .collect();
+    let known = [
+        "cluster", "status", "list", "ssh", "logs", "destroy", "site", "image",
+    ];
     assert_eq!(names, known);
 }
 
@@ -74,9 +79,17 @@ fn run(dir: &std::path::Path, line: &str) -> Result<u8, CliError> {
     let words = std::iter::once("provision").chain(line.split(' '));
     let mut cli = Cli::try_parse_from(words).expect(line);
     cli.global.state_dir = Some(dir.join("state"));
-    cli.global.sites.get_or_insert_with(|| dir.join("sites.toml"));
-    let layout = crate::layout::Layout { state: dir.join("state"), cache: dir.join("cache") };
-    let context = Context { layout, global: cli.global };
+    cli.global
+        .sites
+        .get_or_insert_with(|| dir.join("sites.toml"));
+    let layout = crate::layout::Layout {
+        state: dir.join("state"),
+        cache: dir.join("cache"),
+    };
+    let context = Context {
+        layout,
+        global: cli.global,
+    };
     cli.command.run(&context)
 }
 
@@ -95,7 +108,10 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
     ];
     let refuse = |line: &str| {
         let error = run(dir.path(), line).expect_err(line);
-        format!("$ provision {line}\n{error}\nexit code {}\n", error.code as u8)
+        format!(
+            "$ provision {line}\n{error}\nexit code {}\n",
+            error.code as u8
+        )
     };
     let all: Vec<_> = lines.iter().map(|line| refuse(line)).collect();
     insta::assert_snapshot!(all.join("\n"));
@@ -112,11 +128,17 @@ fn errors_of_the_machine_have_their_own_code_and_say_what_to_do() {
     let errors = [
         CliError::file("write", path, io(std::io::ErrorKind::StorageFull)),
         CliError::file("create", path, io(std::io::ErrorKind::PermissionDenied)),
-        CliError::program("ssh-keygen", "openssh-client", io(std::io::ErrorKind::NotFound)),
+        CliError::program(
+            "ssh-keygen",
+            "openssh-client",
+            io(std::io::ErrorKind::NotFound),
+        ),
         CliError::child(crate::error::ExitCode::Internal, &command, &output),
         crate::state::name_taken("demo"),
     ];
-    let all: Vec<_> =
-        errors.iter().map(|e| format!("{e}\nexit code {}\n", e.code as u8)).collect();
+    let all: Vec<_> = errors
+        .iter()
+        .map(|e| format!("{e}\nexit code {}\n", e.code as u8))
+        .collect();
     insta::assert_snapshot!(all.join("\n"));
 }

@@ -59,15 +59,27 @@ impl Removal {
 
     /// The error for what is left, if anything is.
     pub fn check(&self) -> Result<(), CliError> {
-        let Some(first) = self.leftover.first() else { return Ok(()) };
-        let named: Vec<_> =
-            self.leftover.iter().map(|l| format!("{} `{}`", plain(&l.resource.kind), l.resource.id)).collect();
+        let Some(first) = self.leftover.first() else {
+            return Ok(());
+        };
+        let named: Vec<_> = self
+            .leftover
+            .iter()
+            .map(|l| format!("{} `{}`", plain(&l.resource.kind), l.resource.id))
+            .collect();
         Err(CliError::new(
             ExitCode::Leftover,
-            format!("of `{}` could not be removed: {}", self.name, named.join(", ")),
+            format!(
+                "of `{}` could not be removed: {}",
+                self.name,
+                named.join(", ")
+            ),
         )
         .caused_by(first.why.clone())
-        .hint(format!("repair the cause and run `provision destroy {}` again", self.name)))
+        .hint(format!(
+            "repair the cause and run `provision destroy {}` again",
+            self.name
+        )))
     }
 }
 
@@ -81,15 +93,25 @@ pub fn destroy(
 ) -> Result<Removal, CliError> {
     database.set_phase(deployment.id, Phase::Destroying)?;
     let settings = Settings::of(deployment)?;
-    let mut hands = Hands { parts, settings, backends: BTreeMap::new(), meeting: None };
-    let mut removal = Removal { name: deployment.name.clone(), ..Removal::default() };
+    let mut hands = Hands {
+        parts,
+        settings,
+        backends: BTreeMap::new(),
+        meeting: None,
+    };
+    let mut removal = Removal {
+        name: deployment.name.clone(),
+        ..Removal::default()
+    };
     let mut records = database.resources(deployment.id)?;
     // Machines first of all: they use what the rest is.
     records.reverse();
     records.sort_by_key(|r| r.node.is_none() || r.owner == Owner::Rendezvous);
     let mut unreachable: BTreeSet<Owner> = BTreeSet::new();
     for record in records {
-        let ResourceRecord { owner, resource, .. } = record;
+        let ResourceRecord {
+            owner, resource, ..
+        } = record;
         if owner == Owner::Files && !removal.leftover.is_empty() {
             // Keys and the rendezvous's spool are needed for another try.
             continue;
@@ -104,9 +126,14 @@ pub fn destroy(
             }
             Err(error) => {
                 if unreachable.insert(owner) {
-                    events.emit(Event::Warning { message: one_line(&error) });
+                    events.emit(Event::Warning {
+                        message: one_line(&error),
+                    });
                 }
-                removal.leftover.push(Leftover { resource, why: one_line(&error) });
+                removal.leftover.push(Leftover {
+                    resource,
+                    why: one_line(&error),
+                });
             }
         }
     }
@@ -127,7 +154,12 @@ struct Hands<'a> {
 }
 
 impl Hands<'_> {
-    fn remove(&mut self, layout: &Layout, owner: &Owner, resource: &Resource) -> Result<(), CliError> {
+    fn remove(
+        &mut self,
+        layout: &Layout,
+        owner: &Owner,
+        resource: &Resource,
+    ) -> Result<(), CliError> {
         match owner {
             Owner::Site(site) => self.backend(site)?.remove(resource),
             Owner::Rendezvous => {
@@ -148,7 +180,10 @@ impl Hands<'_> {
             }
             Owner::Files => Err(CliError::new(
                 ExitCode::Internal,
-                format!("`{}` is a kind of file this provision does not know", resource.kind),
+                format!(
+                    "`{}` is a kind of file this provision does not know",
+                    resource.kind
+                ),
             )),
         }
     }

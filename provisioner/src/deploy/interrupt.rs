@@ -14,11 +14,11 @@ impl Interrupt {
     pub fn listen() -> Result<Self, CliError> {
         let interrupt = Self::default();
         let flag = interrupt.clone();
-        let failed = |e| {
-            CliError::new(ExitCode::Internal, "cannot listen to Ctrl-C").caused_by(e)
-        };
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let failed = |e| CliError::new(ExitCode::Internal, "cannot listen to Ctrl-C").caused_by(e);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
         let signals = {
             let _context = runtime.enter();
             use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +54,10 @@ impl Interrupt {
 
     /// An error when to stop.
     pub fn check(&self) -> Result<(), CliError> {
-        if self.is_set() { Err(CliError::interrupted()) } else { Ok(()) }
+        if self.is_set() {
+            Err(CliError::interrupted())
+        } else {
+            Ok(())
+        }
     }
 }

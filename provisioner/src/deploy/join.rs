@@ -58,7 +58,11 @@ pub(super) fn join(
 ) -> Result<Outcome, CliError> {
     let deadline = Instant::now() + limit(launch, &nodes)?;
     let mut progress: Vec<_> = nodes.iter().map(|_| Progress::new()).collect();
-    let mut watcher = Watcher { meeting, watch: None, trouble: None };
+    let mut watcher = Watcher {
+        meeting,
+        watch: None,
+        trouble: None,
+    };
     let mut seen = BTreeMap::new();
     loop {
         launch.interrupt.check()?;
@@ -92,7 +96,9 @@ pub(super) fn join(
         }
     }
     let outcomes = nodes.iter().zip(&progress);
-    let nodes: Vec<_> = outcomes.map(|(n, p)| p.outcome(launch, n, &mut watcher)).collect();
+    let nodes: Vec<_> = outcomes
+        .map(|(n, p)| p.outcome(launch, n, &mut watcher))
+        .collect();
     Ok(Outcome {
         name: launch.plan.name.clone(),
         joined: nodes.iter().all(|n| n.stuck.is_none()),
@@ -117,15 +123,24 @@ fn limit(launch: &Launch<'_>, nodes: &[Node<'_>]) -> Result<Duration, CliError> 
 }
 
 fn has_booted(launch: &Launch<'_>, node: &Node<'_>) -> bool {
-    let console = node.backend.console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
+    let console = node
+        .backend
+        .console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
     console.is_ok_and(|text| {
-        text.windows(BOOTED.len()).any(|window| window == BOOTED.as_bytes())
+        text.windows(BOOTED.len())
+            .any(|window| window == BOOTED.as_bytes())
     })
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { reached: Stage::Created, now: None, joined_seconds: None, absent: 0, state: None }
+        Self {
+            reached: Stage::Created,
+            now: None,
+            joined_seconds: None,
+            absent: 0,
+            state: None,
+        }
     }
 
     /// Notes each stage up to `stage` that was not reached before.
@@ -136,7 +151,10 @@ impl Progress {
         stage: Stage,
     ) -> Result<(), CliError> {
         let stages = [Stage::Booted, Stage::SignedIn, Stage::Linked, Stage::Ready];
-        for next in stages.into_iter().filter(|s| *s > self.reached && *s <= stage) {
+        for next in stages
+            .into_iter()
+            .filter(|s| *s > self.reached && *s <= stage)
+        {
             let seconds = launch.reached(node, next)?;
             if next == Stage::Ready {
                 self.joined_seconds = Some(seconds);
@@ -147,7 +165,10 @@ impl Progress {
     }
 
     fn look_at_machine(&mut self, launch: &Launch<'_>, node: &Node<'_>) {
-        let state = node.backend.machine_state(&launch.plan.name, &node.plan.name).ok();
+        let state = node
+            .backend
+            .machine_state(&launch.plan.name, &node.plan.name)
+            .ok();
         match state {
             Some(MachineState::Stopped | MachineState::Absent) => {
                 self.absent = self.absent.saturating_add(1);
@@ -167,12 +188,23 @@ impl Progress {
         self.absent >= 2
     }
 
-    fn outcome(&self, launch: &Launch<'_>, node: &Node<'_>, watcher: &mut Watcher<'_>) -> NodeOutcome {
+    fn outcome(
+        &self,
+        launch: &Launch<'_>,
+        node: &Node<'_>,
+        watcher: &mut Watcher<'_>,
+    ) -> NodeOutcome {
         let plan = node.plan;
         let joined = self.has_joined();
-        let status = self.now.is_some().then(|| watcher.status(&plan.name)).flatten();
+        let status = self
+            .now
+            .is_some()
+            .then(|| watcher.status(&plan.name))
+            .flatten();
         let frontend = &launch.plan.frontend().name.0;
-        let peer = status.as_ref().and_then(|s| s.peers.iter().find(|p| p.name == *frontend));
+        let peer = status
+            .as_ref()
+            .and_then(|s| s.peers.iter().find(|p| p.name == *frontend));
         let stuck = (!joined).then(|| Stuck {
             reached: Some(self.reached),
             why: self.why(status.as_ref(), watcher.trouble.as_deref()),
@@ -212,7 +244,9 @@ impl Progress {
                         _ => Some(format!("no link to {} yet", p.name)),
                     })
                 };
-                status.and_then(down).unwrap_or_else(|| "it has no link to its peers".to_owned())
+                status
+                    .and_then(down)
+                    .unwrap_or_else(|| "it has no link to its peers".to_owned())
             }
             (_, None) => match status.map(|s| &s.role) {
                 Some(RoleState::Failed { detail }) => format!("its role failed: {detail}"),
@@ -223,7 +257,9 @@ impl Progress {
 }
 
 fn end_of_console(launch: &Launch<'_>, node: &Node<'_>) -> Vec<String> {
-    let text = node.backend.console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
+    let text = node
+        .backend
+        .console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
     last_lines(&text.unwrap_or_default(), CONSOLE_LINES)
 }
 

@@ -27,7 +27,8 @@ impl Journal<'_> {
         resources: &[Resource],
     ) -> Result<(), CliError> {
         for resource in resources {
-            self.database.plan_resource(self.id, owner, node, resource)?;
+            self.database
+                .plan_resource(self.id, owner, node, resource)?;
         }
         Ok(())
     }

@@ -72,7 +72,11 @@ impl Launch<'_> {
             backend: &*backends[&plan.site],
         });
         let outcome = join(self, nodes.collect(), &*meeting)?;
-        let phase = if outcome.joined { Phase::Joined } else { Phase::Partial };
+        let phase = if outcome.joined {
+            Phase::Joined
+        } else {
+            Phase::Partial
+        };
         self.database.set_phase(self.id, phase)?;
         Ok(outcome)
     }
@@ -80,17 +84,28 @@ impl Launch<'_> {
     /// Notes that a node reached a stage.
     pub(super) fn reached(&self, node: &NodePlan, stage: Stage) -> Result<f64, CliError> {
         let seconds = self.began.elapsed().as_secs_f64();
-        self.database.set_stage(self.id, &node.name, stage, seconds)?;
-        self.events.emit(Event::Stage { node: node.name.clone(), stage, seconds });
+        self.database
+            .set_stage(self.id, &node.name, stage, seconds)?;
+        self.events.emit(Event::Stage {
+            node: node.name.clone(),
+            stage,
+            seconds,
+        });
         Ok(seconds)
     }
 
     fn step(&self, message: impl Into<String>) {
-        self.events.emit(Event::Step { message: message.into() });
+        self.events.emit(Event::Step {
+            message: message.into(),
+        });
     }
 
     fn journal(&self) -> Journal<'_> {
-        Journal { database: self.database, id: self.id, interrupt: self.interrupt }
+        Journal {
+            database: self.database,
+            id: self.id,
+            interrupt: self.interrupt,
+        }
     }
 
     fn backends(&self, parts: &dyn Parts) -> Result<Backends, CliError> {
@@ -111,7 +126,9 @@ impl Launch<'_> {
             self.journal().plan(&owner, None, &resources)?;
             for resource in &resources {
                 let make = || backend.create_shared(&self.plan.name, resource);
-                let address = self.journal().make(&owner, std::slice::from_ref(resource), make)?;
+                let address = self
+                    .journal()
+                    .make(&owner, std::slice::from_ref(resource), make)?;
                 listen.extend(address.filter(|a| !listen.contains(a)));
             }
         }
@@ -166,19 +183,27 @@ impl Launch<'_> {
         self.step("making keys and accounts");
         let dir = self.layout.ssh(&self.plan.name);
         crate::ssh::keys::private_dir(&dir)?;
-        let user = parts.ssh_key(&dir.join(CLIENT_KEY), &format!("provision@{}", self.plan.name))?;
+        let user = parts.ssh_key(
+            &dir.join(CLIENT_KEY),
+            &format!("provision@{}", self.plan.name),
+        )?;
         let mut known = KnownHosts::default();
         let mut specs = Vec::new();
         for node in &self.plan.nodes {
             let path = dir.join(format!("host-{}", node.name));
             let host = parts.ssh_key(&path, &node.name.0)?;
-            self.database.set_host_key(self.id, &node.name, &host.public)?;
+            self.database
+                .set_host_key(self.id, &node.name, &host.public)?;
             known.add(&self.plan.name, &node.name, &host.public);
             let own = owned_by(planned, Some(&node.name));
-            let account = self
-                .journal()
-                .make(&Owner::Rendezvous, &own, || meeting.create_account(&node.name))?;
-            let keys = Keys { account, host_key: host.private, authorized_key: user.public.clone() };
+            let account = self.journal().make(&Owner::Rendezvous, &own, || {
+                meeting.create_account(&node.name)
+            })?;
+            let keys = Keys {
+                account,
+                host_key: host.private,
+                authorized_key: user.public.clone(),
+            };
             specs.push(MachineSpec {
                 deployment: self.plan.name.clone(),
                 node: node.name.clone(),
@@ -223,7 +248,10 @@ impl Launch<'_> {
                 }
             }
         });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        failure
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map_or(Ok(()), Err)
     }
 
     fn machine(
@@ -236,13 +264,18 @@ impl Launch<'_> {
         let owner = Owner::Site(node.site.clone());
         let resources = backend.plan_machine(spec)?;
         self.journal().plan(&owner, Some(&node.name), &resources)?;
-        self.journal().make(&owner, &resources, || backend.launch(spec, self.events))?;
+        self.journal()
+            .make(&owner, &resources, || backend.launch(spec, self.events))?;
         self.reached(node, Stage::Created).map(drop)
     }
 }
 
 fn owned_by(planned: &Planned, node: Option<&NodeName>) -> Vec<Resource> {
-    planned.iter().filter(|(owner, _)| owner.as_ref() == node).map(|(_, r)| r.clone()).collect()
+    planned
+        .iter()
+        .filter(|(owner, _)| owner.as_ref() == node)
+        .map(|(_, r)| r.clone())
+        .collect()
 }
 
 fn unpoisoned<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -25,10 +25,15 @@ impl Meeting for RealMeeting {
     fn plan(&self, nodes: &[NodeName]) -> Vec<(Option<NodeName>, Resource)> {
         let owner = |resource: &Resource| {
             let account = (resource.kind == ACCOUNT).then_some(&resource.id)?;
-            self.rendezvous.node_of(account).filter(|node| nodes.contains(node))
+            self.rendezvous
+                .node_of(account)
+                .filter(|node| nodes.contains(node))
         };
         let planned = self.rendezvous.plan(nodes);
-        planned.into_iter().map(|resource| (owner(&resource), resource)).collect()
+        planned
+            .into_iter()
+            .map(|resource| (owner(&resource), resource))
+            .collect()
     }
 
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
@@ -49,10 +54,17 @@ impl Meeting for RealMeeting {
 
     fn watch(&self) -> Result<Box<dyn Watch>, CliError> {
         let frontend = self.nodes.first().ok_or_else(|| {
-            CliError::new(ExitCode::Internal, "a deployment without nodes cannot be watched")
+            CliError::new(
+                ExitCode::Internal,
+                "a deployment without nodes cannot be watched",
+            )
         })?;
         let watcher = Watcher::open(&self.rendezvous, frontend, &self.nodes)?;
-        Ok(Box::new(RealWatch { watcher, nodes: self.nodes.clone(), lost: None }))
+        Ok(Box::new(RealWatch {
+            watcher,
+            nodes: self.nodes.clone(),
+            lost: None,
+        }))
     }
 }
 
@@ -78,7 +90,14 @@ impl Watch for RealWatch {
             return Err(CliError::new(ExitCode::Unavailable, message));
         }
         let progress = self.watcher.progress();
-        let seen = |node: &NodeName| Some((node.clone(), Seen { stage: progress.stage(node)? }));
+        let seen = |node: &NodeName| {
+            Some((
+                node.clone(),
+                Seen {
+                    stage: progress.stage(node)?,
+                },
+            ))
+        };
         Ok(self.nodes.iter().filter_map(seen).collect())
     }
 

@@ -49,7 +49,10 @@ impl Parts for Real<'_> {
 
     fn meeting(&self) -> Result<Box<dyn Meeting>, CliError> {
         let rendezvous = Rendezvous::open(self.layout, self.name, &self.settings.rendezvous)?;
-        Ok(Box::new(RealMeeting { rendezvous, nodes: self.nodes.clone() }))
+        Ok(Box::new(RealMeeting {
+            rendezvous,
+            nodes: self.nodes.clone(),
+        }))
     }
 
     fn ssh_key(&self, path: &Path, comment: &str) -> Result<SshKey, CliError> {

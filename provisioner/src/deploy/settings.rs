@@ -35,7 +35,10 @@ impl Settings {
     /// One of its sites.
     pub fn site(&self, name: &str) -> Result<&Site, CliError> {
         self.sites.iter().find(|s| s.name == name).ok_or_else(|| {
-            CliError::new(ExitCode::Internal, format!("site `{name}` was not recorded"))
+            CliError::new(
+                ExitCode::Internal,
+                format!("site `{name}` was not recorded"),
+            )
         })
     }
 }

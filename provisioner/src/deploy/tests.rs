@@ -39,11 +39,17 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let layout = Layout { state: dir.path().join("state"), cache: dir.path().join("cache") };
+        let layout = Layout {
+            state: dir.path().join("state"),
+            cache: dir.path().join("cache"),
+        };
         layout.create().expect("directories");
         let plan = demo();
         let sites = Sites::default().iter().cloned().collect();
-        let settings = Settings { sites, rendezvous: RendezvousConfig::default() };
+        let settings = Settings {
+            sites,
+            rendezvous: RendezvousConfig::default(),
+        };
         let database = Database::open(&layout.database()).expect("opens");
         let node = |n: &crate::plan::NodePlan| NodeRecord {
             name: n.name.clone(),
@@ -68,7 +74,9 @@ impl Bench {
             kind: DIRECTORY.to_owned(),
             id: layout.deployment(&plan.name).display().to_string(),
         };
-        database.plan_resource(id, &Owner::Files, None, &directory).expect("recorded");
+        database
+            .plan_resource(id, &Owner::Files, None, &directory)
+            .expect("recorded");
         let fakes = Fakes::new(&layout, id);
         Self {
             _dir: dir,
@@ -95,7 +103,10 @@ impl Bench {
             id: self.id,
             plan: &self.plan,
             settings: &self.settings,
-            limits: Limits { timeout: Some(timeout), poll: Duration::from_millis(2) },
+            limits: Limits {
+                timeout: Some(timeout),
+                poll: Duration::from_millis(2),
+            },
             interrupt: &self.interrupt,
             began: Instant::now(),
             events: &events,
@@ -135,7 +146,13 @@ fn nodes_that_join_are_reported_with_every_stage_and_destroy_removes_all() {
         assert_eq!(node.stages.len(), 6, "{node:?}");
         assert!(node.stages.is_sorted_by(|a, b| a.1 <= b.1), "{node:?}");
     }
-    assert!(database.resources(bench.id).expect("read").iter().all(|r| r.made || r.owner == Owner::Files));
+    assert!(
+        database
+            .resources(bench.id)
+            .expect("read")
+            .iter()
+            .all(|r| r.made || r.owner == Owner::Files)
+    );
     let removal = bench.destroy();
     assert_eq!(
         removal.summary(),
@@ -151,7 +168,9 @@ fn whatever_step_fails_or_dies_destroy_removes_what_was_made() {
         loop {
             steps += 1;
             let bench = Bench::new();
-            bench.fakes.fail_at(steps, if panics { Fault::Panic } else { Fault::Error });
+            bench
+                .fakes
+                .fail_at(steps, if panics { Fault::Panic } else { Fault::Error });
             let result = catch_unwind(AssertUnwindSafe(|| bench.launch(LONG)));
             bench.fakes.heal();
             bench.destroy();
@@ -180,7 +199,10 @@ fn what_cannot_be_removed_is_named_and_a_second_destroy_removes_it() {
         }
         let error = removal.check().expect_err("something is left");
         assert_eq!(error.code, ExitCode::Leftover);
-        assert!(error.message.contains(&removal.leftover[0].resource.id), "{error}");
+        assert!(
+            error.message.contains(&removal.leftover[0].resource.id),
+            "{error}"
+        );
         bench.fakes.heal();
         bench.destroy().check().expect("all removed");
         bench.assert_nothing_is_left();
@@ -190,14 +212,24 @@ fn what_cannot_be_removed_is_named_and_a_second_destroy_removes_it() {
 #[test]
 fn a_worker_that_never_boots_is_named_with_its_stage_and_console_and_hangs_nothing() {
     let bench = Bench::new();
-    bench.fakes.silent("worker-1", "[    1.0] Kernel panic - not syncing");
+    bench
+        .fakes
+        .silent("worker-1", "[    1.0] Kernel panic - not syncing");
     let outcome = bench.launch(SHORT).expect("launched");
     assert!(!outcome.joined);
-    let stuck: Vec<_> = outcome.nodes.iter().filter_map(|n| n.stuck.as_ref()).collect();
+    let stuck: Vec<_> = outcome
+        .nodes
+        .iter()
+        .filter_map(|n| n.stuck.as_ref())
+        .collect();
     assert_eq!(stuck.len(), 1, "{outcome:?}");
     assert_eq!(stuck[0].reached, Some(Stage::Created));
     assert_eq!(stuck[0].console, ["[    1.0] Kernel panic - not syncing"]);
-    let deployment = bench.database().deployment("demo").expect("read").expect("there");
+    let deployment = bench
+        .database()
+        .deployment("demo")
+        .expect("read")
+        .expect("there");
     assert_eq!(deployment.phase, Phase::Partial);
     bench.destroy();
     bench.assert_nothing_is_left();
@@ -221,7 +253,10 @@ fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
     bench.fakes.unwatchable();
     let outcome = bench.launch(SHORT).expect("launched");
     let events = bench.events.lock().expect("whole");
-    let warnings = events.iter().filter(|e| matches!(e, Event::Warning { .. })).count();
+    let warnings = events
+        .iter()
+        .filter(|e| matches!(e, Event::Warning { .. }))
+        .count();
     assert_eq!(warnings, 1, "{events:?}");
     let why = &outcome.nodes[0].stuck.as_ref().expect("stuck").why;
     assert_eq!(why, "the rendezvous cannot be watched: ejabberd is stopped");

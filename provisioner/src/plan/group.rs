@@ -29,7 +29,9 @@ impl FromStr for Group {
             return Err(format!("write it as COUNT@SITE, like 2@{}", site_of(text)));
         };
         if site.is_empty() {
-            return Err(format!("the site is missing; write it as COUNT@SITE, like {count}@local"));
+            return Err(format!(
+                "the site is missing; write it as COUNT@SITE, like {count}@local"
+            ));
         }
         if !ipop_proto::config::is_dns_label(site) {
             return Err(format!("`{site}` cannot be the name of a site"));
@@ -39,7 +41,10 @@ impl FromStr for Group {
             .ok()
             .filter(|n| (1..=MAX).contains(n))
             .ok_or_else(|| format!("`{count}` is not a count between 1 and {MAX}"))?;
-        Ok(Self { count, site: site.to_owned() })
+        Ok(Self {
+            count,
+            site: site.to_owned(),
+        })
     }
 }
 
@@ -52,12 +57,19 @@ pub fn frontend(text: &str) -> Result<Group, String> {
     };
     match group.count {
         1 => Ok(group),
-        n => Err(format!("a cluster has exactly one front end, not {n}; write 1@{}", group.site)),
+        n => Err(format!(
+            "a cluster has exactly one front end, not {n}; write 1@{}",
+            group.site
+        )),
     }
 }
 
 fn site_of(text: &str) -> &str {
-    if text.parse::<u32>().is_ok() || text.is_empty() { "local" } else { text }
+    if text.parse::<u32>().is_ok() || text.is_empty() {
+        "local"
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -69,22 +81,37 @@ mod tests {
         for (text, message) in [
             ("2", "write it as COUNT@SITE, like 2@local"),
             ("lab", "write it as COUNT@SITE, like 2@lab"),
-            ("2@", "the site is missing; write it as COUNT@SITE, like 2@local"),
+            (
+                "2@",
+                "the site is missing; write it as COUNT@SITE, like 2@local",
+            ),
             ("0@lab", "`0` is not a count between 1 and 10000"),
             ("x@lab", "`x` is not a count between 1 and 10000"),
             ("2@La b", "`La b` cannot be the name of a site"),
         ] {
             assert_eq!(text.parse::<Group>().expect_err(text), message);
         }
-        assert_eq!("20@lab".parse(), Ok(Group { count: 20, site: "lab".to_owned() }));
+        assert_eq!(
+            "20@lab".parse(),
+            Ok(Group {
+                count: 20,
+                site: "lab".to_owned()
+            })
+        );
     }
 
     #[test]
     fn the_front_end_is_one_and_may_leave_out_the_count() {
-        let one = Ok(Group { count: 1, site: "lab".to_owned() });
+        let one = Ok(Group {
+            count: 1,
+            site: "lab".to_owned(),
+        });
         assert_eq!(frontend("lab"), one);
         assert_eq!(frontend("1@lab"), one);
         let error = frontend("2@lab").expect_err("two");
-        assert_eq!(error, "a cluster has exactly one front end, not 2; write 1@lab");
+        assert_eq!(
+            error,
+            "a cluster has exactly one front end, not 2; write 1@lab"
+        );
     }
 }

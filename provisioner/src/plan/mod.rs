@@ -123,7 +123,11 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         .hint("write --frontend 1@SITE"));
     }
     let roles = [(FRONTEND, &request.frontend), (WORKER, &request.workers)];
-    let total: u32 = roles.iter().flat_map(|(_, groups)| groups.iter()).map(|g| g.count).sum();
+    let total: u32 = roles
+        .iter()
+        .flat_map(|(_, groups)| groups.iter())
+        .map(|g| g.count)
+        .sum();
     let nets = network::choose(&name, total, &world.used, world.seed)?;
     let mut nodes = Vec::new();
     for (role, groups) in roles {
@@ -152,12 +156,20 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         {
             return Err(CliError::new(
                 ExitCode::Usage,
-                format!("{wanted} nodes are wanted on site `{}`, which takes {max}", site.name),
+                format!(
+                    "{wanted} nodes are wanted on site `{}`, which takes {max}",
+                    site.name
+                ),
             )
             .hint("ask for fewer, or raise the site's `max` in sites.toml"));
         }
     }
-    Ok(ClusterPlan { domain: format!("{name}.ipop"), name, nets, nodes })
+    Ok(ClusterPlan {
+        domain: format!("{name}.ipop"),
+        name,
+        nets,
+        nodes,
+    })
 }
 
 fn name(asked: Option<&str>, taken: &BTreeSet<String>) -> Result<String, CliError> {

@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::error::{CliError, ExitCode};
 
 /// Overlays are taken from 10.128.0.0/9: the upper half of 10/8 is the less used one.
-const POOL: Net4 = Net4 { addr: Ipv4Addr::new(10, 128, 0, 0), prefix: 9 };
+const POOL: Net4 = Net4 {
+    addr: Ipv4Addr::new(10, 128, 0, 0),
+    prefix: 9,
+};
 /// Overlays are at least this big, so that nodes can be added.
 const SMALLEST: u8 = 24;
 /// And at most this big.
@@ -51,7 +54,10 @@ impl FromStr for Net4 {
         let (addr, prefix) = text.split_once('/').ok_or(())?;
         let addr: Ipv4Addr = addr.parse().map_err(drop)?;
         let prefix = prefix.parse().ok().filter(|p| *p <= 32).ok_or(())?;
-        Ok(Self { addr: Ipv4Addr::from(u32::from(addr) & Self::mask(prefix)), prefix })
+        Ok(Self {
+            addr: Ipv4Addr::from(u32::from(addr) & Self::mask(prefix)),
+            prefix,
+        })
     }
 }
 
@@ -61,8 +67,13 @@ pub fn routes(text: &str) -> Vec<Net4> {
         let fields: Vec<_> = line.split_whitespace().collect();
         // The kernel prints the big-endian words as it finds them in memory.
         let word = |i: usize| u32::from_str_radix(fields.get(i)?, 16).ok().map(u32::to_be);
-        let prefix = u8::try_from(word(7)?.leading_ones()).ok().filter(|p| *p > 0)?;
-        Some(Net4 { addr: Ipv4Addr::from(word(1)?), prefix })
+        let prefix = u8::try_from(word(7)?.leading_ones())
+            .ok()
+            .filter(|p| *p > 0)?;
+        Some(Net4 {
+            addr: Ipv4Addr::from(word(1)?),
+            prefix,
+        })
     };
     text.lines().skip(1).filter_map(read).collect()
 }
@@ -108,8 +119,14 @@ pub fn choose(
     // Without the network's own and the broadcast address.
     let fits = |prefix: &u8| (1_u32 << (32 - prefix)) - 2 >= nodes;
     let prefix = (LARGEST..=SMALLEST).rev().find(fits).ok_or_else(|| {
-        CliError::new(ExitCode::Usage, format!("{nodes} nodes do not fit into one overlay"))
-            .hint(format!("an overlay takes {} nodes", (1_u32 << (32 - LARGEST)) - 2))
+        CliError::new(
+            ExitCode::Usage,
+            format!("{nodes} nodes do not fit into one overlay"),
+        )
+        .hint(format!(
+            "an overlay takes {} nodes",
+            (1_u32 << (32 - LARGEST)) - 2
+        ))
     })?;
     let count = 1_u32 << (prefix - POOL.prefix);
     let digest = Sha256::digest(name);
@@ -117,17 +134,26 @@ pub fn choose(
     let ipv4 = (0..count)
         .map(|i| (start + i) % count)
         .map(|index| u32::from(POOL.addr) + (index << (32 - prefix)))
-        .map(|addr| Net4 { addr: addr.into(), prefix })
+        .map(|addr| Net4 {
+            addr: addr.into(),
+            prefix,
+        })
         .find(|net| !used.iter().any(|u| u.overlaps(*net)))
         .ok_or_else(|| {
-            CliError::new(ExitCode::Unavailable, format!("no /{prefix} is free in {POOL}"))
-                .hint("destroy a deployment, or remove the route that covers the network")
+            CliError::new(
+                ExitCode::Unavailable,
+                format!("no /{prefix} is free in {POOL}"),
+            )
+            .hint("destroy a deployment, or remove the route that covers the network")
         })?;
     // RFC 4193 section 3.2: fd, 40 bits of global ID, 16 bits of subnet.
     let mut ipv6 = [0; 16];
     ipv6[0] = 0xfd;
     ipv6[1..8].copy_from_slice(&seed);
-    Ok(OverlayNets { ipv4, ipv6: ipv6.into() })
+    Ok(OverlayNets {
+        ipv4,
+        ipv6: ipv6.into(),
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +165,10 @@ mod tests {
     #[test]
     fn the_same_name_gets_the_same_network_unless_it_is_used() {
         let first = choose("demo", 3, &[], [1; 7]).expect("free");
-        assert_eq!(choose("demo", 3, &[], [2; 7]).expect("free").ipv4, first.ipv4);
+        assert_eq!(
+            choose("demo", 3, &[], [2; 7]).expect("free").ipv4,
+            first.ipv4
+        );
         let other = choose("demo", 3, &[first.ipv4], [1; 7]).expect("free");
         assert!(!other.ipv4.overlaps(first.ipv4));
     }

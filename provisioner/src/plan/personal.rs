@@ -36,15 +36,24 @@ pub fn bundle(
     keys: &Keys,
 ) -> Result<Bundle, CliError> {
     let mut bundle = Bundle::default();
-    bundle.set(bundle::NODE_CONFIG, config(plan, node, endpoint, &keys.account.jid)?);
-    bundle.set(bundle::XMPP_PASSWORD, keys.account.password.expose().as_bytes());
+    bundle.set(
+        bundle::NODE_CONFIG,
+        config(plan, node, endpoint, &keys.account.jid)?,
+    );
+    bundle.set(
+        bundle::XMPP_PASSWORD,
+        keys.account.password.expose().as_bytes(),
+    );
     bundle.set(bundle::CA, endpoint.ca_pem.as_bytes());
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
     }
     bundle.set(bundle::SSH_HOST_KEY, keys.host_key.expose().as_slice());
-    bundle.set(bundle::SSH_AUTHORIZED_KEYS, format!("{}\n", keys.authorized_key.trim()));
+    bundle.set(
+        bundle::SSH_AUTHORIZED_KEYS,
+        format!("{}\n", keys.authorized_key.trim()),
+    );
     bundle.set(bundle::HOSTNAME, node.name.0.as_bytes());
     Ok(bundle)
 }
@@ -77,8 +86,11 @@ pub fn config(
         ice: IceSection::default(),
     };
     toml::to_string(&config).map_err(|e| {
-        CliError::new(ExitCode::Internal, format!("cannot write the configuration of `{}`", node.name))
-            .caused_by(e)
+        CliError::new(
+            ExitCode::Internal,
+            format!("cannot write the configuration of `{}`", node.name),
+        )
+        .caused_by(e)
     })
 }
 
@@ -97,7 +109,10 @@ pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
         ("IPOP_FRONTEND4", frontend.ipv4.addr.to_string()),
         ("IPOP_FRONTEND6", frontend.ipv6.addr.to_string()),
     ];
-    lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect()
+    lines
+        .iter()
+        .map(|(key, value)| format!("{key}={value}\n"))
+        .collect()
 }
 
 /// The front end's exports(5).
@@ -125,6 +140,10 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         clients: plan.workers().iter().map(client).collect(),
     };
     render("exports.j2", values).map_err(|e| {
-        CliError::new(ExitCode::Internal, "cannot render the template `exports.j2`").caused_by(e)
+        CliError::new(
+            ExitCode::Internal,
+            "cannot render the template `exports.j2`",
+        )
+        .caused_by(e)
     })
 }

@@ -9,13 +9,18 @@ pub fn demo() -> ClusterPlan {
         workers: vec!["2@local".parse().expect("valid")],
         ..Request::default()
     };
-    let world = World { seed: [0x12, 0x34, 0x56, 0x78, 0x9a, 0, 1], ..World::default() };
+    let world = World {
+        seed: [0x12, 0x34, 0x56, 0x78, 0x9a, 0, 1],
+        ..World::default()
+    };
     plan(&request, &Sites::default(), &world).expect("planned")
 }
 
 fn refused(request: &Request, world: &World) -> String {
     let sites = Sites::parse("[site.lab]\nkind = \"libvirt\"\nmax = 2\n", "sites.toml");
-    plan(request, &sites.expect("valid"), world).expect_err("refused").to_string()
+    plan(request, &sites.expect("valid"), world)
+        .expect_err("refused")
+        .to_string()
 }
 
 #[test]
@@ -34,27 +39,53 @@ fn a_cluster_has_its_front_end_first_and_numbers_its_workers() {
 fn workers_on_several_sites_are_numbered_through() {
     let request = Request {
         frontend: vec!["1@local".parse().expect("valid")],
-        workers: vec!["1@lab".parse().expect("valid"), "2@local".parse().expect("valid")],
+        workers: vec![
+            "1@lab".parse().expect("valid"),
+            "2@local".parse().expect("valid"),
+        ],
         memory_mib: Some(1024),
         ..Request::default()
     };
     let sites = Sites::parse("[site.lab]\nkind = \"libvirt\"\ncpus = 4\n", "sites.toml");
     let plan = plan(&request, &sites.expect("valid"), &World::default()).expect("planned");
-    let workers: Vec<_> = plan.workers().iter().map(|n| (n.name.0.as_str(), n.site.as_str())).collect();
-    assert_eq!(workers, [("worker-0", "lab"), ("worker-1", "local"), ("worker-2", "local")]);
+    let workers: Vec<_> = plan
+        .workers()
+        .iter()
+        .map(|n| (n.name.0.as_str(), n.site.as_str()))
+        .collect();
+    assert_eq!(
+        workers,
+        [
+            ("worker-0", "lab"),
+            ("worker-1", "local"),
+            ("worker-2", "local")
+        ]
+    );
     assert_eq!((plan.nodes[1].cpus, plan.nodes[1].memory_mib), (4, 1024));
 }
 
 #[test]
 fn without_a_name_the_first_free_default_is_taken() {
-    for (taken, expected) in
-        [(&[][..], "cluster"), (&["cluster"], "cluster-2"), (&["cluster", "cluster-2"], "cluster-3")]
-    {
-        let request =
-            Request { frontend: vec!["1@local".parse().expect("valid")], ..Request::default() };
+    for (taken, expected) in [
+        (&[][..], "cluster"),
+        (&["cluster"], "cluster-2"),
+        (&["cluster", "cluster-2"], "cluster-3"),
+    ] {
+        let request = Request {
+            frontend: vec!["1@local".parse().expect("valid")],
+            ..Request::default()
+        };
         let names = taken.iter().map(|n| (*n).to_owned()).collect();
-        let world = World { names, ..World::default() };
-        assert_eq!(plan(&request, &Sites::default(), &world).expect("planned").name, expected);
+        let world = World {
+            names,
+            ..World::default()
+        };
+        assert_eq!(
+            plan(&request, &Sites::default(), &world)
+                .expect("planned")
+                .name,
+            expected
+        );
     }
 }
 
@@ -66,7 +97,10 @@ fn a_request_that_cannot_be_met_says_what_to_change() {
         workers: workers.iter().map(|g| g.parse().expect("valid")).collect(),
         ..Request::default()
     };
-    let world = World { names: ["demo".to_owned()].into(), ..World::default() };
+    let world = World {
+        names: ["demo".to_owned()].into(),
+        ..World::default()
+    };
     let cases = [
         ask(None, &["1@locale"], &[]),
         ask(None, &["1@local"], &["3@lab"]),
@@ -74,7 +108,10 @@ fn a_request_that_cannot_be_met_says_what_to_change() {
         ask(Some("Demo!"), &["1@local"], &[]),
         ask(Some("demo"), &["1@local"], &[]),
     ];
-    let messages: Vec<_> = cases.iter().map(|request| refused(request, &world)).collect();
+    let messages: Vec<_> = cases
+        .iter()
+        .map(|request| refused(request, &world))
+        .collect();
     insta::assert_snapshot!(messages.join("\n\n"));
 }
 
@@ -86,7 +123,8 @@ fn personal_data_is_rendered_for_the_role() {
         servers: vec!["192.168.211.1:5222".to_owned()],
         ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
     };
-    let config = personal::config(&plan, &plan.nodes[1], &endpoint, "worker-0@demo.ipop").expect("rendered");
+    let config =
+        personal::config(&plan, &plan.nodes[1], &endpoint, "worker-0@demo.ipop").expect("rendered");
     ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
     insta::assert_snapshot!("node_config", config);
     insta::assert_snapshot!("role_env", personal::environment(&plan, &plan.nodes[1]));

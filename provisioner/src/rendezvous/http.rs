@@ -3,10 +3,12 @@
 //! HTTP/1.0 (RFC 1945), one request a connection: every server and proxy speaks it, and its
 //! answers have no chunks.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +92,7 @@ impl Target {
     pub fn post(&self, path: &str, authorization: Option<&str>, json: &str) -> io::Result<Answer> {
         match self {
             Self::Unix(socket) => {
-                let stream = UnixStream::connect(socket)?;
+                let stream = connect_unix(socket)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.set_write_timeout(Some(TIMEOUT))?;
                 exchange(stream, "localhost", path, authorization, json)
@@ -107,6 +109,17 @@ impl Target {
             }
         }
     }
+}
+
+/// Connects to a Unix socket whose path may be longer than a socket's address (unix(7)): the
+/// address then goes by a descriptor of the socket's directory.
+pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = File::open(dir)?;
+    let through = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    UnixStream::connect(through)
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {

@@ -21,12 +21,17 @@ struct Final<'a, T> {
 
 impl<W: Write> Json<W> {
     pub fn new(writer: W) -> Self {
-        Self { writer: Mutex::new(writer) }
+        Self {
+            writer: Mutex::new(writer),
+        }
     }
 
     /// The last line: event `result` with the result's fields.
     pub fn result<T: Serialize>(&self, result: &T) {
-        self.line(&Final { event: "result", result });
+        self.line(&Final {
+            event: "result",
+            result,
+        });
     }
 
     fn line(&self, value: &impl Serialize) {
@@ -48,6 +53,8 @@ impl<W: Write + Send> Sink for Json<W> {
 #[cfg(test)]
 impl<W> Json<W> {
     pub fn into_inner(self) -> W {
-        self.writer.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.writer
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

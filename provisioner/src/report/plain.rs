@@ -19,7 +19,9 @@ struct State<W> {
 
 impl<W: Write> Plain<W> {
     pub fn new(writer: W) -> Self {
-        Self { state: Mutex::new(State { writer, told: None }) }
+        Self {
+            state: Mutex::new(State { writer, told: None }),
+        }
     }
 }
 
@@ -28,7 +30,11 @@ impl<W: Write + Send> Sink for Plain<W> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let line = match event {
             Event::Step { message } => message,
-            Event::Stage { node, stage, seconds } => {
+            Event::Stage {
+                node,
+                stage,
+                seconds,
+            } => {
                 format!("{node}: {} ({seconds:.1} s)", words(stage))
             }
             Event::Progress { what, done, total } => {
@@ -53,6 +59,9 @@ impl<W: Write + Send> Sink for Plain<W> {
 #[cfg(test)]
 impl<W> Plain<W> {
     pub fn into_inner(self) -> W {
-        self.state.into_inner().unwrap_or_else(PoisonError::into_inner).writer
+        self.state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .writer
     }
 }

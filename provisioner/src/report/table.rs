@@ -14,7 +14,10 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         }
     }
     let line = |cells: Vec<&str>| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let padded = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"));
         format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end())
     };
     let mut out = line(header.to_vec());
@@ -34,7 +37,8 @@ pub fn outcome(outcome: &Outcome) -> String {
             node.ipv6.clone(),
             node.link.map_or("-".to_owned(), |l| l.to_string()),
             node.rtt_us.map_or("-".to_owned(), milliseconds),
-            node.joined_seconds.map_or("-".to_owned(), |s| format!("{s:.1} s")),
+            node.joined_seconds
+                .map_or("-".to_owned(), |s| format!("{s:.1} s")),
         ]
     };
     let rows: Vec<_> = outcome.nodes.iter().map(row).collect();
@@ -42,12 +46,20 @@ pub fn outcome(outcome: &Outcome) -> String {
     let mut out = table(&header, &rows);
     let (name, seconds) = (&outcome.name, outcome.seconds);
     let joined = outcome.nodes.iter().filter(|n| n.stuck.is_none()).count();
-    let _ = writeln!(out, "\n{joined} of {} nodes joined `{name}` in {seconds:.0} s", outcome.nodes.len());
+    let _ = writeln!(
+        out,
+        "\n{joined} of {} nodes joined `{name}` in {seconds:.0} s",
+        outcome.nodes.len()
+    );
     for node in &outcome.nodes {
         let Some(stuck) = &node.stuck else { continue };
         let reached = stuck.reached.map_or("nothing", words);
         let doing = next_words(stuck.reached);
-        let _ = writeln!(out, "\n{} did not join; it got to: {reached}, and is stuck {doing}", node.name);
+        let _ = writeln!(
+            out,
+            "\n{} did not join; it got to: {reached}, and is stuck {doing}",
+            node.name
+        );
         let _ = writeln!(out, "  {}", stuck.why);
         if stuck.console.is_empty() {
             let _ = writeln!(out, "  its console is empty");

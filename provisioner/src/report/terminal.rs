@@ -52,7 +52,8 @@ impl Sink for Terminal {
         match event {
             Event::Step { message } => self.step.set_message(message),
             Event::Progress { what, done, total } if total > 0 => {
-                self.step.set_message(format!("{what}: {} %", done.saturating_mul(100) / total));
+                self.step
+                    .set_message(format!("{what}: {} %", done.saturating_mul(100) / total));
             }
             Event::Progress { what, .. } => self.step.set_message(what),
             // Lines above the bars; without a terminal there is nothing to print above.
@@ -61,8 +62,14 @@ impl Sink for Terminal {
                     eprintln!("warning: {message}");
                 }
             }
-            Event::Stage { node, stage, seconds } => {
-                let Some(bar) = self.nodes.get(&node) else { return };
+            Event::Stage {
+                node,
+                stage,
+                seconds,
+            } => {
+                let Some(bar) = self.nodes.get(&node) else {
+                    return;
+                };
                 bar.set_position(stage as u64 + 1);
                 if stage == Stage::Ready {
                     bar.finish_with_message(format!("{} ({seconds:.0} s)", words(stage)));

@@ -5,14 +5,26 @@ use crate::deploy::outcome::{NodeOutcome, Outcome, Stuck};
 
 fn events() -> Vec<Event> {
     let node = NodeName("worker-0".to_owned());
-    let progress = |done| Event::Progress { what: "image worker".to_owned(), done, total: 8 };
+    let progress = |done| Event::Progress {
+        what: "image worker".to_owned(),
+        done,
+        total: 8,
+    };
     vec![
-        Event::Step { message: "starting the rendezvous".to_owned() },
+        Event::Step {
+            message: "starting the rendezvous".to_owned(),
+        },
         progress(0),
         progress(1),
         progress(8),
-        Event::Warning { message: "software emulation is used".to_owned() },
-        Event::Stage { node, stage: Stage::SignedIn, seconds: 61.25 },
+        Event::Warning {
+            message: "software emulation is used".to_owned(),
+        },
+        Event::Stage {
+            node,
+            stage: Stage::SignedIn,
+            seconds: 61.25,
+        },
     ]
 }
 
@@ -31,9 +43,17 @@ fn outcome() -> Outcome {
     let stuck = Stuck {
         reached: Some(Stage::Booted),
         why: "it did not sign in to the rendezvous".to_owned(),
-        console: vec!["[  OK  ] Started ipop-node.service".to_owned(), "ipop: booted".to_owned()],
+        console: vec![
+            "[  OK  ] Started ipop-node.service".to_owned(),
+            "ipop: booted".to_owned(),
+        ],
     };
-    let failed = NodeOutcome { link: None, rtt_us: None, joined_seconds: None, ..node("worker-1", Some(stuck)) };
+    let failed = NodeOutcome {
+        link: None,
+        rtt_us: None,
+        joined_seconds: None,
+        ..node("worker-1", Some(stuck))
+    };
     Outcome {
         name: "demo".to_owned(),
         joined: false,

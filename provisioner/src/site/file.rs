@@ -50,7 +50,9 @@ pub fn parse(text: &str, name: &str) -> Result<Parsed, CliError> {
     let defective = |message: &str| CliError::new(ExitCode::Config, format!("`{name}`{message}"));
     let table: FileTable = toml::from_str(text).map_err(|e| {
         let place = e.span().map(|span| line(text, span.start, e.message()));
-        let place = place.map(|line| format!(" line {line}")).unwrap_or_default();
+        let place = place
+            .map(|line| format!(" line {line}"))
+            .unwrap_or_default();
         // The parser's own form draws the line; its message alone names the key.
         defective(&format!("{place}: {}", e.message()))
             .hint("`provision site --help` shows a file with every key")
@@ -58,12 +60,16 @@ pub fn parse(text: &str, name: &str) -> Result<Parsed, CliError> {
     let mut sites = Vec::new();
     for (site, table) in table.site {
         if format!("1@{site}").parse::<Group>().is_err() {
-            return Err(defective(&format!(": `{site}` cannot be the name of a site"))
-                .hint("use lower-case letters, digits and inner hyphens"));
+            return Err(
+                defective(&format!(": `{site}` cannot be the name of a site"))
+                    .hint("use lower-case letters, digits and inner hyphens"),
+            );
         }
         for (key, value) in [("cpus", table.cpus), ("max", table.max)] {
             if value == Some(0) {
-                return Err(defective(&format!(": site.{site}.{key} must be at least 1")));
+                return Err(defective(&format!(
+                    ": site.{site}.{key} must be at least 1"
+                )));
             }
         }
         let KindName::Libvirt = table.kind;
@@ -80,18 +86,29 @@ pub fn parse(text: &str, name: &str) -> Result<Parsed, CliError> {
             max: table.max,
         });
     }
-    Ok(Parsed { sites, rendezvous: table.rendezvous })
+    Ok(Parsed {
+        sites,
+        rendezvous: table.rendezvous,
+    })
 }
 
 /// The line of a defect. For a wrong key of a table with `kind` the parser knows only where the
 /// table begins, so the key is looked for from there.
 fn line(text: &str, start: usize, message: &str) -> usize {
     let first = text[..start.min(text.len())].matches('\n').count();
-    let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let key = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split('`').next());
     let is_key = |line: &str| {
         key.is_some_and(|key| {
-            line.trim_start().strip_prefix(key).is_some_and(|r| r.trim_start().starts_with('='))
+            line.trim_start()
+                .strip_prefix(key)
+                .is_some_and(|r| r.trim_start().starts_with('='))
         })
     };
-    text.lines().skip(first).position(is_key).map_or(first, |offset| first + offset) + 1
+    text.lines()
+        .skip(first)
+        .position(is_key)
+        .map_or(first, |offset| first + offset)
+        + 1
 }

@@ -58,7 +58,11 @@ impl Default for Sites {
             cpus: None,
             max: None,
         };
-        Self { file: None, sites: vec![local], rendezvous: RendezvousConfig::default() }
+        Self {
+            file: None,
+            sites: vec![local],
+            rendezvous: RendezvousConfig::default(),
+        }
     }
 }
 
@@ -70,7 +74,10 @@ impl Sites {
     ) -> Result<Self, CliError> {
         let dir = |name: &str| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")));
-        let usual = [config.map(|c| c.join("ipop/sites.toml")), Some("/etc/ipop/sites.toml".into())];
+        let usual = [
+            config.map(|c| c.join("ipop/sites.toml")),
+            Some("/etc/ipop/sites.toml".into()),
+        ];
         let candidates = match asked {
             Some(path) => vec![path.to_owned()],
             None => usual.into_iter().flatten().collect(),
@@ -79,7 +86,10 @@ impl Sites {
             match std::fs::read_to_string(&path) {
                 Ok(text) => {
                     let sites = Self::parse(&text, &path.display().to_string())?;
-                    return Ok(Self { file: Some(path), ..sites });
+                    return Ok(Self {
+                        file: Some(path),
+                        ..sites
+                    });
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound && asked.is_none() => {}
                 Err(e) => {
@@ -101,7 +111,10 @@ impl Sites {
                 None => sites.sites.push(site),
             }
         }
-        Ok(Self { rendezvous: parsed.rendezvous.unwrap_or_default(), ..sites })
+        Ok(Self {
+            rendezvous: parsed.rendezvous.unwrap_or_default(),
+            ..sites
+        })
     }
 
     /// All sites.

@@ -38,14 +38,24 @@ fn each_defect_of_a_file_is_named_with_its_line() {
     ];
     let messages: Vec<_> = defects
         .iter()
-        .map(|text| Sites::parse(text, "sites.toml").expect_err("defective").to_string())
+        .map(|text| {
+            Sites::parse(text, "sites.toml")
+                .expect_err("defective")
+                .to_string()
+        })
         .collect();
     insta::assert_snapshot!(messages.join("\n\n"));
 }
 
 #[test]
 fn a_file_that_was_asked_for_must_be_there() {
-    let error = Sites::load(Some(Path::new("/nonexistent/sites.toml")), |_| None).expect_err("absent");
+    let error =
+        Sites::load(Some(Path::new("/nonexistent/sites.toml")), |_| None).expect_err("absent");
     assert_eq!(error.code, ExitCode::Config);
-    assert!(Sites::load(None, |_| None).expect("local").find(LOCAL).is_ok());
+    assert!(
+        Sites::load(None, |_| None)
+            .expect("local")
+            .find(LOCAL)
+            .is_ok()
+    );
 }

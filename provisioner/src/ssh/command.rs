@@ -29,9 +29,19 @@ pub fn arguments(
         let mut words = vec!["ssh".to_owned()];
         let jump_options = options(dir, deployment, &jump.node);
         // ssh expands `%` in a proxy command.
-        words.extend(jump_options.iter().map(|w| quote(&w.to_string_lossy()).replace('%', "%%")));
-        words.extend(["-o BatchMode=yes -W '[%h]:%p'".to_owned(), format!("root@{}", jump.addr)]);
-        args.extend(["-o".into(), format!("ProxyCommand={}", words.join(" ")).into()]);
+        words.extend(
+            jump_options
+                .iter()
+                .map(|w| quote(&w.to_string_lossy()).replace('%', "%%")),
+        );
+        words.extend([
+            "-o BatchMode=yes -W '[%h]:%p'".to_owned(),
+            format!("root@{}", jump.addr),
+        ]);
+        args.extend([
+            "-o".into(),
+            format!("ProxyCommand={}", words.join(" ")).into(),
+        ]);
     }
     if !command.is_empty() {
         args.extend(["-o".into(), "BatchMode=yes".into()]);
@@ -87,18 +97,27 @@ mod tests {
     use super::*;
 
     fn hop(node: &str, addr: &str) -> Hop {
-        Hop { node: NodeName(node.to_owned()), addr: addr.to_owned() }
+        Hop {
+            node: NodeName(node.to_owned()),
+            addr: addr.to_owned(),
+        }
     }
 
     fn line(jump: Option<&Hop>, target: &Hop, command: &[&str]) -> String {
         let command: Vec<_> = command.iter().map(|w| (*w).to_owned()).collect();
         let args = arguments(Path::new("/state/ssh"), "demo", jump, target, &command);
-        args.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>().join("\n")
+        args.iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
     fn a_worker_is_reached_through_the_front_end_with_strict_checking_on_both_hops() {
-        let (front, worker) = (hop("frontend-0", "192.168.9.7"), hop("worker-0", "10.200.7.2"));
+        let (front, worker) = (
+            hop("frontend-0", "192.168.9.7"),
+            hop("worker-0", "10.200.7.2"),
+        );
         insta::assert_snapshot!(line(Some(&front), &worker, &["ls", "/share dir"]));
         insta::assert_snapshot!("front_end_shell", line(None, &front, &[]));
     }

@@ -46,7 +46,10 @@ impl KnownHosts {
 
 /// Makes a directory that only its owner can read.
 pub fn private_dir(dir: &Path) -> Result<(), CliError> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir);
     made.map_err(|e| CliError::file("create", dir, e))
 }
 
@@ -57,7 +60,9 @@ pub fn generate(path: &Path, comment: &str) -> Result<SshKey, CliError> {
         // Half a pair is the leftover of a crash; ssh-keygen would ask what to do with it.
         let _ = std::fs::remove_file(path);
         let mut command = Command::new("ssh-keygen");
-        command.args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"]).arg(path);
+        command
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
+            .arg(path);
         let output = command
             .stdin(std::process::Stdio::null())
             .output()
@@ -69,7 +74,10 @@ pub fn generate(path: &Path, comment: &str) -> Result<SshKey, CliError> {
     let read = |path: &Path| std::fs::read(path).map_err(|e| CliError::file("read", path, e));
     let public = String::from_utf8_lossy(&read(&public_path)?).into_owned();
     let public: Vec<_> = public.split_whitespace().take(2).collect();
-    Ok(SshKey { private: Secret::new(read(path)?), public: public.join(" ") })
+    Ok(SshKey {
+        private: Secret::new(read(path)?),
+        public: public.join(" "),
+    })
 }
 
 #[cfg(test)]
@@ -81,7 +89,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("key");
         let first = generate(&path, "worker-0").expect("made");
-        assert!(first.public.starts_with("ssh-ed25519 AAAA"), "{}", first.public);
+        assert!(
+            first.public.starts_with("ssh-ed25519 AAAA"),
+            "{}",
+            first.public
+        );
         assert_eq!(first.public.split(' ').count(), 2);
         let second = generate(&path, "worker-0").expect("read");
         assert_eq!(first.public, second.public);

@@ -60,8 +60,11 @@ fn busy(name: &str, file: &mut File) -> CliError {
         Ok(_) if !pid.trim().is_empty() => format!("another provision (pid {})", pid.trim()),
         _ => "another provision".to_owned(),
     };
-    CliError::new(ExitCode::Unavailable, format!("{who} is working on `{name}`"))
-        .hint("wait until it ends, or stop it with Ctrl-C or kill")
+    CliError::new(
+        ExitCode::Unavailable,
+        format!("{who} is working on `{name}`"),
+    )
+    .hint("wait until it ends, or stop it with Ctrl-C or kill")
 }
 
 #[cfg(test)]
@@ -74,7 +77,10 @@ mod tests {
         let first = Lock::take(&dir.path().join("demo"), "demo").expect("free");
         let error = Lock::take(&dir.path().join("demo"), "demo").expect_err("held");
         let pid = std::process::id();
-        assert_eq!(error.message, format!("another provision (pid {pid}) is working on `demo`"));
+        assert_eq!(
+            error.message,
+            format!("another provision (pid {pid}) is working on `demo`")
+        );
         drop(first);
         Lock::take(&dir.path().join("demo"), "demo").expect("free again");
     }

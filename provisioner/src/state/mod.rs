@@ -35,10 +35,17 @@ impl Database {
         let failed = |e| failed(path, "open", e);
         let mut connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
-        connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        connection
+            .pragma_update(None, "journal_mode", "wal")
+            .map_err(failed)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(failed)?;
         schema::migrate(&mut connection, path)?;
-        Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Mutex::new(connection),
+        })
     }
 
     /// Records a deployment with its nodes, in phase `creating`. The name must be free.
@@ -49,7 +56,14 @@ impl Database {
             tx.execute(
                 "INSERT INTO deployments (name, created, phase, domain, net4, net6, settings)
                  VALUES (?1, ?2, 'creating', ?3, ?4, ?5, ?6)",
-                params![new.name, seconds(now), new.domain, new.net4, new.net6, new.settings],
+                params![
+                    new.name,
+                    seconds(now),
+                    new.domain,
+                    new.net4,
+                    new.net6,
+                    new.settings
+                ],
             )?;
             let id = tx.last_insert_rowid();
             for node in &new.nodes {
@@ -101,7 +115,10 @@ impl Database {
 
     /// Moves a deployment to another phase.
     pub fn set_phase(&self, id: i64, phase: Phase) -> Result<(), CliError> {
-        self.execute("UPDATE deployments SET phase = ?2 WHERE id = ?1", params![id, phase])
+        self.execute(
+            "UPDATE deployments SET phase = ?2 WHERE id = ?1",
+            params![id, phase],
+        )
     }
 
     /// The deployment is gone: its nodes and resources are forgotten, its name stays as a
@@ -214,7 +231,10 @@ impl Database {
                 Ok(ResourceRecord {
                     owner: row.get(0)?,
                     node: row.get::<_, Option<String>>(1)?.map(NodeName),
-                    resource: Resource { kind: row.get(2)?, id: row.get(3)? },
+                    resource: Resource {
+                        kind: row.get(2)?,
+                        id: row.get(3)?,
+                    },
                     made: row.get::<_, String>(4)? == "made",
                 })
             },
@@ -247,9 +267,10 @@ impl Database {
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, CliError> {
         let connection = self.lock();
-        let rows = connection
-            .prepare(sql)
-            .and_then(|mut s| s.query_map(params, read)?.collect::<rusqlite::Result<Vec<T>>>());
+        let rows = connection.prepare(sql).and_then(|mut s| {
+            s.query_map(params, read)?
+                .collect::<rusqlite::Result<Vec<T>>>()
+        });
         rows.map_err(|e| failed(&self.path, "read", e))
     }
 
@@ -264,14 +285,21 @@ impl Database {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The error for a name that a deployment has already.
 pub fn name_taken(name: &str) -> CliError {
-    CliError::new(ExitCode::Name, format!("there is a deployment `{name}` already"))
-        .hint(format!("choose another --name, or remove it with `provision destroy {name}`"))
+    CliError::new(
+        ExitCode::Name,
+        format!("there is a deployment `{name}` already"),
+    )
+    .hint(format!(
+        "choose another --name, or remove it with `provision destroy {name}`"
+    ))
 }
 
 fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
@@ -296,8 +324,10 @@ fn failed(path: &Path, verb: &str, error: rusqlite::Error) -> CliError {
     let message = format!("cannot {verb} the state database `{}`", path.display());
     let error_code = error.sqlite_error_code();
     let cli = match error_code {
-        Some(ErrorCode::DiskFull) => CliError::new(ExitCode::Missing, message)
-            .hint(format!("free some space: `df -h {}` shows what is left", path.display())),
+        Some(ErrorCode::DiskFull) => CliError::new(ExitCode::Missing, message).hint(format!(
+            "free some space: `df -h {}` shows what is left",
+            path.display()
+        )),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
             CliError::new(ExitCode::Missing, message)
                 .hint("run it as root, or choose another directory with --state-dir")

@@ -189,7 +189,10 @@ impl FromSql for Owner {
 }
 
 fn text<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
-    table.iter().find(|(v, _)| v == value).map_or("", |(_, text)| text)
+    table
+        .iter()
+        .find(|(v, _)| v == value)
+        .map_or("", |(_, text)| text)
 }
 
 fn parse<T: Copy>(table: &[(T, &'static str)], value: ValueRef<'_>) -> FromSqlResult<T> {

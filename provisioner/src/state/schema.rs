@@ -59,14 +59,18 @@ pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CliError>
     let read = tx.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
     let version = read.map_err(|e| failed(path, "read", e))?;
     if version as usize > STEPS.len() {
-        let message = format!("the state database `{}` has version {version}", path.display());
+        let message = format!(
+            "the state database `{}` has version {version}",
+            path.display()
+        );
         return Err(CliError::new(ExitCode::Missing, message).hint(format!(
             "this provision knows versions up to {}; use a newer one",
             STEPS.len()
         )));
     }
     for step in &STEPS[version as usize..] {
-        tx.execute_batch(step).map_err(|e| failed(path, "upgrade", e))?;
+        tx.execute_batch(step)
+            .map_err(|e| failed(path, "upgrade", e))?;
     }
     tx.pragma_update(None, "user_version", STEPS.len() as u32)
         .and_then(|()| tx.commit())

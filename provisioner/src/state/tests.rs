@@ -32,9 +32,15 @@ fn a_deployment_is_read_back_as_it_was_recorded() {
     let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     let id = database.create(&new("demo"), now).expect("recorded");
     let node = NodeName("worker-0".to_owned());
-    database.set_stage(id, &node, Stage::Ready, 9.5).expect("recorded");
-    database.set_stage(id, &node, Stage::Created, 1.5).expect("recorded");
-    database.set_stage(id, &node, Stage::Created, 7.0).expect("kept as it was");
+    database
+        .set_stage(id, &node, Stage::Ready, 9.5)
+        .expect("recorded");
+    database
+        .set_stage(id, &node, Stage::Created, 1.5)
+        .expect("recorded");
+    database
+        .set_stage(id, &node, Stage::Created, 7.0)
+        .expect("kept as it was");
     database.set_phase(id, Phase::Joined).expect("recorded");
     drop(database);
 
@@ -42,20 +48,27 @@ fn a_deployment_is_read_back_as_it_was_recorded() {
     let deployment = database.deployment("demo").expect("read").expect("there");
     assert_eq!((deployment.phase, deployment.created), (Phase::Joined, now));
     let nodes = database.nodes(id).expect("read");
-    assert_eq!(nodes[0].stages, [(Stage::Created, 1.5), (Stage::Ready, 9.5)]);
+    assert_eq!(
+        nodes[0].stages,
+        [(Stage::Created, 1.5), (Stage::Ready, 9.5)]
+    );
 }
 
 #[test]
 fn a_name_is_taken_until_the_deployment_is_buried() {
     let (_dir, database) = open();
     let id = database.create(&new("demo"), UNIX_EPOCH).expect("recorded");
-    let error = database.create(&new("demo"), UNIX_EPOCH).expect_err("taken");
+    let error = database
+        .create(&new("demo"), UNIX_EPOCH)
+        .expect_err("taken");
     assert_eq!(error.code, ExitCode::Name);
     assert!(!database.was_destroyed("demo").expect("read"));
     database.bury(id, UNIX_EPOCH).expect("buried");
     assert!(database.was_destroyed("demo").expect("read"));
     assert!(database.deployments().expect("read").is_empty());
-    database.create(&new("demo"), UNIX_EPOCH).expect("free again");
+    database
+        .create(&new("demo"), UNIX_EPOCH)
+        .expect("free again");
 }
 
 #[test]
@@ -63,9 +76,14 @@ fn a_resource_is_known_from_before_it_is_made_until_it_is_removed() {
     let (_dir, database) = open();
     let id = database.create(&new("demo"), UNIX_EPOCH).expect("recorded");
     let owner = Owner::Site("local".to_owned());
-    let resource = Resource { kind: "domain".to_owned(), id: "ipop-demo-worker-0".to_owned() };
+    let resource = Resource {
+        kind: "domain".to_owned(),
+        id: "ipop-demo-worker-0".to_owned(),
+    };
     let node = NodeName("worker-0".to_owned());
-    database.plan_resource(id, &owner, Some(&node), &resource).expect("recorded");
+    database
+        .plan_resource(id, &owner, Some(&node), &resource)
+        .expect("recorded");
     assert!(!database.resources(id).expect("read")[0].made);
     database.made(id, &owner, &resource).expect("recorded");
     let records = database.resources(id).expect("read");

@@ -81,7 +81,9 @@ impl Fakes {
 
     /// The node's machine says this and no more.
     pub fn silent(&self, node: &str, console: &str) {
-        self.world().silent.insert(node.to_owned(), console.to_owned());
+        self.world()
+            .silent
+            .insert(node.to_owned(), console.to_owned());
     }
 
     pub fn stopped(&self, node: &str) {
@@ -104,9 +106,10 @@ impl Fakes {
         let fault = world.fault;
         drop(world);
         match fault {
-            Some((at, Fault::Error)) if at == steps => {
-                Err(CliError::new(ExitCode::Unavailable, format!("step {steps} fails")))
-            }
+            Some((at, Fault::Error)) if at == steps => Err(CliError::new(
+                ExitCode::Unavailable,
+                format!("step {steps} fails"),
+            )),
             Some((at, Fault::Panic)) if at == steps => panic!("step {steps} panics"),
             _ => Ok(()),
         }
@@ -121,7 +124,9 @@ impl Fakes {
         };
         let recorded = Database::open(&path)?.resources(deployment)?;
         assert!(
-            recorded.iter().any(|r| r.resource.kind == kind && r.resource.id == id),
+            recorded
+                .iter()
+                .any(|r| r.resource.kind == kind && r.resource.id == id),
             "{kind} {id} is made and was not recorded"
         );
         self.world().existing.insert(format!("{kind} {id}"));
@@ -138,13 +143,18 @@ impl Fakes {
             let used = world.existing.iter().any(|e| e.starts_with("domain"));
             assert!(!used, "the network is removed before its machines");
         }
-        world.existing.remove(&format!("{} {}", resource.kind, resource.id));
+        world
+            .existing
+            .remove(&format!("{} {}", resource.kind, resource.id));
         Ok(())
     }
 }
 
 fn resource(kind: &str, id: &str) -> Resource {
-    Resource { kind: kind.to_owned(), id: id.to_owned() }
+    Resource {
+        kind: kind.to_owned(),
+        id: id.to_owned(),
+    }
 }
 
 impl Parts for Fakes {
@@ -172,7 +182,10 @@ impl Parts for Fakes {
         self.step()?;
         std::fs::write(path, comment).map_err(|e| CliError::file("write", path, e))?;
         let private = Secret::new(b"private".to_vec());
-        Ok(SshKey { private, public: format!("ssh-ed25519 AAAA{comment}") })
+        Ok(SshKey {
+            private,
+            public: format!("ssh-ed25519 AAAA{comment}"),
+        })
     }
 }
 
@@ -205,7 +218,11 @@ impl Backend for Fakes {
 
     fn machine_state(&self, _: &str, node: &NodeName) -> Result<MachineState, CliError> {
         let stopped = self.world().stopped.contains(&node.0);
-        Ok(if stopped { MachineState::Stopped } else { MachineState::Running })
+        Ok(if stopped {
+            MachineState::Stopped
+        } else {
+            MachineState::Running
+        })
     }
 
     fn underlay_address(&self, _: &str, _: &NodeName) -> Result<Option<IpAddr>, CliError> {
@@ -214,7 +231,9 @@ impl Backend for Fakes {
 
     fn console(&self, _: &str, node: &NodeName, _: usize) -> Result<Vec<u8>, CliError> {
         let silent = self.world().silent.get(&node.0).cloned();
-        Ok(silent.unwrap_or_else(|| format!("Linux\r\n{BOOTED}\r\n")).into_bytes())
+        Ok(silent
+            .unwrap_or_else(|| format!("Linux\r\n{BOOTED}\r\n"))
+            .into_bytes())
     }
 
     fn check(&self) -> Result<Vec<CheckLine>, CliError> {
@@ -228,14 +247,28 @@ impl Backend for Fakes {
 
 impl Meeting for Fakes {
     fn plan(&self, nodes: &[NodeName]) -> Vec<(Option<NodeName>, Resource)> {
-        let shared = [("process", "demo"), ("roster-group", "demo"), ("account", "provision")];
-        let mut plan: Vec<_> = shared.iter().map(|(kind, id)| (None, resource(kind, id))).collect();
-        plan.extend(nodes.iter().map(|n| (Some(n.clone()), resource("account", &n.0))));
+        let shared = [
+            ("process", "demo"),
+            ("roster-group", "demo"),
+            ("account", "provision"),
+        ];
+        let mut plan: Vec<_> = shared
+            .iter()
+            .map(|(kind, id)| (None, resource(kind, id)))
+            .collect();
+        plan.extend(
+            nodes
+                .iter()
+                .map(|n| (Some(n.clone()), resource("account", &n.0))),
+        );
         plan
     }
 
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
-        assert_eq!(listen, [IpAddr::from([127, 0, 0, 1]), [192, 168, 9, 1].into()]);
+        assert_eq!(
+            listen,
+            [IpAddr::from([127, 0, 0, 1]), [192, 168, 9, 1].into()]
+        );
         self.make("process", "demo")?;
         Ok(Endpoint {
             domain: "demo.ipop".to_owned(),
@@ -252,7 +285,10 @@ impl Meeting for Fakes {
     fn create_account(&self, node: &NodeName) -> Result<Account, CliError> {
         self.make("account", &node.0)?;
         let password = Secret::new("secret".to_owned());
-        Ok(Account { jid: format!("{node}@demo.ipop"), password })
+        Ok(Account {
+            jid: format!("{node}@demo.ipop"),
+            password,
+        })
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
@@ -272,7 +308,16 @@ impl Watch for Fakes {
         let world = self.world();
         let names = ["frontend-0", "worker-0", "worker-1"];
         let online = names.iter().filter(|n| !world.silent.contains_key(**n));
-        Ok(online.map(|n| (NodeName((*n).to_owned()), Seen { stage: Stage::Ready })).collect())
+        Ok(online
+            .map(|n| {
+                (
+                    NodeName((*n).to_owned()),
+                    Seen {
+                        stage: Stage::Ready,
+                    },
+                )
+            })
+            .collect())
     }
 
     fn status(&mut self, _: &NodeName) -> Option<NodeStatus> {

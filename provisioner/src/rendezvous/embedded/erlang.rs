@@ -49,7 +49,8 @@ impl Installation {
         command
             .args(["+K", "true", "+Bd", "-noinput"])
             .args(["-mnesia", "dir"])
-            .arg(format!("\"{}\"", spool.display()))
+            // The working directory, by a path of a known length: see `spec::API_SOCKET`.
+            .arg("\"/proc/self/cwd\"")
             // Only what is critical on standard output; the log file has everything, rotated.
             .args(["-ejabberd", "quiet", "true"])
             .args(["log_rotate_size", "4194304", "log_rotate_count", "2"])

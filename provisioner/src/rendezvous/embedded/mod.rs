@@ -42,8 +42,6 @@ roster:
 roster_version:
   storage_type: disc_copies
 ";
-/// Longest path of a Unix socket, in bytes (unix(7), without the closing zero).
-const SOCKET_PATH_MAX: usize = 107;
 
 /// The embedded server of one deployment.
 pub struct Embedded {
@@ -89,11 +87,8 @@ impl Paths {
     fn ejabberd_log(&self) -> PathBuf {
         self.log_dir().join("ejabberd.log")
     }
-    fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
-    }
     fn api_socket(&self) -> PathBuf {
-        self.run_dir().join("api.sock")
+        self.spool().join(spec::API_SOCKET)
     }
     fn supervisor_log(&self) -> PathBuf {
         self.dir.join("supervisor.log")
@@ -208,15 +203,11 @@ impl Embedded {
     fn prepare(&self, listen: &[IpAddr]) -> Result<Spec, RendezvousError> {
         erlang::Installation::find()?;
         let owner = Owner::find()?;
-        let socket = self.paths.api_socket();
-        if socket.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(RendezvousError::SocketPath(socket));
-        }
         let dir = &self.paths.dir;
         let file = |source| RendezvousError::file(dir, source);
         files::private_dir(dir).map_err(file)?;
         owner.let_through(&self.state_dir, dir).map_err(file)?;
-        for path in [self.paths.spool(), self.paths.log_dir(), self.paths.run_dir()] {
+        for path in [self.paths.spool(), self.paths.log_dir()] {
             files::private_dir(&path)
                 .and_then(|()| owner.give(&path))
                 .map_err(|source| RendezvousError::file(&path, source))?;

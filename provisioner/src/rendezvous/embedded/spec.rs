@@ -10,6 +10,11 @@ use crate::render::render;
 use crate::rendezvous::config::EmbeddedConfig;
 use crate::rendezvous::{RendezvousError, files, password};
 
+/// The API's socket, in the server's working directory. ejabberd 24.12 first makes a socket whose
+/// name in the directory `socket` encodes this one, and cuts it at a socket address's 107 bytes, so
+/// it has to be short, and Mnesia's directory too.
+pub const API_SOCKET: &str = "api.sock";
+
 /// Networks that TURN must not relay to, with their prefix lengths: this machine's loopback, link
 /// local (cloud metadata services), "this network", multicast and broadcast.
 const NOT_RELAYED_TO: &[(&str, u8)] = &[
@@ -53,7 +58,7 @@ struct Context<'a> {
     turn: Turn,
     certificate: String,
     ca: String,
-    api_socket: String,
+    api_socket: &'a str,
     stun_secret: &'a str,
 }
 
@@ -166,7 +171,7 @@ impl Spec {
                 },
                 certificate: text(&paths.server_pem()),
                 ca: text(&paths.ca_pem()),
-                api_socket: text(&paths.api_socket()),
+                api_socket: API_SOCKET,
                 stun_secret: &self.stun_secret,
             },
         )

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -17,6 +16,7 @@ use super::owner::Owner;
 use super::process::ProcessId;
 use super::{Paths, RendezvousError};
 use crate::layout::Layout;
+use crate::rendezvous::http::connect_unix;
 
 /// How long ejabberd may take to end after SIGTERM: it closes its clients' streams and tables.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -134,7 +134,7 @@ fn launch(paths: &Paths) -> Result<Child, RendezvousError> {
 /// Waits for the end of ejabberd, noting whether it ever answered.
 async fn watch(child: &mut Child, paths: &Paths, was_up: &mut bool) -> io::Result<ExitStatus> {
     while !*was_up {
-        if UnixStream::connect(paths.api_socket()).is_ok() {
+        if connect_unix(&paths.api_socket()).is_ok() {
             *was_up = true;
             break;
         }

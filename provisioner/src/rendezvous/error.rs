@@ -118,11 +118,17 @@ pub enum RendezvousError {
 
 impl RendezvousError {
     pub(super) fn file(path: &Path, source: std::io::Error) -> Self {
-        Self::File { path: path.to_owned(), source }
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(super) fn process(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Process { what: what.into(), source }
+        Self::Process {
+            what: what.into(),
+            source,
+        }
     }
 
     fn code(&self) -> ExitCode {

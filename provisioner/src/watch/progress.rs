@@ -60,8 +60,10 @@ struct Present {
 impl Progress {
     /// Nothing has been seen of `nodes` yet; `frontend` is one of them.
     pub fn new(frontend: NodeName, nodes: impl IntoIterator<Item = NodeName>) -> Self {
-        let mut nodes: BTreeMap<_, _> =
-            nodes.into_iter().map(|node| (node, Node::default())).collect();
+        let mut nodes: BTreeMap<_, _> = nodes
+            .into_iter()
+            .map(|node| (node, Node::default()))
+            .collect();
         nodes.entry(frontend.clone()).or_default();
         Self { frontend, nodes }
     }
@@ -74,16 +76,26 @@ impl Progress {
         advertisement: Advertisement,
     ) -> Vec<NodeChange> {
         let mut changes = Vec::new();
-        let Some(known) = self.nodes.get_mut(node) else { return changes };
+        let Some(known) = self.nodes.get_mut(node) else {
+            return changes;
+        };
         let before = known.failure.take();
         if let RoleState::Failed { detail } = &advertisement.role {
             known.failure = Some(detail.clone());
             if before.as_ref() != Some(detail) {
-                let change = Change::RoleFailed { detail: detail.clone() };
-                changes.push(NodeChange { node: node.clone(), change });
+                let change = Change::RoleFailed {
+                    detail: detail.clone(),
+                };
+                changes.push(NodeChange {
+                    node: node.clone(),
+                    change,
+                });
             }
         }
-        known.present = Some(Present { jid: jid.to_owned(), advertisement });
+        known.present = Some(Present {
+            jid: jid.to_owned(),
+            advertisement,
+        });
         self.settle(&mut changes);
         // Signing in comes first even for a node whose first word is of a failure.
         changes.sort_by_key(|change| matches!(change.change, Change::RoleFailed { .. }));
@@ -94,9 +106,16 @@ impl Progress {
     pub fn unavailable(&mut self, jid: &str) -> Vec<NodeChange> {
         let mut changes = Vec::new();
         for (name, node) in &mut self.nodes {
-            if node.present.as_ref().is_some_and(|present| present.jid == jid) {
+            if node
+                .present
+                .as_ref()
+                .is_some_and(|present| present.jid == jid)
+            {
                 *node = Node::default();
-                changes.push(NodeChange { node: name.clone(), change: Change::Lost });
+                changes.push(NodeChange {
+                    node: name.clone(),
+                    change: Change::Lost,
+                });
             }
         }
         self.settle(&mut changes);
@@ -142,16 +161,27 @@ impl Progress {
             let linked = self.linked(&name);
             let ready = self.role_ready(&name);
             let is_frontend = name == self.frontend;
-            let Some(node) = self.nodes.get_mut(&name) else { continue };
+            let Some(node) = self.nodes.get_mut(&name) else {
+                continue;
+            };
             if node.present.is_none() {
                 continue;
             }
-            let mut note = |change| changes.push(NodeChange { node: name.clone(), change });
+            let mut note = |change| {
+                changes.push(NodeChange {
+                    node: name.clone(),
+                    change,
+                })
+            };
             if !linked && !is_frontend && node.reached >= Some(Stage::Linked) {
                 node.reached = Some(Stage::SignedIn);
                 note(Change::Unlinked);
             }
-            let steps = [(Stage::SignedIn, true), (Stage::Linked, linked), (Stage::Ready, ready)];
+            let steps = [
+                (Stage::SignedIn, true),
+                (Stage::Linked, linked),
+                (Stage::Ready, ready),
+            ];
             for (stage, holds) in steps {
                 if node.reached >= Some(stage) {
                     continue;
@@ -166,21 +196,30 @@ impl Progress {
     }
 
     fn linked(&self, node: &NodeName) -> bool {
-        let Some(advertisement) = self.advertisement(node) else { return false };
-        let has = |name: &NodeName| advertisement.linked.iter().any(|linked| *linked == name.0);
+        let Some(advertisement) = self.advertisement(node) else {
+            return false;
+        };
+        let has = |name: &NodeName| advertisement.linked.contains(&name.0);
         if *node != self.frontend {
             return has(&self.frontend);
         }
-        let mut workers = self.nodes.iter().filter(|(name, _)| **name != self.frontend).peekable();
+        let mut workers = self
+            .nodes
+            .iter()
+            .filter(|(name, _)| **name != self.frontend)
+            .peekable();
         if workers.peek().is_none() {
             return true;
         }
-        let mut present = workers.filter(|(_, worker)| worker.present.is_some()).peekable();
+        let mut present = workers
+            .filter(|(_, worker)| worker.present.is_some())
+            .peekable();
         present.peek().is_some() && present.all(|(name, _)| has(name))
     }
 
     fn role_ready(&self, node: &NodeName) -> bool {
-        self.advertisement(node).is_some_and(|a| a.role == RoleState::Ready)
+        self.advertisement(node)
+            .is_some_and(|a| a.role == RoleState::Ready)
     }
 }
 
@@ -230,13 +269,22 @@ mod tests {
             reached(&p.presence(&name(node), &format!("{node}@d/1"), says(role, linked)))
         };
         assert_eq!(at(&mut p, "f", READY, &[]), [("f".into(), Stage::SignedIn)]);
-        assert_eq!(at(&mut p, "w0", PENDING, &[]), [("w0".into(), Stage::SignedIn)]);
-        assert_eq!(at(&mut p, "w0", PENDING, &["f"]), [("w0".into(), Stage::Linked)]);
+        assert_eq!(
+            at(&mut p, "w0", PENDING, &[]),
+            [("w0".into(), Stage::SignedIn)]
+        );
+        assert_eq!(
+            at(&mut p, "w0", PENDING, &["f"]),
+            [("w0".into(), Stage::Linked)]
+        );
         assert_eq!(
             at(&mut p, "f", READY, &["w0"]),
             [("f".into(), Stage::Linked), ("f".into(), Stage::Ready)]
         );
-        assert_eq!(at(&mut p, "w0", READY, &["f"]), [("w0".into(), Stage::Ready)]);
+        assert_eq!(
+            at(&mut p, "w0", READY, &["f"]),
+            [("w0".into(), Stage::Ready)]
+        );
         assert!(!p.all_joined(), "w1 is missing");
         assert_eq!(
             at(&mut p, "w1", READY, &["f", "w0"]),
@@ -273,11 +321,17 @@ mod tests {
         let mut p = cluster();
         p.presence(&name("w0"), "w0@d/1", says(READY, &["f"]));
         assert_eq!(p.stage(&name("w0")), Some(Stage::Ready));
-        let lost = NodeChange { node: name("w0"), change: Change::Lost };
+        let lost = NodeChange {
+            node: name("w0"),
+            change: Change::Lost,
+        };
         assert_eq!(p.unavailable("w0@d/1"), [lost]);
         assert_eq!(p.stage(&name("w0")), None);
         assert_eq!(p.unavailable("w0@d/1"), []);
-        assert_eq!(p.presence(&name("w0"), "w0@d/2", says(READY, &["f"])).len(), 3);
+        assert_eq!(
+            p.presence(&name("w0"), "w0@d/2", says(READY, &["f"])).len(),
+            3
+        );
     }
 
     #[test]
@@ -293,8 +347,14 @@ mod tests {
     fn a_lost_link_is_told_and_has_to_come_back() {
         let mut p = cluster();
         p.presence(&name("w0"), "w0@d/1", says(READY, &["f"]));
-        let unlinked = NodeChange { node: name("w0"), change: Change::Unlinked };
-        assert_eq!(p.presence(&name("w0"), "w0@d/1", says(READY, &[])), [unlinked]);
+        let unlinked = NodeChange {
+            node: name("w0"),
+            change: Change::Unlinked,
+        };
+        assert_eq!(
+            p.presence(&name("w0"), "w0@d/1", says(READY, &[])),
+            [unlinked]
+        );
         assert_eq!(
             reached(&p.presence(&name("w0"), "w0@d/1", says(READY, &["f"]))),
             [("w0".into(), Stage::Linked), ("w0".into(), Stage::Ready)]
@@ -304,13 +364,23 @@ mod tests {
     #[test]
     fn a_failed_role_is_told_once_and_may_recover() {
         let mut p = cluster();
-        let failed = || RoleState::Failed { detail: "mount: timed out".to_owned() };
+        let failed = || RoleState::Failed {
+            detail: "mount: timed out".to_owned(),
+        };
         let changes = p.presence(&name("w0"), "w0@d/1", says(failed(), &["f"]));
         assert_eq!(changes[0].change, Change::Reached(Stage::SignedIn));
         assert_eq!(changes[1].change, Change::Reached(Stage::Linked));
-        assert_eq!(changes[2].change, Change::RoleFailed { detail: "mount: timed out".into() });
+        assert_eq!(
+            changes[2].change,
+            Change::RoleFailed {
+                detail: "mount: timed out".into()
+            }
+        );
         assert_eq!(changes.len(), 3);
-        assert_eq!(p.presence(&name("w0"), "w0@d/1", says(failed(), &["f"])), []);
+        assert_eq!(
+            p.presence(&name("w0"), "w0@d/1", says(failed(), &["f"])),
+            []
+        );
         assert_eq!(p.failure(&name("w0")), Some("mount: timed out"));
         let changes = p.presence(&name("w0"), "w0@d/1", says(READY, &["f"]));
         assert_eq!(reached(&changes), [("w0".into(), Stage::Ready)]);

@@ -111,8 +111,10 @@ impl Watcher {
         nodes: &[NodeName],
     ) -> Result<Self, CliError> {
         let (endpoint, account) = (rendezvous.endpoint()?, rendezvous.operator()?);
-        let nodes: BTreeMap<String, NodeName> =
-            nodes.iter().map(|node| (rendezvous.jid(&node.0), node.clone())).collect();
+        let nodes: BTreeMap<String, NodeName> = nodes
+            .iter()
+            .map(|node| (rendezvous.jid(&node.0), node.clone()))
+            .collect();
         Ok(Self::connect(&endpoint, &account, frontend, nodes)?)
     }
 
@@ -180,7 +182,10 @@ impl Watcher {
     pub fn facts(&self, node: &NodeName) -> Result<Facts, WatchError> {
         let status = self.status(node)?;
         let frontend = self.progress.frontend();
-        let peer = status.peers.iter().find(|peer| peer.name == frontend.0 && node != frontend);
+        let peer = status
+            .peers
+            .iter()
+            .find(|peer| peer.name == frontend.0 && node != frontend);
         Ok(Facts {
             addrs: status.addrs,
             link: peer.and_then(|peer| peer.link_kind()),
@@ -190,7 +195,10 @@ impl Watcher {
 
     /// Asks a signed-in node for everything it says of itself.
     pub fn status(&self, node: &NodeName) -> Result<NodeStatus, WatchError> {
-        let jid = self.progress.jid(node).ok_or_else(|| WatchError::Absent(node.clone()))?;
+        let jid = self
+            .progress
+            .jid(node)
+            .ok_or_else(|| WatchError::Absent(node.clone()))?;
         let mut tries = 1;
         loop {
             match self.runtime.block_on(self.session.query_status(jid)) {
@@ -198,7 +206,12 @@ impl Watcher {
                 Err(QueryError::Timeout(..) | QueryError::Offline) if tries < STATUS_TRIES => {
                     tries += 1;
                 }
-                Err(source) => return Err(WatchError::Status { node: node.clone(), source }),
+                Err(source) => {
+                    return Err(WatchError::Status {
+                        node: node.clone(),
+                        source,
+                    });
+                }
             }
         }
     }
@@ -217,19 +230,24 @@ impl Watcher {
                 Some(event) => self.take(event)?,
                 None => {
                     let servers = endpoint.servers.join(", ");
-                    return Err(WatchError::NoSignIn { servers, waited: SIGN_IN_LIMIT, last });
+                    return Err(WatchError::NoSignIn {
+                        servers,
+                        waited: SIGN_IN_LIMIT,
+                        last,
+                    });
                 }
             }
         }
-        self.pending.retain(|event| !matches!(event, WatchEvent::RendezvousBack));
+        self.pending
+            .retain(|event| !matches!(event, WatchEvent::RendezvousBack));
         Ok(())
     }
 
     fn receive(&mut self, deadline: Instant) -> Result<Option<Event>, WatchError> {
         let events = &mut self.events;
-        let received = self.runtime.block_on(async {
-            tokio::time::timeout_at(deadline.into(), events.recv()).await
-        });
+        let received = self
+            .runtime
+            .block_on(async { tokio::time::timeout_at(deadline.into(), events.recv()).await });
         match received {
             Ok(Some(event)) => Ok(Some(event)),
             Ok(None) => Err(WatchError::Ended),
@@ -243,24 +261,32 @@ impl Watcher {
                 self.online = true;
                 self.pending.push_back(WatchEvent::RendezvousBack);
             }
-            Event::Offline { error } => {
-                // Every failed attempt is one; the first is news.
-                if std::mem::take(&mut self.online) {
-                    self.pending.push_back(WatchEvent::RendezvousLost { error });
-                }
+            // Every failed attempt is one; the first is news.
+            Event::Offline { error } if std::mem::take(&mut self.online) => {
+                self.pending.push_back(WatchEvent::RendezvousLost { error });
             }
             Event::Refused { condition } => {
-                return Err(WatchError::Refused { jid: self.jid.clone(), condition });
+                return Err(WatchError::Refused {
+                    jid: self.jid.clone(),
+                    condition,
+                });
             }
-            Event::Presence { from, advertisement } => {
+            Event::Presence {
+                from,
+                advertisement,
+            } => {
                 let bare = from.split('/').next().unwrap_or_default();
-                let Some(node) = self.nodes.get(bare) else { return Ok(()) };
+                let Some(node) = self.nodes.get(bare) else {
+                    return Ok(());
+                };
                 let changes = self.progress.presence(node, &from, advertisement);
-                self.pending.extend(changes.into_iter().map(WatchEvent::Node));
+                self.pending
+                    .extend(changes.into_iter().map(WatchEvent::Node));
             }
             Event::Unavailable { from } => {
                 let changes = self.progress.unavailable(&from);
-                self.pending.extend(changes.into_iter().map(WatchEvent::Node));
+                self.pending
+                    .extend(changes.into_iter().map(WatchEvent::Node));
             }
             // The operator is no node: it sets up no links and answers no questions.
             _ => {}

@@ -78,7 +78,8 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 
 fn holds_ejabberd(libraries: &Path) -> bool {
     children(libraries).iter().any(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ejabberd-"))
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("ejabberd-"))
             && path.join("ebin/ejabberd.app").exists()
     })
 }

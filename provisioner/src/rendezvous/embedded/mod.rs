@@ -60,7 +60,9 @@ struct Paths {
 
 impl Paths {
     fn new(layout: &Layout, deployment: &str) -> Self {
-        Self { dir: layout.rendezvous(deployment) }
+        Self {
+            dir: layout.rendezvous(deployment),
+        }
     }
     fn spec(&self) -> PathBuf {
         self.dir.join("spec.json")
@@ -137,7 +139,11 @@ impl Embedded {
         let path = self.paths.ca_pem();
         let ca_pem = std::fs::read_to_string(&path)
             .map_err(|source| RendezvousError::file(&path, source))?;
-        Ok(Endpoint { domain: spec.domain.clone(), servers: spec.servers(), ca_pem })
+        Ok(Endpoint {
+            domain: spec.domain.clone(),
+            servers: spec.servers(),
+            ca_pem,
+        })
     }
 
     /// Whether it serves.
@@ -213,10 +219,15 @@ impl Embedded {
                 .map_err(|source| RendezvousError::file(&path, source))?;
         }
 
-        let addresses: Vec<IpAddr> =
-            listen.iter().chain(&self.config.listen).copied().collect();
+        let addresses: Vec<IpAddr> = listen.iter().chain(&self.config.listen).copied().collect();
         let old = Spec::read(&self.paths.spec())?;
-        let spec = Spec::choose(&self.deployment, &self.domain, &addresses, &self.config, old)?;
+        let spec = Spec::choose(
+            &self.deployment,
+            &self.domain,
+            &addresses,
+            &self.config,
+            old,
+        )?;
         spec.write(&self.paths.spec())?;
 
         let now = SystemTime::now();
@@ -224,7 +235,9 @@ impl Embedded {
         let identity = ca.issue_server(now)?;
         let both = format!("{}{}", identity.certificate_pem, identity.key_pem.expose());
         self.hand_over(&owner, &self.paths.server_pem(), &both)?;
-        let yml = spec.render(&self.deployment, &self.paths).map_err(RendezvousError::Render)?;
+        let yml = spec
+            .render(&self.deployment, &self.paths)
+            .map_err(RendezvousError::Render)?;
         self.hand_over(&owner, &self.paths.ejabberd_yml(), &yml)?;
         self.hand_over(&owner, &self.paths.mnesia_schema(), MNESIA_SCHEMA)?;
         Ok(spec)
@@ -241,7 +254,10 @@ impl Embedded {
         let log = self.paths.supervisor_log();
         let file = |source| RendezvousError::file(&log, source);
         files::write(&log, b"", 0o600).map_err(file)?;
-        let output = std::fs::OpenOptions::new().append(true).open(&log).map_err(file)?;
+        let output = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&log)
+            .map_err(file)?;
         let errors = output.try_clone().map_err(file)?;
         let mut command = match supervisor {
             Some(command) => command,
@@ -314,7 +330,10 @@ impl Embedded {
     fn end(&self, path: &Path) -> Result<(), RendezvousError> {
         if let Some(id) = ProcessId::read(path) {
             let failed = |source| {
-                RendezvousError::process(format!("stop process {} of the rendezvous", id.pid), source)
+                RendezvousError::process(
+                    format!("stop process {} of the rendezvous", id.pid),
+                    source,
+                )
             };
             if !id.end(STOP_LIMIT).map_err(failed)? {
                 return Err(RendezvousError::WillNotStop {

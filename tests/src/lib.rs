@@ -1,4 +1,35 @@
-//! What tests of several crates share: real servers, started and stopped by the test itself.
+//! What tests of several crates share: real servers, network namespaces and nodes, started and
+//! stopped by the test itself.
+//!
+//! Tests with namespaces need root, `iproute2`, `nftables`, `iputils-ping`, `iperf3`, `tcpdump` and
+//! `ejabberd`; without them they fail, they are not skipped. They touch nothing outside of their
+//! namespaces, whose names contain the process id, and may run side by side.
+//!
+//! The `ipop-node` under test is the file that `IPOP_NODE_BINARY` names, otherwise the newer of the
+//! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
+pub mod capture;
 pub mod ejabberd;
 mod http;
+pub mod lab;
+pub mod netns;
+pub mod node;
+pub mod tcp;
+
+use std::time::{Duration, Instant};
+
+/// Looks again and again until `look` gives something, and gives that.
+///
+/// # Panics
+///
+/// When `limit` has passed; `what` says what was waited for.
+pub fn wait_until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -14,6 +14,7 @@ mod http;
 pub mod lab;
 pub mod netns;
 pub mod node;
+pub mod outside;
 pub mod tcp;
 
 use std::time::{Duration, Instant};

@@ -73,7 +73,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     // --- A killed node comes back by itself, and says so.
     outside.on("worker-1", "systemctl kill -s KILL ipop-node.service; true");
-    wait_until(Duration::from_secs(180), "worker-1 to link again", || {
+    wait_until("worker-1 to link again", Duration::from_secs(180), || {
         let status = outside.node_status_if_reachable("frontend-0")?;
         let peer = outside.peer_of(&status, "worker-1");
         (peer["link"]["state"] == "up").then_some(())
@@ -84,11 +84,11 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     let before = outside.rendezvous_server_pid();
     outside.kill(before);
     assert_eq!(outside.on("worker-0", "cat /share/from-worker-0").trim(), "lake data");
-    wait_until(Duration::from_secs(120), "the rendezvous to be started again", || {
+    wait_until("the rendezvous to be started again", Duration::from_secs(120), || {
         let now = outside.rendezvous_server_pid_if_any()?;
         (now != before).then_some(())
     });
-    wait_until(Duration::from_secs(180), "worker-0 to sign in again", || {
+    wait_until("worker-0 to sign in again", Duration::from_secs(180), || {
         let status = outside.node_status_if_reachable("worker-0")?;
         (status["sign_in"]["state"] == "online").then_some(())
     });

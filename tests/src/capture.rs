@@ -46,6 +46,8 @@ pub enum Frame {
     ChannelData,
     /// A DTLS record (RFC 6347).
     Dtls,
+    /// ICMP's "destination unreachable" about one of the four above, from a router or a host.
+    Unreachable,
     /// TCP.
     Tcp(Segment),
     /// Anything else; the text says what.
@@ -114,28 +116,43 @@ pub fn classify(frame: &[u8]) -> Frame {
     let Some((header, packet)) = frame.split_at_checked(14) else { return other("short") };
     match header[12..] {
         [0x08, 0x06] => Frame::Neighbour,
-        [0x08, 0x00] if packet.len() >= 20 => {
-            let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-            let start = usize::from(packet[0] & 15) * 4;
-            let ip = |at: usize| -> IpAddr {
-                <[u8; 4]>::try_from(&packet[at..at + 4]).expect("four bytes").into()
-            };
-            match packet.get(start..length) {
-                Some(rest) => transport(packet[9], ip(12), ip(16), rest),
-                None => other("cut IPv4"),
-            }
-        }
-        [0x86, 0xdd] if packet.len() >= 40 => {
-            let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
-            let ip = |at: usize| -> IpAddr {
-                <[u8; 16]>::try_from(&packet[at..at + 16]).expect("sixteen bytes").into()
-            };
-            match packet.get(40..40 + length) {
-                Some(rest) => transport(packet[6], ip(8), ip(24), rest),
-                None => other("cut IPv6"),
-            }
-        }
+        [0x08, 0x00] => ipv4(packet),
+        [0x86, 0xdd] => ipv6(packet),
         _ => other("not IP"),
+    }
+}
+
+fn ipv4(packet: &[u8]) -> Frame {
+    let parts = || {
+        let length = usize::from(u16::from_be_bytes(packet.get(2..4)?.try_into().ok()?));
+        let start = usize::from(packet.first()? & 15) * 4;
+        let ip = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
+        Some((*packet.get(9)?, ip(12)?, ip(16)?, packet.get(start..length)?))
+    };
+    match parts() {
+        Some((protocol, from, to, rest)) => transport(protocol, from, to, rest),
+        None => Frame::Other(format!("cut IPv4: {packet:02x?}")),
+    }
+}
+
+fn ipv6(packet: &[u8]) -> Frame {
+    let parts = || {
+        let length = usize::from(u16::from_be_bytes(packet.get(4..6)?.try_into().ok()?));
+        let ip = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
+        Some((*packet.get(6)?, ip(8)?, ip(24)?, packet.get(40..40 + length)?))
+    };
+    match parts() {
+        Some((protocol, from, to, rest)) => transport(protocol, from, to, rest),
+        None => Frame::Other(format!("cut IPv6: {packet:02x?}")),
+    }
+}
+
+/// ICMP errors quote what they are about.
+fn unreachable(quoted: Frame) -> Frame {
+    match quoted {
+        Frame::Stun | Frame::ChannelData | Frame::Dtls | Frame::Unreachable => Frame::Unreachable,
+        Frame::Other(what) => Frame::Other(format!("ICMP about {what}")),
+        Frame::Neighbour | Frame::Tcp(_) => Frame::Other(format!("ICMP about {quoted:?}")),
     }
 }
 
@@ -147,6 +164,8 @@ fn transport(protocol: u8, from: IpAddr, to: IpAddr, data: &[u8]) -> Frame {
         2 => Frame::Neighbour,
         // IPv6 hop-by-hop: only multicast listener reports, ICMPv6 inside, have it here.
         0 if data.first() == Some(&58) => Frame::Neighbour,
+        1 if data.len() > 8 && data[0] == 3 => unreachable(ipv4(&data[8..])),
+        58 if data.len() > 8 && data[0] == 1 => unreachable(ipv6(&data[8..])),
         58 if matches!(data.first(), Some(130..=137 | 143)) => Frame::Neighbour,
         17 if data.len() >= 8 => udp(&data[8..]).unwrap_or_else(|| other("UDP")),
         6 if data.len() >= 20 => {

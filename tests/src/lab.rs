@@ -166,13 +166,14 @@ fn nat_rules(mapping: Mapping) -> String {
     };
     format!(
         "table ip nat {{
-           chain out {{ type nat hook postrouting priority 100; oifname eth0 {how} }}
+           chain out {{ type nat hook postrouting priority 100;
+             oifname eth0 {how}; }}
          }}
          table ip filter {{
            chain in {{ type filter hook input priority 0; policy accept;
-             iifname eth0 ct state new drop }}
+             iifname eth0 ct state new drop; }}
            chain through {{ type filter hook forward priority 0; policy accept;
-             iifname eth0 ct state new drop }}
+             iifname eth0 ct state new drop; }}
          }}"
     )
 }

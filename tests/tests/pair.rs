@@ -1,6 +1,6 @@
 //! Two nodes on one segment. Needs root; see the crate's documentation.
 
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use ipop_proto::candidate::CandidateKind;
@@ -11,6 +11,16 @@ use ipop_tests::wait_until;
 
 /// Bytes that a second of iperf3 must move even in a debug build on a busy machine.
 const MODEST: u64 = 100_000;
+
+struct KilledOnDrop(Child);
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        // Errors here mean that it is gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 fn assert_host_to_host(a: &Node, b: &Node) {
     let peer = a.link(b).expect("linked");
@@ -42,7 +52,7 @@ fn iperf3_runs_through_the_tunnel_both_ways_and_is_counted() {
     let [server4, server6] = b.addrs();
     for (address, reverse) in [(&server4, false), (&server4, true), (&server6, false)] {
         let (before_tx, before_rx) = a.link(b).map(|p| (p.tx_bytes, p.rx_bytes)).expect("linked");
-        let mut server = b
+        let server = b
             .netns
             .command("iperf3")
             .args(["--server", "--one-off", "--bind", address])
@@ -50,6 +60,7 @@ fn iperf3_runs_through_the_tunnel_both_ways_and_is_counted() {
             .stderr(Stdio::null())
             .spawn()
             .expect("iperf3");
+        let _server = KilledOnDrop(server);
         let listening = || b.netns.run(&["ss", "-Hltn", "sport", "=", "5201"]).contains("LISTEN");
         wait_until("iperf3 listens", Duration::from_secs(20), || listening().then_some(()));
         let mut words = vec!["iperf3", "--client", address, "--time", "2", "--json"];
@@ -57,7 +68,6 @@ fn iperf3_runs_through_the_tunnel_both_ways_and_is_counted() {
             words.push("--reverse");
         }
         let report: serde_json::Value = serde_json::from_str(&a.netns.run(&words)).expect("JSON");
-        server.wait().expect("our child");
         let moved = report["end"]["sum_received"]["bytes"].as_u64().expect("bytes");
         assert!(moved > MODEST, "only {moved} bytes in 2 s");
         let after = a.link(b).expect("still linked");

@@ -40,6 +40,7 @@ fn audit(frames: &[Vec<u8>], lab: &Lab) -> (usize, usize, usize) {
     for frame in frames {
         match classify(frame) {
             Frame::Neighbour => continue,
+            Frame::Unreachable => {}
             Frame::Stun => stun += 1,
             Frame::Dtls => dtls += 1,
             Frame::ChannelData => channel += 1,

@@ -1,26 +1,18 @@
 //! One allocation on one TURN server (RFC 8656): made, refreshed, made again when lost.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rtc_stun::attributes::ATTR_XOR_RELAYED_ADDRESS;
-use rtc_stun::message::{
-    Getter, METHOD_ALLOCATE, METHOD_CHANNEL_BIND, METHOD_CREATE_PERMISSION, METHOD_REFRESH,
-    Message, Method, TransactionId,
-};
-use rtc_turn::proto::PROTO_UDP;
-use rtc_turn::proto::channum::ChannelNumber;
-use rtc_turn::proto::lifetime::Lifetime;
-use rtc_turn::proto::peeraddr::PeerAddress;
-use rtc_turn::proto::reqfamily::REQUESTED_FAMILY_IPV6;
-use rtc_turn::proto::reqtrans::RequestedTransport;
+use rtc_stun::message::{Message, TransactionId};
 
 use super::permission::{Ask, Peers, Way};
-use super::stun::{self, Answer, Attributes, Auth, Credential};
+use super::request::{Request, lifetime};
+use super::stun::{self, Answer, Auth, Credential};
 use super::transaction::{Due, Transaction};
 use super::turn;
 use crate::net::DatagramClass;
@@ -58,28 +50,23 @@ struct Held(Credential);
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("expires", &self.0.expires).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("expires", &self.0.expires)
+            .finish_non_exhaustive()
     }
 }
 
 #[derive(Debug)]
 enum Phase {
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Allocating,
-    Live { relayed: SocketAddr, refresh: Instant },
+    Live {
+        relayed: SocketAddr,
+        refresh: Instant,
+    },
     Closed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Request {
-    Allocate,
-    Refresh,
-    /// A refresh signed with the successor.
-    Adopt,
-    /// A refresh to zero; a new allocation follows if `again`.
-    Release { again: bool },
-    Permit(IpAddr),
-    Bind { peer: SocketAddr, channel: u16 },
 }
 
 #[derive(Debug)]
@@ -227,8 +214,14 @@ impl Allocation {
             Phase::Allocating | Phase::Closed => None,
         };
         let pending = self.pending.values().map(|p| p.transaction.due).min();
-        let peers = self.peers.poll_timeout().filter(|_| self.relayed().is_some());
-        [phase, pending, peers, self.successor_due()].into_iter().flatten().min()
+        let peers = self
+            .peers
+            .poll_timeout()
+            .filter(|_| self.relayed().is_some());
+        [phase, pending, peers, self.successor_due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
@@ -252,7 +245,10 @@ impl Allocation {
             }
             Phase::Live { relayed, refresh } if refresh <= cx.now => {
                 // The answer sets the next one; until then the transaction has the say.
-                self.phase = Phase::Live { relayed, refresh: cx.now + RETRY_MAX };
+                self.phase = Phase::Live {
+                    relayed,
+                    refresh: cx.now + RETRY_MAX,
+                };
                 if !self.pending.values().any(|p| p.request == Request::Refresh) {
                     self.begin(cx, Request::Refresh, 0);
                 }
@@ -286,9 +282,11 @@ impl Allocation {
         };
         match answer {
             Answer::Success => self.succeeded(cx, pending.request, message),
-            Answer::Error { code: 401 | 438, realm, nonce: Some(nonce) }
-                if pending.tries + 1 < AUTH_TRIES && self.is_news(&pending, &nonce) =>
-            {
+            Answer::Error {
+                code: 401 | 438,
+                realm,
+                nonce: Some(nonce),
+            } if pending.tries + 1 < AUTH_TRIES && self.is_news(&pending, &nonce) => {
                 self.realm = realm.or(self.realm.take());
                 self.nonce = nonce;
                 self.begin(cx, pending.request, pending.tries + 1);
@@ -305,7 +303,10 @@ impl Allocation {
 
     fn successor_due(&self) -> Option<Instant> {
         self.successor.as_ref()?;
-        self.credential.0.expires.map(|e| e.checked_sub(EXPIRY_MARGIN).unwrap_or(e))
+        self.credential
+            .0
+            .expires
+            .map(|e| e.checked_sub(EXPIRY_MARGIN).unwrap_or(e))
     }
 
     fn succeeded(&mut self, cx: &mut Context<'_>, request: Request, message: &Message) {
@@ -317,7 +318,10 @@ impl Allocation {
                         self.failures = 0;
                         self.peers = Peers::default();
                         self.mapped = stun::mapped_address(message);
-                        self.phase = Phase::Live { relayed, refresh: cx.now + lifetime / 2 };
+                        self.phase = Phase::Live {
+                            relayed,
+                            refresh: cx.now + lifetime / 2,
+                        };
                     }
                     _ => self.wait(cx),
                 }
@@ -379,7 +383,10 @@ impl Allocation {
     /// The allocation is gone: another one at once, with the newest credential.
     fn lost(&mut self, cx: &mut Context<'_>) {
         self.pending.clear();
-        self.credential = self.successor.take().unwrap_or_else(|| self.credential.clone());
+        self.credential = self
+            .successor
+            .take()
+            .unwrap_or_else(|| self.credential.clone());
         self.phase = Phase::Allocating;
         self.begin(cx, Request::Allocate, 0);
     }
@@ -396,10 +403,14 @@ impl Allocation {
 
     fn wait(&mut self, cx: &mut Context<'_>) {
         self.pending.clear();
-        let delay = RETRY_MIN.saturating_mul(1 << self.failures.min(5)).min(RETRY_MAX);
+        let delay = RETRY_MIN
+            .saturating_mul(1 << self.failures.min(5))
+            .min(RETRY_MAX);
         let jitter = Duration::from_millis(cx.rng.random_range(0..1000));
         self.failures = self.failures.saturating_add(1);
-        self.phase = Phase::Waiting { until: cx.now + delay + jitter };
+        self.phase = Phase::Waiting {
+            until: cx.now + delay + jitter,
+        };
     }
 
     fn ask(&mut self, cx: &mut Context<'_>, asks: Vec<Ask>) {
@@ -417,7 +428,10 @@ impl Allocation {
             (Request::Adopt, Some(successor)) => successor,
             _ => &self.credential,
         };
-        let auth = self.realm.as_ref().and_then(|r| Auth::new(&credential.0, r, &self.nonce));
+        let auth = self
+            .realm
+            .as_ref()
+            .and_then(|r| Auth::new(&credential.0, r, &self.nonce));
         let attributes = request.attributes(self.ask_family);
         let Some((id, raw)) = stun::request(cx.rng, request.method(), attributes, auth.as_ref())
         else {
@@ -425,41 +439,15 @@ impl Allocation {
             return;
         };
         let transaction = Transaction::new(cx.now, id, raw.clone());
-        self.pending.insert(id, Pending { request, transaction, auth, tries });
+        self.pending.insert(
+            id,
+            Pending {
+                request,
+                transaction,
+                auth,
+                tries,
+            },
+        );
         cx.out.push(raw);
     }
-}
-
-impl Request {
-    fn method(self) -> Method {
-        match self {
-            Self::Allocate => METHOD_ALLOCATE,
-            Self::Refresh | Self::Adopt | Self::Release { .. } => METHOD_REFRESH,
-            Self::Permit(_) => METHOD_CREATE_PERMISSION,
-            Self::Bind { .. } => METHOD_CHANNEL_BIND,
-        }
-    }
-
-    fn attributes(self, ask_family: bool) -> Attributes {
-        match self {
-            Self::Allocate if ask_family => {
-                vec![Box::new(RequestedTransport { protocol: PROTO_UDP }), Box::new(REQUESTED_FAMILY_IPV6)]
-            }
-            Self::Allocate => vec![Box::new(RequestedTransport { protocol: PROTO_UDP })],
-            Self::Refresh | Self::Adopt => Vec::new(),
-            Self::Release { .. } => vec![Box::new(Lifetime(Duration::ZERO))],
-            Self::Permit(ip) => vec![Box::new(PeerAddress { ip, port: 0 })],
-            Self::Bind { peer, channel } => vec![
-                Box::new(ChannelNumber(channel)),
-                Box::new(PeerAddress { ip: peer.ip(), port: peer.port() }),
-            ],
-        }
-    }
-}
-
-/// LIFETIME, unless it says the allocation is gone.
-fn lifetime(message: &Message) -> Option<Duration> {
-    let mut lifetime = Lifetime::default();
-    lifetime.get_from(message).ok()?;
-    (!lifetime.0.is_zero()).then_some(lifetime.0.max(Duration::from_secs(10)))
 }

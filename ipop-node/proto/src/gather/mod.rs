@@ -9,9 +9,11 @@
 //! a node sends few of them and all links share them.
 
 mod allocation;
+mod offer;
 mod permission;
 mod preference;
 mod reflexive;
+mod request;
 pub(crate) mod stun;
 mod transaction;
 mod turn;
@@ -32,7 +34,7 @@ use self::allocation::{Allocation, Context};
 use self::preference::Foundations;
 use self::reflexive::Reflexive;
 use self::stun::Credential;
-use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
+use crate::candidate::LocalCandidate;
 use crate::net::{DatagramClass, Transmit};
 use crate::service::{IceServer, IceServerKind};
 use crate::status::DropReason;
@@ -134,14 +136,20 @@ impl Gatherer {
                     password: s.password.clone()?,
                     expires: s.expires_in.and_then(|e| now.checked_add(e)),
                 };
-                Some(TurnServer { addr: s.addr, credential })
+                Some(TurnServer {
+                    addr: s.addr,
+                    credential,
+                })
             })
             .collect();
         self.servers = servers.iter().map(|s| s.addr).collect();
         for i in 0..self.allocations.len() {
             let server = self.allocations[i].server;
-            let credential =
-                self.turn.iter().find(|t| t.addr == server).map(|t| t.credential.clone());
+            let credential = self
+                .turn
+                .iter()
+                .find(|t| t.addr == server)
+                .map(|t| t.credential.clone());
             self.with_allocation(now, i, |allocation, cx| match credential {
                 Some(credential) => allocation.set_credential(cx, credential),
                 None => allocation.close(cx),
@@ -187,7 +195,10 @@ impl Gatherer {
 
     /// Sends a datagram, through the relay when `transmit.local` is a relayed address.
     pub fn send(&mut self, now: Instant, transmit: Transmit) -> Result<(), DropReason> {
-        let relay = self.allocations.iter().position(|a| a.relayed() == Some(transmit.local));
+        let relay = self
+            .allocations
+            .iter()
+            .position(|a| a.relayed() == Some(transmit.local));
         let Some(i) = relay else {
             if !self.sockets.contains(&transmit.local) {
                 return Err(DropReason::SendFailed);
@@ -215,7 +226,11 @@ impl Gatherer {
         for reflexive in &mut self.reflexive {
             if let Some(payload) = reflexive.handle_timeout(now, &mut self.rng) {
                 let (local, remote) = (reflexive.socket, reflexive.server);
-                self.transmits.push_back(Transmit { local, remote, payload });
+                self.transmits.push_back(Transmit {
+                    local,
+                    remote,
+                    payload,
+                });
             }
         }
         for i in 0..self.allocations.len() {
@@ -244,14 +259,24 @@ impl Gatherer {
     }
 
     fn handle_channel(&self, local: SocketAddr, remote: SocketAddr, payload: BytesMut) -> Inbound {
-        let allocation =
-            self.allocations.iter().find(|a| a.socket == local && a.server == remote);
+        let allocation = self
+            .allocations
+            .iter()
+            .find(|a| a.socket == local && a.server == remote);
         let unwrapped = allocation.and_then(|allocation| {
             let (number, payload) = turn::parse_channel_data(payload)?;
-            Some((allocation.relayed()?, allocation.channel_peer(number)?, payload))
+            Some((
+                allocation.relayed()?,
+                allocation.channel_peer(number)?,
+                payload,
+            ))
         });
         match unwrapped {
-            Some((local, remote, payload)) => Inbound::Relayed { local, remote, payload },
+            Some((local, remote, payload)) => Inbound::Relayed {
+                local,
+                remote,
+                payload,
+            },
             None => Inbound::Unknown,
         }
     }
@@ -266,20 +291,31 @@ impl Gatherer {
         let Some(mut message) = stun::decode(payload) else {
             return Inbound::Unknown;
         };
-        let at = self.allocations.iter().position(|a| a.socket == local && a.server == remote);
+        let at = self
+            .allocations
+            .iter()
+            .position(|a| a.socket == local && a.server == remote);
         if message.typ.class == CLASS_INDICATION && message.typ.method == METHOD_DATA {
             let unwrapped = at.and_then(|i| {
                 let (peer, payload) = turn::parse_data_indication(&message)?;
                 let allocation = &self.allocations[i];
-                allocation.expects(peer).then_some((allocation.relayed()?, peer, payload))
+                allocation
+                    .expects(peer)
+                    .then_some((allocation.relayed()?, peer, payload))
             });
             return match unwrapped {
-                Some((local, remote, payload)) => Inbound::Relayed { local, remote, payload },
+                Some((local, remote, payload)) => Inbound::Relayed {
+                    local,
+                    remote,
+                    payload,
+                },
                 None => Inbound::Unknown,
             };
         }
-        let reflexive =
-            self.reflexive.iter_mut().find(|r| r.socket == local && r.server == remote);
+        let reflexive = self
+            .reflexive
+            .iter_mut()
+            .find(|r| r.socket == local && r.server == remote);
         let mut taken =
             reflexive.is_some_and(|r| r.handle_answer(now, &mut message, &mut self.rng));
         if let Some(i) = at
@@ -303,8 +339,10 @@ impl Gatherer {
             .retain(|r| self.sockets.contains(&r.socket) && servers.contains(&r.server));
         for socket in &self.sockets {
             for server in servers {
-                let known =
-                    self.reflexive.iter().any(|r| r.socket == *socket && r.server == *server);
+                let known = self
+                    .reflexive
+                    .iter()
+                    .any(|r| r.socket == *socket && r.server == *server);
                 if !known && can_reach(*socket, *server) {
                     self.reflexive.push(Reflexive::new(now, *socket, *server));
                 }
@@ -317,21 +355,29 @@ impl Gatherer {
         // One that failed where the server has gone silent makes room for another socket.
         let reflexive = &self.reflexive;
         self.allocations.retain(|a| {
-            let reachable = |r: &Reflexive| {
-                r.socket == a.socket && r.server == a.server && r.reachable
-            };
+            let reachable =
+                |r: &Reflexive| r.socket == a.socket && r.server == a.server && r.reachable;
             !a.is_waiting() || reflexive.iter().any(reachable)
         });
         for turn in &self.turn {
             let started = self.allocations.iter().any(|a| a.server == turn.addr);
-            let from = self.reflexive.iter().find(|r| r.server == turn.addr && r.reachable);
+            let from = self
+                .reflexive
+                .iter()
+                .find(|r| r.server == turn.addr && r.reachable);
             if let (false, Some(from)) = (started, from) {
                 let credential = turn.credential.clone();
-                self.allocations.push(Allocation::new(now, from.socket, turn.addr, credential));
+                self.allocations
+                    .push(Allocation::new(now, from.socket, turn.addr, credential));
             }
         }
         self.allocations.retain(|a| !a.is_finished());
-        let wanted = self.wanted();
+        let wanted = offer::candidates(
+            &self.sockets,
+            &self.reflexive,
+            &self.allocations,
+            &mut self.foundations,
+        );
         for gone in self.candidates.iter().filter(|c| !wanted.contains(c)) {
             self.events.push_back(GatherEvent::Lost(gone.clone()));
         }
@@ -340,46 +386,6 @@ impl Gatherer {
         }
         self.candidates = wanted;
         self.deadline = None;
-    }
-
-    /// Every candidate there should be, redundant ones left out (RFC 8445 section 5.1.3).
-    fn wanted(&mut self) -> Vec<LocalCandidate> {
-        let sockets = &self.sockets;
-        let foundations = &mut self.foundations;
-        let mut make = |kind, addr, base: SocketAddr, via: SocketAddr, server: Option<SocketAddr>| {
-            let preference = preference::local_preference(via, sockets);
-            LocalCandidate {
-                candidate: Candidate {
-                    foundation: foundations.of(kind, base.ip(), server.map(|s| s.ip())),
-                    kind,
-                    addr,
-                    priority: preference::priority(kind, preference),
-                    related: None,
-                },
-                base,
-            }
-        };
-        let mut wanted: Vec<LocalCandidate> = Vec::new();
-        for socket in sockets.iter().filter(|s| is_offered(**s)) {
-            wanted.push(make(CandidateKind::Host, *socket, *socket, *socket, None));
-        }
-        for reflexive in &self.reflexive {
-            let (socket, server) = (reflexive.socket, reflexive.server);
-            let Some(addr) = reflexive.mapped else { continue };
-            if !wanted.iter().any(|c| c.candidate.addr == addr && c.base == socket) {
-                let mut c = make(CandidateKind::Srflx, addr, socket, socket, Some(server));
-                c.candidate.related = Some(socket);
-                wanted.push(c);
-            }
-        }
-        for allocation in &self.allocations {
-            let Some(addr) = allocation.relayed() else { continue };
-            let (socket, server) = (allocation.socket, allocation.server);
-            let mut c = make(CandidateKind::Relay, addr, addr, socket, Some(server));
-            c.candidate.related = Some(allocation.mapped().unwrap_or(socket));
-            wanted.push(c);
-        }
-        wanted
     }
 
     /// Runs `f` on an allocation and queues what it wants sent to its server.
@@ -391,27 +397,28 @@ impl Gatherer {
     ) {
         let mut out = Vec::new();
         let allocation = &mut self.allocations[i];
-        f(allocation, &mut Context { now, rng: &mut self.rng, out: &mut out });
+        f(
+            allocation,
+            &mut Context {
+                now,
+                rng: &mut self.rng,
+                out: &mut out,
+            },
+        );
         let (local, remote) = (allocation.socket, allocation.server);
         self.transmits
-            .extend(out.into_iter().map(|payload| Transmit { local, remote, payload }));
+            .extend(out.into_iter().map(|payload| Transmit {
+                local,
+                remote,
+                payload,
+            }));
         self.deadline = None;
     }
-}
-
-/// Whether a socket's own address is worth telling a peer: a scope id does not travel, and an
-/// unspecified address is none.
-fn is_offered(socket: SocketAddr) -> bool {
-    let link_local = match socket {
-        SocketAddr::V4(_) => false,
-        SocketAddr::V6(v6) => v6.ip().is_unicast_link_local(),
-    };
-    !socket.ip().is_unspecified() && !link_local
 }
 
 /// Whether a datagram from `socket` can arrive at `server` at all.
 fn can_reach(socket: SocketAddr, server: SocketAddr) -> bool {
     socket.is_ipv4() == server.is_ipv4()
-        && is_offered(socket)
+        && offer::is_offered(socket)
         && socket.ip().is_loopback() == server.ip().is_loopback()
 }

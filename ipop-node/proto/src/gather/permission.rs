@@ -91,7 +91,11 @@ impl Peers {
         }
         let permission = self.permissions.entry(peer.ip()).or_insert_with(|| {
             asks.push(Ask::Permit(peer.ip()));
-            Permission { state: PermissionState::Asked, used: now, queue: VecDeque::new() }
+            Permission {
+                state: PermissionState::Asked,
+                used: now,
+                queue: VecDeque::new(),
+            }
         });
         permission.used = now;
         match permission.state {
@@ -114,7 +118,11 @@ impl Peers {
     }
 
     /// The server granted a permission; what waited for it may go.
-    pub(super) fn permitted(&mut self, now: Instant, ip: IpAddr) -> VecDeque<(SocketAddr, BytesMut)> {
+    pub(super) fn permitted(
+        &mut self,
+        now: Instant,
+        ip: IpAddr,
+    ) -> VecDeque<(SocketAddr, BytesMut)> {
         let Some(permission) = self.permissions.get_mut(&ip) else {
             return VecDeque::new();
         };
@@ -127,7 +135,9 @@ impl Peers {
         let Some(permission) = self.permissions.get_mut(&ip) else {
             return 0;
         };
-        permission.state = PermissionState::Refused { until: now + REFUSED };
+        permission.state = PermissionState::Refused {
+            until: now + REFUSED,
+        };
         std::mem::take(&mut permission.queue).len()
     }
 
@@ -164,23 +174,26 @@ impl Peers {
             PermissionState::Granted { renew } => Some(renew),
             PermissionState::Refused { until } => Some(until),
         });
-        permissions.chain(self.channels.values().map(|c| c.renew)).min()
+        permissions
+            .chain(self.channels.values().map(|c| c.renew))
+            .min()
     }
 
     /// Renews what is in use, lets go of what is not.
     pub(super) fn handle_timeout(&mut self, now: Instant, asks: &mut Vec<Ask>) {
-        self.permissions.retain(|ip, permission| match &mut permission.state {
-            PermissionState::Granted { renew } if *renew <= now => {
-                if now.duration_since(permission.used) > IDLE {
-                    return false;
+        self.permissions
+            .retain(|ip, permission| match &mut permission.state {
+                PermissionState::Granted { renew } if *renew <= now => {
+                    if now.duration_since(permission.used) > IDLE {
+                        return false;
+                    }
+                    *renew = now + RENEW;
+                    asks.push(Ask::Permit(*ip));
+                    true
                 }
-                *renew = now + RENEW;
-                asks.push(Ask::Permit(*ip));
-                true
-            }
-            PermissionState::Refused { until } => now < *until,
-            _ => true,
-        });
+                PermissionState::Refused { until } => now < *until,
+                _ => true,
+            });
         let numbers = &mut self.numbers;
         self.channels.retain(|peer, channel| {
             if now < channel.renew {
@@ -199,7 +212,10 @@ impl Peers {
                 return true;
             }
             channel.renew = now + RENEW;
-            asks.push(Ask::Bind { peer: *peer, channel: channel.number });
+            asks.push(Ask::Bind {
+                peer: *peer,
+                channel: channel.number,
+            });
             true
         });
     }
@@ -211,8 +227,19 @@ impl Peers {
             .find(|n| !self.numbers.contains_key(n))?;
         self.bound_so_far = (number - CHANNELS.start + 1) % span;
         self.numbers.insert(number, peer);
-        self.channels.insert(peer, Channel { number, bound: false, used: now, renew: now + RENEW });
-        Some(Ask::Bind { peer, channel: number })
+        self.channels.insert(
+            peer,
+            Channel {
+                number,
+                bound: false,
+                used: now,
+                renew: now + RENEW,
+            },
+        );
+        Some(Ask::Bind {
+            peer,
+            channel: number,
+        })
     }
 }
 
@@ -231,8 +258,14 @@ mod tests {
     #[test]
     fn datagrams_wait_for_the_permission_and_then_go_in_order() {
         let (now, mut peers, mut asks) = (Instant::now(), Peers::default(), Vec::new());
-        assert_eq!(peers.send(now, peer(), payload(1), false, &mut asks), Way::Queued);
-        assert_eq!(peers.send(now, peer(), payload(2), false, &mut asks), Way::Queued);
+        assert_eq!(
+            peers.send(now, peer(), payload(1), false, &mut asks),
+            Way::Queued
+        );
+        assert_eq!(
+            peers.send(now, peer(), payload(2), false, &mut asks),
+            Way::Queued
+        );
         assert_eq!(asks, [Ask::Permit(peer().ip())]);
         let queue: Vec<_> = peers.permitted(now, peer().ip()).into();
         assert_eq!(queue, [(peer(), payload(1)), (peer(), payload(2))]);
@@ -249,7 +282,13 @@ mod tests {
         peers.permitted(now, peer().ip());
         peers.send(now, peer(), payload(2), true, &mut asks);
         peers.send(now, peer(), payload(3), true, &mut asks);
-        assert_eq!(asks[1..], [Ask::Bind { peer: peer(), channel: 0x4000 }]);
+        assert_eq!(
+            asks[1..],
+            [Ask::Bind {
+                peer: peer(),
+                channel: 0x4000
+            }]
+        );
         peers.bound(now, peer());
         assert_eq!(
             peers.send(now, peer(), payload(4), true, &mut asks),
@@ -277,7 +316,10 @@ mod tests {
         let (now, mut peers, mut asks) = (Instant::now(), Peers::default(), Vec::new());
         peers.send(now, peer(), payload(1), false, &mut asks);
         assert_eq!(peers.refused(now, peer().ip()), 1);
-        assert_eq!(peers.send(now, peer(), payload(2), false, &mut asks), Way::Refused);
+        assert_eq!(
+            peers.send(now, peer(), payload(2), false, &mut asks),
+            Way::Refused
+        );
         assert_eq!(asks.len(), 1);
         peers.handle_timeout(now + REFUSED, &mut asks);
         peers.send(now + REFUSED, peer(), payload(3), false, &mut asks);

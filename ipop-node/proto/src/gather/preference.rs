@@ -34,12 +34,21 @@ pub(super) struct Foundations {
 }
 
 impl Foundations {
-    pub(super) fn of(&mut self, kind: CandidateKind, base: IpAddr, server: Option<IpAddr>) -> String {
+    pub(super) fn of(
+        &mut self,
+        kind: CandidateKind,
+        base: IpAddr,
+        server: Option<IpAddr>,
+    ) -> String {
         let key = (kind, base, server);
-        let at = self.known.iter().position(|k| *k == key).unwrap_or_else(|| {
-            self.known.push(key);
-            self.known.len() - 1
-        });
+        let at = self
+            .known
+            .iter()
+            .position(|k| *k == key)
+            .unwrap_or_else(|| {
+                self.known.push(key);
+                self.known.len() - 1
+            });
         (at + 1).to_string()
     }
 }
@@ -63,7 +72,10 @@ mod tests {
             .iter()
             .map(|s| s.parse().expect("valid"))
             .collect();
-        let mut all: Vec<_> = sockets.iter().map(|s| local_preference(*s, &sockets)).collect();
+        let mut all: Vec<_> = sockets
+            .iter()
+            .map(|s| local_preference(*s, &sockets))
+            .collect();
         assert_eq!(all, [65534, 65532, 65535, 65533]);
         all.dedup();
         assert_eq!(all.len(), 4);

@@ -33,7 +33,14 @@ pub(super) struct Reflexive {
 impl Reflexive {
     /// Asks at the next [`Self::handle_timeout`].
     pub(super) fn new(now: Instant, socket: SocketAddr, server: SocketAddr) -> Self {
-        Self { socket, server, mapped: None, reachable: false, transaction: None, next: now }
+        Self {
+            socket,
+            server,
+            mapped: None,
+            reachable: false,
+            transaction: None,
+            next: now,
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Instant {
@@ -70,7 +77,11 @@ impl Reflexive {
         message: &mut Message,
         rng: &mut StdRng,
     ) -> bool {
-        if self.transaction.as_ref().is_none_or(|t| t.id != message.transaction_id) {
+        if self
+            .transaction
+            .as_ref()
+            .is_none_or(|t| t.id != message.transaction_id)
+        {
             return false;
         }
         let Some(answer) = stun::answer(message, None) else {

@@ -51,7 +51,9 @@ pub(super) struct Auth {
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth").field("realm", &self.realm).finish_non_exhaustive()
+        f.debug_struct("Auth")
+            .field("realm", &self.realm)
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,7 +130,11 @@ pub(super) fn decode(payload: &[u8]) -> Option<Message> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
     Success,
-    Error { code: u16, realm: Option<String>, nonce: Option<String> },
+    Error {
+        code: u16,
+        realm: Option<String>,
+        nonce: Option<String>,
+    },
 }
 
 /// Reads a response. `None` for what is no response, and for a success to an authenticated
@@ -172,5 +178,7 @@ pub(super) fn address(message: &Message, attribute: AttrType) -> Option<SocketAd
 }
 
 fn text(message: &Message, attribute: AttrType) -> Option<String> {
-    TextAttribute::get_from_as(message, attribute).ok().map(|a| a.text)
+    TextAttribute::get_from_as(message, attribute)
+        .ok()
+        .map(|a| a.text)
 }

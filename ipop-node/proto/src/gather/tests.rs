@@ -77,7 +77,9 @@ impl World {
 
     fn with_turn() -> Self {
         let mut world = Self::new();
-        world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+        world
+            .gatherer
+            .set_servers(world.now, vec![turn("u", "p", None)]);
         world.run(Duration::from_secs(1));
         world
     }
@@ -92,20 +94,30 @@ impl World {
                 self.events.push(event);
             }
             let due = self.gatherer.poll_timeout();
-            let next = [due, self.network.next_arrival()].into_iter().flatten().min();
+            let next = [due, self.network.next_arrival()]
+                .into_iter()
+                .flatten()
+                .min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
             self.now = self.now.max(next);
             while let Some(a) = self.network.poll_arrival(self.now) {
                 if self.server.owns(a.to) {
-                    for (from, to, payload) in self.server.handle(self.now, a.from, a.to, &a.payload) {
+                    for (from, to, payload) in
+                        self.server.handle(self.now, a.from, a.to, &a.payload)
+                    {
                         self.network.send(self.now, from, to, payload);
                     }
                 } else if a.to == self.peer {
                     self.at_peer.push((a.from, a.payload));
-                } else if let Inbound::Relayed { local, remote, payload } =
-                    self.gatherer.handle_datagram(self.now, a.to, a.from, a.payload)
+                } else if let Inbound::Relayed {
+                    local,
+                    remote,
+                    payload,
+                } = self
+                    .gatherer
+                    .handle_datagram(self.now, a.to, a.from, a.payload)
                 {
                     self.at_node.push((local, remote, payload));
                 }
@@ -126,7 +138,14 @@ impl World {
 
     fn send(&mut self, payload: &[u8]) -> Result<(), DropReason> {
         let (local, remote) = (self.relayed(), self.peer);
-        self.gatherer.send(self.now, Transmit { local, remote, payload: payload.into() })
+        self.gatherer.send(
+            self.now,
+            Transmit {
+                local,
+                remote,
+                payload: payload.into(),
+            },
+        )
     }
 }
 
@@ -134,7 +153,9 @@ impl World {
 fn host_candidates_are_there_before_any_server_answers() {
     let mut world = World::new();
     world.network.block(ip("10.0.0.2"), ip("192.0.2.1"));
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "p", None)]);
     assert_eq!(world.of(CandidateKind::Host), [addr("10.0.0.2:4000")]);
     world.run(Duration::from_secs(120));
     assert_eq!(world.gatherer.candidates().len(), 1);
@@ -147,7 +168,9 @@ fn host_candidates_are_there_before_any_server_answers() {
 #[test]
 fn a_server_gives_a_reflexive_and_a_relayed_candidate_within_a_few_round_trips() {
     let mut world = World::new();
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "p", None)]);
     world.run(Duration::from_millis(100));
     let srflx = world.of(CandidateKind::Srflx);
     assert_eq!(srflx[0].ip(), ip("198.51.100.1"));
@@ -162,8 +185,12 @@ fn a_server_gives_a_reflexive_and_a_relayed_candidate_within_a_few_round_trips()
 fn a_socket_with_a_public_address_has_no_reflexive_candidate() {
     let mut world = World::new();
     world.network.add_host(ip("203.0.113.20"), None);
-    world.gatherer.set_sockets(world.now, vec![addr("203.0.113.20:4000")]);
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+    world
+        .gatherer
+        .set_sockets(world.now, vec![addr("203.0.113.20:4000")]);
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "p", None)]);
     world.run(Duration::from_secs(1));
     assert!(world.of(CandidateKind::Srflx).is_empty());
     assert_eq!(world.of(CandidateKind::Relay).len(), 1);
@@ -175,10 +202,18 @@ fn relayed_datagrams_wait_for_the_permission_and_come_back_from_the_peer() {
     let relayed = world.relayed();
     world.send(b"\x00first").expect("queued");
     world.run(Duration::from_millis(100));
-    assert_eq!(world.at_peer, [(relayed, BytesMut::from(&b"\x00first"[..]))]);
-    world.network.send(world.now, world.peer, relayed, BytesMut::from(&b"back"[..]));
+    assert_eq!(
+        world.at_peer,
+        [(relayed, BytesMut::from(&b"\x00first"[..]))]
+    );
+    world
+        .network
+        .send(world.now, world.peer, relayed, BytesMut::from(&b"back"[..]));
     world.run(Duration::from_millis(100));
-    assert_eq!(world.at_node, [(relayed, world.peer, BytesMut::from(&b"back"[..]))]);
+    assert_eq!(
+        world.at_node,
+        [(relayed, world.peer, BytesMut::from(&b"back"[..]))]
+    );
     assert_eq!(world.server.dropped(), 0);
 }
 
@@ -196,7 +231,12 @@ fn dtls_gets_a_channel_and_checks_do_not() {
     }
     assert_eq!(world.server.channel_messages(), 2);
     assert_eq!(world.at_peer.len(), 5);
-    world.network.send(world.now, world.peer, world.relayed(), BytesMut::from(&b"x"[..]));
+    world.network.send(
+        world.now,
+        world.peer,
+        world.relayed(),
+        BytesMut::from(&b"x"[..]),
+    );
     world.run(Duration::from_millis(100));
     assert_eq!(world.at_node.len(), 1);
 }
@@ -217,7 +257,12 @@ fn everything_in_use_lives_on_for_hours_though_nonces_go_stale() {
     assert_eq!(world.server.dropped(), 0);
     assert!(world.server.refused().contains(&438));
     assert!(!world.server.refused().contains(&437));
-    assert!(!world.events.iter().any(|e| matches!(e, GatherEvent::Lost(_))));
+    assert!(
+        !world
+            .events
+            .iter()
+            .any(|e| matches!(e, GatherEvent::Lost(_)))
+    );
 }
 
 #[test]
@@ -241,7 +286,9 @@ fn an_allocation_left_over_by_an_earlier_run_is_given_back_first() {
     let sockets = vec![addr("10.0.0.2:4000")];
     world.gatherer = Gatherer::new(StdRng::seed_from_u64(8));
     world.gatherer.set_sockets(world.now, sockets);
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "p", None)]);
     world.run(Duration::from_secs(1));
     assert!(world.server.refused().contains(&437));
     assert_eq!(world.of(CandidateKind::Relay).len(), 1);
@@ -251,12 +298,20 @@ fn an_allocation_left_over_by_an_earlier_run_is_given_back_first() {
 #[test]
 fn a_wrong_password_gives_no_relay_and_is_retried_slowly() {
     let mut world = World::new();
-    world.gatherer.set_servers(world.now, vec![turn("u", "wrong", None)]);
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "wrong", None)]);
     world.run(Duration::from_secs(300));
     assert!(world.of(CandidateKind::Relay).is_empty());
     assert_eq!(world.of(CandidateKind::Srflx).len(), 1);
-    assert!(world.server.refused().len() < 60, "{}", world.server.refused().len());
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", None)]);
+    assert!(
+        world.server.refused().len() < 60,
+        "{}",
+        world.server.refused().len()
+    );
+    world
+        .gatherer
+        .set_servers(world.now, vec![turn("u", "p", None)]);
     world.run(Duration::from_secs(1));
     assert_eq!(world.of(CandidateKind::Relay).len(), 1);
 }
@@ -264,7 +319,10 @@ fn a_wrong_password_gives_no_relay_and_is_retried_slowly() {
 #[test]
 fn a_new_credential_takes_over_before_the_old_one_expires() {
     let mut world = World::new();
-    world.gatherer.set_servers(world.now, vec![turn("u", "p", Some(Duration::from_secs(1000)))]);
+    world.gatherer.set_servers(
+        world.now,
+        vec![turn("u", "p", Some(Duration::from_secs(1000)))],
+    );
     world.run(Duration::from_secs(800));
     let relayed = world.relayed();
     world.server.add_user("u2", "p2");
@@ -300,7 +358,12 @@ fn the_nat_mapping_is_kept_and_a_new_one_noticed() {
     let before = world.of(CandidateKind::Srflx);
     world.run(Duration::from_secs(600));
     assert_eq!(world.of(CandidateKind::Srflx), before);
-    let gaps: Vec<_> = world.network.log().iter().filter(|(_, to, _)| to.port() == 3478).collect();
+    let gaps: Vec<_> = world
+        .network
+        .log()
+        .iter()
+        .filter(|(_, to, _)| to.port() == 3478)
+        .collect();
     assert!(gaps.len() > 600 / 25);
     world.network.forget_mappings(world.nat);
     world.run(Duration::from_secs(25));

@@ -32,7 +32,12 @@ pub(super) enum Due {
 impl Transaction {
     /// Begins; the caller sends the first copy.
     pub(super) fn new(now: Instant, id: TransactionId, raw: BytesMut) -> Self {
-        Self { id, raw, sent: 1, due: now + RTO }
+        Self {
+            id,
+            raw,
+            sent: 1,
+            due: now + RTO,
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Due {
@@ -43,7 +48,12 @@ impl Transaction {
             return Due::GiveUp;
         }
         self.sent += 1;
-        self.due = now + if self.sent == SENDS { LAST_WAIT } else { RTO * (1 << (self.sent - 1)) };
+        self.due = now
+            + if self.sent == SENDS {
+                LAST_WAIT
+            } else {
+                RTO * (1 << (self.sent - 1))
+            };
         Due::Resend(self.raw.clone())
     }
 }

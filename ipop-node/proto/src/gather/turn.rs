@@ -58,11 +58,16 @@ pub(super) fn send_indication(
     let setters: [Box<dyn Setter>; 4] = [
         Box::new(id),
         Box::new(MessageType::new(METHOD_SEND, CLASS_INDICATION)),
-        Box::new(PeerAddress { ip: peer.ip(), port: peer.port() }),
+        Box::new(PeerAddress {
+            ip: peer.ip(),
+            port: peer.port(),
+        }),
         Box::new(Data(payload.to_vec())),
     ];
     let mut message = Message::new();
-    message.build(&setters).map_err(|_| DropReason::SendFailed)?;
+    message
+        .build(&setters)
+        .map_err(|_| DropReason::SendFailed)?;
     Ok(BytesMut::from(&message.raw[..]))
 }
 
@@ -82,12 +87,18 @@ mod tests {
         let mut raw = channel_data(0x4001, b"abc").expect("fits");
         assert_eq!(&raw[..], b"\x40\x01\x00\x03abc");
         raw.put_u8(0);
-        assert_eq!(parse_channel_data(raw), Some((0x4001, BytesMut::from(&b"abc"[..]))));
+        assert_eq!(
+            parse_channel_data(raw),
+            Some((0x4001, BytesMut::from(&b"abc"[..])))
+        );
     }
 
     #[test]
     fn a_channel_message_cut_short_is_refused() {
-        assert_eq!(parse_channel_data(BytesMut::from(&b"\x40\x01\x00\x04abc"[..])), None);
+        assert_eq!(
+            parse_channel_data(BytesMut::from(&b"\x40\x01\x00\x04abc"[..])),
+            None
+        );
         assert_eq!(parse_channel_data(BytesMut::from(&b"\x40\x01"[..])), None);
     }
 }

@@ -44,7 +44,10 @@ mod tests {
             backoff.failed(now, &mut rng);
             let delay = backoff.until.expect("set") - now;
             let middle = Duration::from_secs(seconds);
-            assert!(delay >= middle / 2 && delay <= middle * 3 / 2, "{delay:?} for {middle:?}");
+            assert!(
+                delay >= middle / 2 && delay <= middle * 3 / 2,
+                "{delay:?} for {middle:?}"
+            );
         }
         backoff.reset();
         assert_eq!(backoff.until, None);

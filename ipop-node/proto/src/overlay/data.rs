@@ -28,7 +28,11 @@ impl Overlay {
         let inbound = self.gatherer.handle_datagram(now, local, remote, payload);
         match inbound {
             Inbound::Direct(payload) => self.deliver(now, local, remote, payload),
-            Inbound::Relayed { local, remote, payload } => {
+            Inbound::Relayed {
+                local,
+                remote,
+                payload,
+            } => {
                 self.deliver(now, local, remote, payload);
             }
             Inbound::Consumed => self.drain_gatherer(now),
@@ -98,8 +102,11 @@ impl Overlay {
         let mut taken = false;
         for id in self.demux.by_pair((local, remote)).to_vec() {
             let session = self.table.get_mut(id).and_then(|p| p.session.as_mut());
-            taken |= session
-                .is_some_and(|s| s.link.handle_datagram(now, local, remote, payload.clone()).is_ok());
+            taken |= session.is_some_and(|s| {
+                s.link
+                    .handle_datagram(now, local, remote, payload.clone())
+                    .is_ok()
+            });
             self.advance(now, id);
         }
         if !taken {
@@ -142,8 +149,10 @@ impl Overlay {
         peer.traffic.tx_packets += 1;
         peer.traffic.tx_bytes += packet.len() as u64;
         // No timer changes by sending, so the peer need not be filed anew.
-        while let Some(transmit) =
-            self.table.get_mut(id).and_then(|p| p.session.as_mut()?.link.poll_transmit())
+        while let Some(transmit) = self
+            .table
+            .get_mut(id)
+            .and_then(|p| p.session.as_mut()?.link.poll_transmit())
         {
             self.send(now, id, transmit);
         }
@@ -151,8 +160,10 @@ impl Overlay {
 
     /// Takes out what a peer's link has: datagrams, packets, and how it fares.
     pub(super) fn drain_link(&mut self, now: Instant, id: PeerId) {
-        while let Some(transmit) =
-            self.table.get_mut(id).and_then(|p| p.session.as_mut()?.link.poll_transmit())
+        while let Some(transmit) = self
+            .table
+            .get_mut(id)
+            .and_then(|p| p.session.as_mut()?.link.poll_transmit())
         {
             self.demux.add_pair((transmit.local, transmit.remote), id);
             self.send(now, id, transmit);

@@ -34,7 +34,9 @@ pub(super) fn error(packet: &[u8], addresses: Addresses, why: Unreachable) -> Op
             let header = usize::from(packet.first()? & 0x0f) * 4;
             let later_fragment = packet.get(6)? & 0x1f != 0 || *packet.get(7)? != 0;
             let is_error = packet.get(9) == Some(&ICMP)
-                && packet.get(header).is_some_and(|kind| !matches!(kind, 0 | 8 | 13 | 14));
+                && packet
+                    .get(header)
+                    .is_some_and(|kind| !matches!(kind, 0 | 8 | 13 | 14));
             if later_fragment || is_error || to.is_unspecified() {
                 return None;
             }
@@ -114,7 +116,20 @@ mod tests {
     use super::*;
 
     fn v4(protocol: u8, payload: &[u8]) -> Vec<u8> {
-        let mut p = vec![0x45, 0, 0, 20 + payload.len() as u8, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+        let mut p = vec![
+            0x45,
+            0,
+            0,
+            20 + payload.len() as u8,
+            0,
+            0,
+            0x40,
+            0,
+            64,
+            protocol,
+            0,
+            0,
+        ];
         p.extend([10, 73, 0, 1, 10, 73, 0, 9]);
         p.extend(payload);
         p
@@ -122,8 +137,18 @@ mod tests {
 
     fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
         let mut p = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
-        p.extend("fd5a::1".parse::<std::net::Ipv6Addr>().expect("valid").octets());
-        p.extend("fd5a::9".parse::<std::net::Ipv6Addr>().expect("valid").octets());
+        p.extend(
+            "fd5a::1"
+                .parse::<std::net::Ipv6Addr>()
+                .expect("valid")
+                .octets(),
+        );
+        p.extend(
+            "fd5a::9"
+                .parse::<std::net::Ipv6Addr>()
+                .expect("valid")
+                .octets(),
+        );
         p.extend(payload);
         p
     }
@@ -134,7 +159,10 @@ mod tests {
         let addresses = Addresses::of(&packet).expect("valid");
         let out = error(&packet, addresses, Unreachable::TooBig(1400)).expect("an error");
         let back = Addresses::of(&out).expect("a packet");
-        assert_eq!((back.source, back.destination), (addresses.destination, addresses.source));
+        assert_eq!(
+            (back.source, back.destination),
+            (addresses.destination, addresses.source)
+        );
         assert_eq!(&out[20..22], &[3, 4]);
         assert_eq!(&out[26..28], &1400_u16.to_be_bytes());
         assert_eq!(&out[28..], &packet[..]);

@@ -15,6 +15,7 @@ mod demux;
 mod icmp;
 mod packet;
 mod peer;
+mod presence;
 mod session;
 mod setup;
 mod table;
@@ -34,6 +35,7 @@ use rand::rngs::StdRng;
 
 use self::demux::Demux;
 use self::peer::{Peer, PeerId};
+use self::session::Session;
 use self::table::Table;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
@@ -169,6 +171,10 @@ impl Overlay {
             if let Some(peer) = self.table.get_mut(id) {
                 peer.resources.clear();
             }
+            let session = self.table.get(id).and_then(|p| p.session.as_ref());
+            if session.is_some_and(Session::is_unanswered) {
+                self.end(now, id, "this node signed out", None);
+            }
             self.advance(now, id);
         }
         self.settle_refused(now);
@@ -270,13 +276,22 @@ impl Overlay {
     /// This node's candidates.
     pub fn candidates(&self) -> Vec<PairEnd> {
         let candidates = self.gatherer.candidates().iter();
-        candidates.map(|c| PairEnd { kind: c.candidate.kind, addr: c.candidate.addr }).collect()
+        candidates
+            .map(|c| PairEnd {
+                kind: c.candidate.kind,
+                addr: c.candidate.addr,
+            })
+            .collect()
     }
 
     /// Names of the members with a link that is up, sorted; for the advertisement.
     pub fn linked(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.table.iter().filter(|p| p.is_up()).map(|p| p.name.clone()).collect();
+        let mut names: Vec<_> = self
+            .table
+            .iter()
+            .filter(|p| p.is_up())
+            .map(|p| p.name.clone())
+            .collect();
         names.sort();
         names
     }

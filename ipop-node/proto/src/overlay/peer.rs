@@ -83,7 +83,9 @@ impl Peer {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.session.as_ref().is_some_and(|s| *s.link.state() == LinkState::Up)
+        self.session
+            .as_ref()
+            .is_some_and(|s| *s.link.state() == LinkState::Up)
     }
 
     /// As `status` shows it; `me` is this node's full JID while it is signed in.
@@ -99,7 +101,9 @@ impl Peer {
             jid: self.jid.clone(),
             addrs: self.addrs,
             link: link.map_or_else(
-                || LinkState::Down { why: self.why_down(now, me) },
+                || LinkState::Down {
+                    why: self.why_down(now, me),
+                },
                 |l| l.state().clone(),
             ),
             local,
@@ -127,7 +131,10 @@ impl Peer {
             None => "this node is not signed in".to_owned(),
             Some(_) if !self.is_present() => "the peer is not signed in".to_owned(),
             Some(me) if me < self.jid.as_str() => {
-                let left = self.backoff.until.map_or(Duration::ZERO, |t| t.duration_since(now));
+                let left = self
+                    .backoff
+                    .until
+                    .map_or(Duration::ZERO, |t| t.duration_since(now));
                 format!("next attempt in {} s", left.as_millis().div_ceil(1000))
             }
             Some(_) => "waiting for the peer to initiate".to_owned(),

@@ -115,6 +115,9 @@ impl Session {
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         let answer = self.is_unanswered().then_some(self.answer_by);
-        [self.link.poll_timeout(), self.flush, answer].into_iter().flatten().min()
+        [self.link.poll_timeout(), self.flush, answer]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -1,120 +1,20 @@
-//! How links come and go: presence, signalling, failures.
+//! How links come and go: signalling, failures, attempts.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::peer::{Peer, PeerId};
+use super::peer::PeerId;
 use super::session::{ANSWER_TIMEOUT, Session};
 use super::{Output, Overlay};
 use crate::link::{IceRole, Link, LinkConfig};
 use crate::signal::{LinkDescription, SessionId, Setup, Signal, TerminateReason};
-use crate::status::Advertisement;
 
 /// How long a peer that said it leaves is left alone, should its presence not end.
 const LEFT: Duration = Duration::from_secs(60);
 
 impl Overlay {
-    pub(super) fn present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
-        let own = self.me.as_deref().is_some_and(|me| super::table::bare(me) == super::table::bare(&jid));
-        if self.left || self.me.is_none() || own {
-            return;
-        }
-        let id = match self.table.by_jid(&jid) {
-            Some(id) => id,
-            None => self.table.insert(Peer::new(now, jid.clone(), &advertisement)),
-        };
-        let me = self.config.name.clone();
-        let Some(peer) = self.peer_mut(id) else {
-            return;
-        };
-        let names_me = advertisement.linked.contains(&me);
-        let known = peer.resources.iter_mut().find(|(resource, _)| *resource == jid);
-        let came = known.is_none();
-        let named_me = known.as_ref().is_some_and(|(_, a)| a.linked.contains(&me));
-        match known {
-            Some((_, known)) => *known = advertisement,
-            None => peer.resources.push((jid, advertisement)),
-        }
-        let lost = peer.session.as_ref().is_some_and(|s| {
-            (came && s.was_up && !names_me) || (named_me && !names_me && s.is_settled(now))
-        });
-        if came {
-            peer.backoff.reset();
-            if peer.session.is_none() {
-                peer.since = now;
-                peer.failure = None;
-            }
-        }
-        if lost {
-            self.end(now, id, "the peer no longer has the link; it may have restarted", None);
-        }
-        self.take_newest(now, id);
-    }
-
-    pub(super) fn gone(&mut self, now: Instant, jid: &str) {
-        let Some(id) = self.table.by_jid(jid) else {
-            return;
-        };
-        if let Some(peer) = self.peer_mut(id) {
-            peer.resources.retain(|(resource, _)| resource != jid);
-        }
-        self.take_newest(now, id);
-    }
-
-    /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
-    fn take_newest(&mut self, now: Instant, id: PeerId) {
-        let Some(peer) = self.table.get_mut(id) else {
-            return;
-        };
-        if let Some((jid, advertisement)) = peer.resources.last() {
-            // A session that never worked was with the older resource.
-            let stale = peer.jid != *jid && peer.session.as_ref().is_some_and(|s| !s.was_up);
-            let moved = peer.addrs != advertisement.addrs;
-            peer.jid.clone_from(jid);
-            peer.name.clone_from(&advertisement.name);
-            let addrs = advertisement.addrs;
-            if moved {
-                self.table.release(id);
-                if let Some(peer) = self.table.get_mut(id) {
-                    peer.addrs = addrs;
-                }
-            }
-            if stale {
-                self.end(now, id, "the peer signed in anew", None);
-            }
-            self.settle(now, id);
-            if moved {
-                self.settle_refused(now);
-            }
-        }
-        self.advance(now, id);
-    }
-
-    /// Claims a peer's addresses, or refuses the peer.
-    fn settle(&mut self, now: Instant, id: PeerId) {
-        let refused = self.table.claim(id, &self.config.addrs).err();
-        let Some(peer) = self.table.get_mut(id) else {
-            return;
-        };
-        let newly = peer.refused.is_none() && refused.is_some();
-        peer.refused.clone_from(&refused);
-        if let (true, Some(why)) = (newly, refused) {
-            self.end(now, id, &why, Some(TerminateReason::GeneralError));
-        }
-    }
-
-    /// Addresses may have become free: looks at the refused peers again.
-    pub(super) fn settle_refused(&mut self, now: Instant) {
-        for id in self.table.ids() {
-            if self.table.get(id).is_some_and(|p| p.refused.is_some()) {
-                self.settle(now, id);
-                self.advance(now, id);
-            }
-        }
-    }
-
     pub(super) fn signalled(&mut self, now: Instant, from: &str, signal: Signal) {
         let id = self.table.by_jid(from);
         let current = id
@@ -136,9 +36,14 @@ impl Overlay {
             (Signal::Accept { sid, .. }, _) => {
                 self.terminate(from, sid, TerminateReason::GeneralError);
             }
-            (Signal::Candidates { sid, ufrag, candidates }, Some(id))
-                if current.as_ref() == Some(&sid) =>
-            {
+            (
+                Signal::Candidates {
+                    sid,
+                    ufrag,
+                    candidates,
+                },
+                Some(id),
+            ) if current.as_ref() == Some(&sid) => {
                 if let Some(session) = self.peer_mut(id).and_then(|p| p.session.as_mut()) {
                     session.add_remote(now, &ufrag, candidates);
                 }
@@ -148,9 +53,17 @@ impl Overlay {
                 self.terminated(now, id, reason);
             }
             // Its DTLS alert was faster.
-            (Signal::Terminate { sid, reason: TerminateReason::Success }, Some(id))
-                if current.is_none()
-                    && self.table.get(id).is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
+            (
+                Signal::Terminate {
+                    sid,
+                    reason: TerminateReason::Success,
+                },
+                Some(id),
+            ) if current.is_none()
+                && self
+                    .table
+                    .get(id)
+                    .is_some_and(|p| p.last.as_ref() == Some(&sid)) =>
             {
                 self.terminated(now, id, TerminateReason::Success);
             }
@@ -173,7 +86,10 @@ impl Overlay {
         if peer.refused.is_some() {
             return self.terminate(from, sid, TerminateReason::GeneralError);
         }
-        let ours = peer.session.as_ref().filter(|s| s.role == IceRole::Controlling && !s.was_up);
+        let ours = peer
+            .session
+            .as_ref()
+            .filter(|s| s.role == IceRole::Controlling && !s.was_up);
         if let Some(ours) = ours {
             // Glare: the session of the one that sorts first is kept.
             if self.me.as_deref().is_some_and(|me| me < from) {
@@ -215,7 +131,12 @@ impl Overlay {
                 self.advance(now, id);
             }
             Err(error) => {
-                self.fail(now, id, error.to_string(), Some(TerminateReason::GeneralError));
+                self.fail(
+                    now,
+                    id,
+                    error.to_string(),
+                    Some(TerminateReason::GeneralError),
+                );
             }
         }
     }
@@ -308,7 +229,10 @@ impl Overlay {
         };
         if let Some(session) = &mut peer.session {
             if session.is_overdue(now) {
-                let why = format!("the peer did not answer within {} s", ANSWER_TIMEOUT.as_secs());
+                let why = format!(
+                    "the peer did not answer within {} s",
+                    ANSWER_TIMEOUT.as_secs()
+                );
                 return self.fail(now, id, why, Some(TerminateReason::ConnectivityError));
             }
             if let Some(signal) = session.flush(now) {
@@ -326,10 +250,13 @@ impl Overlay {
 
     fn schedule(&mut self, id: PeerId) {
         let initiates = self.may_initiate(id);
-        let at = self.table.get_mut(id).and_then(|peer| match &mut peer.session {
-            Some(session) => session.poll_timeout(),
-            None => peer.backoff.until.filter(|_| initiates),
-        });
+        let at = self
+            .table
+            .get_mut(id)
+            .and_then(|peer| match &mut peer.session {
+                Some(session) => session.poll_timeout(),
+                None => peer.backoff.until.filter(|_| initiates),
+            });
         self.table.schedule(id, at);
     }
 
@@ -384,7 +311,10 @@ impl Overlay {
             self.terminate(&to, session.sid, reason);
         }
         if session.was_up {
-            self.outputs.push_back(Output::LinkDown { peer: name, why: why.to_owned() });
+            self.outputs.push_back(Output::LinkDown {
+                peer: name,
+                why: why.to_owned(),
+            });
         }
     }
 }

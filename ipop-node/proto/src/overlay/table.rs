@@ -80,10 +80,15 @@ impl Table {
                 IpAddr::V6(v6) => me.ipv6.contains(v6),
             };
             if !inside || addr.is_multicast() || addr.is_unspecified() {
-                return Err(format!("it advertises {addr}, which is outside the overlay's network"));
+                return Err(format!(
+                    "it advertises {addr}, which is outside the overlay's network"
+                ));
             }
             if let Some(other) = self.routes.get(&addr).and_then(|o| self.peers.get(o)) {
-                return Err(format!("it advertises {addr}, which is {}'s address", other.name));
+                return Err(format!(
+                    "it advertises {addr}, which is {}'s address",
+                    other.name
+                ));
             }
         }
         self.routes.insert(v4.into(), id);

@@ -141,7 +141,9 @@ impl TurnServer {
                 _ => self.message(now, from, payload),
             }
         } else {
-            self.from_peer(now, from, to, payload).into_iter().collect()
+            self.relay_inbound(now, from, to, payload)
+                .into_iter()
+                .collect()
         };
         if out.is_empty() {
             self.dropped += 1;
@@ -149,16 +151,25 @@ impl TurnServer {
         out
     }
 
-    fn from_peer(
+    fn relay_inbound(
         &mut self,
         now: Instant,
         peer: SocketAddr,
         relayed: SocketAddr,
         payload: &[u8],
     ) -> Option<Sent> {
-        let (client, allocation) = self.allocations.iter().find(|(_, a)| a.relayed == relayed)?;
-        allocation.permissions.get(&peer.ip()).filter(|until| **until > now)?;
-        let channel = allocation.channels.iter().find(|(_, (p, u))| *p == peer && *u > now);
+        let (client, allocation) = self
+            .allocations
+            .iter()
+            .find(|(_, a)| a.relayed == relayed)?;
+        allocation
+            .permissions
+            .get(&peer.ip())
+            .filter(|until| **until > now)?;
+        let channel = allocation
+            .channels
+            .iter()
+            .find(|(_, (p, u))| *p == peer && *u > now);
         let raw = match channel {
             Some((number, _)) => {
                 let mut raw = BytesMut::new();
@@ -170,7 +181,10 @@ impl TurnServer {
             None => encode(&[
                 Box::new(TransactionId([7; 12])),
                 Box::new(MessageType::new(METHOD_DATA, CLASS_INDICATION)),
-                Box::new(PeerAddress { ip: peer.ip(), port: peer.port() }),
+                Box::new(PeerAddress {
+                    ip: peer.ip(),
+                    port: peer.port(),
+                }),
                 Box::new(Data(payload.to_vec())),
             ])?,
         };
@@ -181,10 +195,20 @@ impl TurnServer {
         let number = u16::from_be_bytes([*payload.first()?, *payload.get(1)?]);
         let length = usize::from(u16::from_be_bytes([*payload.get(2)?, *payload.get(3)?]));
         let allocation = self.allocations.get(&client)?;
-        let (peer, _) = allocation.channels.get(&number).filter(|(_, until)| *until > now)?;
-        allocation.permissions.get(&peer.ip()).filter(|until| **until > now)?;
+        let (peer, _) = allocation
+            .channels
+            .get(&number)
+            .filter(|(_, until)| *until > now)?;
+        allocation
+            .permissions
+            .get(&peer.ip())
+            .filter(|until| **until > now)?;
         self.channel_messages += 1;
-        Some((allocation.relayed, *peer, BytesMut::from(payload.get(4..4 + length)?)))
+        Some((
+            allocation.relayed,
+            *peer,
+            BytesMut::from(payload.get(4..4 + length)?),
+        ))
     }
 
     fn message(&mut self, now: Instant, client: SocketAddr, payload: &[u8]) -> Vec<Sent> {
@@ -215,7 +239,10 @@ impl TurnServer {
     fn indication(&self, now: Instant, client: SocketAddr, message: &Message) -> Option<Sent> {
         let allocation = self.allocations.get(&client)?;
         let peer = address(message, ATTR_XOR_PEER_ADDRESS)?;
-        allocation.permissions.get(&peer.ip()).filter(|until| **until > now)?;
+        allocation
+            .permissions
+            .get(&peer.ip())
+            .filter(|until| **until > now)?;
         let data = message.get(ATTR_DATA).ok()?;
         Some((allocation.relayed, peer, BytesMut::from(&data[..])))
     }
@@ -342,7 +369,10 @@ impl TurnServer {
             setters.push(Box::new(integrity));
         }
         setters.push(Box::new(FINGERPRINT));
-        encode(&setters).map(|raw| (self.addr, client, raw)).into_iter().collect()
+        encode(&setters)
+            .map(|raw| (self.addr, client, raw))
+            .into_iter()
+            .collect()
     }
 
     fn refuse(&mut self, request: &Message, client: SocketAddr, code: u16) -> Vec<Sent> {
@@ -350,13 +380,22 @@ impl TurnServer {
         let mut setters: Vec<Box<dyn Setter>> = vec![
             Box::new(request.transaction_id),
             Box::new(MessageType::new(request.typ.method, CLASS_ERROR_RESPONSE)),
-            Box::new(ErrorCodeAttribute { code: ErrorCode(code), reason: b"no".to_vec() }),
+            Box::new(ErrorCodeAttribute {
+                code: ErrorCode(code),
+                reason: b"no".to_vec(),
+            }),
         ];
         if code == 401 || code == 438 {
             setters.push(Box::new(TextAttribute::new(ATTR_REALM, REALM.to_owned())));
-            setters.push(Box::new(TextAttribute::new(ATTR_NONCE, self.nonce.to_string())));
+            setters.push(Box::new(TextAttribute::new(
+                ATTR_NONCE,
+                self.nonce.to_string(),
+            )));
         }
-        encode(&setters).map(|raw| (self.addr, client, raw)).into_iter().collect()
+        encode(&setters)
+            .map(|raw| (self.addr, client, raw))
+            .into_iter()
+            .collect()
     }
 }
 
@@ -366,12 +405,19 @@ struct XorAddress(AttrType, SocketAddr);
 impl Setter for XorAddress {
     fn add_to(&self, message: &mut Message) -> Result<(), rtc_shared::error::Error> {
         let Self(kind, addr) = self;
-        XorMappedAddress { ip: addr.ip(), port: addr.port() }.add_to_as(message, *kind)
+        XorMappedAddress {
+            ip: addr.ip(),
+            port: addr.port(),
+        }
+        .add_to_as(message, *kind)
     }
 }
 
 fn mapped(client: SocketAddr) -> Box<dyn Setter> {
-    Box::new(XorMappedAddress { ip: client.ip(), port: client.port() })
+    Box::new(XorMappedAddress {
+        ip: client.ip(),
+        port: client.port(),
+    })
 }
 
 fn address(message: &Message, kind: AttrType) -> Option<SocketAddr> {

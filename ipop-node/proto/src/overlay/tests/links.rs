@@ -49,7 +49,10 @@ fn nodes_behind_symmetric_nats_link_through_the_relay() {
     world.sign_in_all();
     assert!(world.run_until(Duration::from_secs(10), World::all_up));
     world.check_every_path();
-    assert_eq!(world.peer(0, 1).expect("known").link_kind(), Some(CandidateKind::Relay));
+    assert_eq!(
+        world.peer(0, 1).expect("known").link_kind(),
+        Some(CandidateKind::Relay)
+    );
     // Long enough for the permissions and channels of the relay to need renewal.
     world.run(Duration::from_secs(1500));
     assert!(world.all_up());
@@ -69,9 +72,15 @@ fn relay_only_nodes_signal_nothing_but_relays() {
     world.sign_in_all();
     assert!(world.run_until(Duration::from_secs(10), World::all_up));
     world.check_every_path();
-    assert_eq!(world.peer(0, 1).expect("known").link_kind(), Some(CandidateKind::Relay));
+    assert_eq!(
+        world.peer(0, 1).expect("known").link_kind(),
+        Some(CandidateKind::Relay)
+    );
     let text = format!("{:?}", world.signals);
-    assert!(!text.contains("Host") && !text.contains("203.0.113"), "{text}");
+    assert!(
+        !text.contains("Host") && !text.contains("203.0.113"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -89,7 +98,12 @@ fn a_member_that_leaves_is_forgotten_at_once_and_linked_again_when_it_returns() 
     world.sign_out(1, false);
     assert!(world.peer(0, 1).is_none());
     assert!(world.is_up(0, 2));
-    assert!(world.nodes[0].events.iter().any(|e| e.starts_with("down node-1")));
+    assert!(
+        world.nodes[0]
+            .events
+            .iter()
+            .any(|e| e.starts_with("down node-1"))
+    );
     world.restart(1);
     world.sign_in(1, "r");
     assert!(world.run_until(SOON, World::all_up));
@@ -113,7 +127,11 @@ fn links_carry_on_while_the_xmpp_server_is_away_and_after_it_is_back() {
     world.run(Duration::from_secs(60));
     world.check_every_path();
     for node in &world.nodes {
-        assert!(!node.events.iter().any(|e| e.starts_with("down")), "{:?}", node.events);
+        assert!(
+            !node.events.iter().any(|e| e.starts_with("down")),
+            "{:?}",
+            node.events
+        );
     }
 }
 
@@ -130,7 +148,10 @@ fn a_peer_that_died_unseen_is_replaced_when_it_is_back() {
         world.run(Duration::from_secs(10));
         world.restart(restarted);
         world.sign_in(restarted, "after");
-        assert!(world.run_until(Duration::from_secs(2), World::all_up), "restarted {restarted}");
+        assert!(
+            world.run_until(Duration::from_secs(2), World::all_up),
+            "restarted {restarted}"
+        );
         world.check_every_path();
         world.run(Duration::from_secs(60));
         assert!(world.all_up());
@@ -187,7 +208,36 @@ fn a_node_that_moves_to_another_address_is_linked_again() {
     world.network.add_host(ip("203.0.113.77"), None);
     world.nodes[1].underlay = ip("203.0.113.77");
     let now = world.now;
-    world.nodes[1].overlay.set_sockets(now, vec!["203.0.113.77:4000".parse().expect("valid")]);
+    world.nodes[1]
+        .overlay
+        .set_sockets(now, vec!["203.0.113.77:4000".parse().expect("valid")]);
     assert!(world.run_until(Duration::from_secs(5), World::all_up));
     world.check_every_path();
+}
+
+#[test]
+fn a_peer_that_restarts_while_it_is_asked_is_asked_again_at_once() {
+    let mut world = World::open(2);
+    world.sign_in_all();
+    world.run(Duration::from_millis(5));
+    world.restart(1);
+    for node in &mut world.nodes[..1] {
+        node.overlay.peer_gone(world.now, "node-1@demo/r");
+    }
+    world.run(Duration::from_millis(100));
+    world.sign_in(1, "r");
+    assert!(world.run_until(Duration::from_secs(1), World::all_up));
+}
+
+#[test]
+fn signing_out_while_a_peer_is_asked_loses_no_time() {
+    let mut world = World::open(2);
+    world.sign_in_all();
+    world.run(Duration::from_millis(5));
+    for i in 0..2 {
+        world.sign_out(i, true);
+    }
+    world.run(Duration::from_millis(100));
+    world.sign_in_all();
+    assert!(world.run_until(Duration::from_secs(1), World::all_up));
 }

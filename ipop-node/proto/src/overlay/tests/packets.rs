@@ -13,7 +13,13 @@ fn linked() -> World {
 }
 
 fn dropped(world: &World, i: usize, other: usize, reason: DropReason) -> u64 {
-    world.peer(i, other).expect("known").drops.get(&reason).copied().unwrap_or(0)
+    world
+        .peer(i, other)
+        .expect("known")
+        .drops
+        .get(&reason)
+        .copied()
+        .unwrap_or(0)
 }
 
 #[test]
@@ -23,7 +29,10 @@ fn a_packet_for_nobody_is_counted_and_answered_with_unreachable() {
     world.nodes[0].overlay.handle_packet(now, &v4(1, 99, b"x"));
     world.nodes[0].overlay.handle_packet(now, &v6(1, 99));
     world.run(Duration::from_millis(1));
-    assert_eq!(world.nodes[0].overlay.drops().get(&DropReason::NoMember), Some(&2));
+    assert_eq!(
+        world.nodes[0].overlay.drops().get(&DropReason::NoMember),
+        Some(&2)
+    );
     // The second came too soon for another answer.
     assert_eq!(world.nodes[0].packets.len(), 1);
     assert_eq!(world.nodes[0].packets[0][20..22], [3, 1]);
@@ -33,12 +42,16 @@ fn a_packet_for_nobody_is_counted_and_answered_with_unreachable() {
 fn a_packet_above_the_mtu_is_counted_and_answered_with_the_mtu() {
     let mut world = linked();
     let now = world.now;
-    world.nodes[0].overlay.handle_packet(now, &v4(1, 2, &[0; 1400]));
+    world.nodes[0]
+        .overlay
+        .handle_packet(now, &v4(1, 2, &[0; 1400]));
     world.run(Duration::from_millis(50));
     assert_eq!(dropped(&world, 0, 1, DropReason::TooBig), 1);
     assert_eq!(world.nodes[0].packets[0][20..22], [3, 4]);
     assert_eq!(world.nodes[0].packets[0][26..28], 1400_u16.to_be_bytes());
-    world.nodes[0].overlay.handle_packet(now, &v4(1, 2, &[0; 1380]));
+    world.nodes[0]
+        .overlay
+        .handle_packet(now, &v4(1, 2, &[0; 1380]));
     world.run(Duration::from_millis(50));
     assert_eq!(world.nodes[1].packets[0].len(), 1400);
 }
@@ -56,8 +69,14 @@ fn multicast_broadcast_and_garbage_are_counted_without_an_answer() {
         world.nodes[0].overlay.handle_packet(now, packet);
     }
     world.run(Duration::from_millis(50));
-    assert_eq!(world.nodes[0].overlay.drops().get(&DropReason::Multicast), Some(&2));
-    assert_eq!(world.nodes[0].overlay.drops().get(&DropReason::Malformed), Some(&4));
+    assert_eq!(
+        world.nodes[0].overlay.drops().get(&DropReason::Multicast),
+        Some(&2)
+    );
+    assert_eq!(
+        world.nodes[0].overlay.drops().get(&DropReason::Malformed),
+        Some(&4)
+    );
     assert!(world.nodes.iter().all(|n| n.packets.is_empty()));
 }
 
@@ -76,7 +95,9 @@ fn a_packet_to_a_member_without_a_link_is_counted_with_that_member() {
 fn a_packet_with_anothers_source_is_dropped_by_the_receiver() {
     let mut world = linked();
     let now = world.now;
-    world.nodes[0].overlay.handle_packet(now, &v4(3, 2, b"spoofed"));
+    world.nodes[0]
+        .overlay
+        .handle_packet(now, &v4(3, 2, b"spoofed"));
     world.nodes[0].overlay.handle_packet(now, &{
         let mut packet = v6(1, 2);
         packet[8..24].copy_from_slice(&addrs(3).ipv6.addr.octets());
@@ -113,7 +134,13 @@ fn datagrams_from_strangers_are_counted() {
             payload.into(),
         );
     }
-    assert_eq!(world.nodes[0].overlay.drops().get(&DropReason::UnknownDatagram), Some(&4));
+    assert_eq!(
+        world.nodes[0]
+            .overlay
+            .drops()
+            .get(&DropReason::UnknownDatagram),
+        Some(&4)
+    );
     world.check_every_path();
 }
 
@@ -142,8 +169,14 @@ fn a_member_that_signals_anothers_address_cannot_take_its_datagrams() {
         related: None,
     }];
     let now = world.now;
-    let signal = crate::signal::Signal::Candidates { sid, ufrag, candidates };
-    world.nodes[0].overlay.handle_signal(now, "node-2@demo/r", signal);
+    let signal = crate::signal::Signal::Candidates {
+        sid,
+        ufrag,
+        candidates,
+    };
+    world.nodes[0]
+        .overlay
+        .handle_signal(now, "node-2@demo/r", signal);
     world.run(Duration::from_secs(1));
     world.sign_in(1, "r");
     assert!(world.run_until(Duration::from_secs(5), World::all_up));

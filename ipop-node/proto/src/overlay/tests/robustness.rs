@@ -29,8 +29,8 @@ fn sid() -> impl Strategy<Value = SessionId> {
 }
 
 fn candidate() -> impl Strategy<Value = Candidate> {
-    (any::<[u8; 4]>(), any::<u16>(), 0..4_u8, any::<u32>()).prop_map(|(ip, port, kind, priority)| {
-        Candidate {
+    (any::<[u8; 4]>(), any::<u16>(), 0..4_u8, any::<u32>()).prop_map(
+        |(ip, port, kind, priority)| Candidate {
             foundation: "1".to_owned(),
             kind: [
                 CandidateKind::Host,
@@ -41,8 +41,8 @@ fn candidate() -> impl Strategy<Value = Candidate> {
             addr: (ip, port).into(),
             priority,
             related: None,
-        }
-    })
+        },
+    )
 }
 
 fn description() -> impl Strategy<Value = LinkDescription> {
@@ -68,8 +68,16 @@ fn signal() -> impl Strategy<Value = Signal> {
     prop_oneof![
         (sid(), description()).prop_map(|(sid, description)| Signal::Initiate { sid, description }),
         (sid(), description()).prop_map(|(sid, description)| Signal::Accept { sid, description }),
-        (sid(), "[a-z]{0,6}", proptest::collection::vec(candidate(), 0..4))
-            .prop_map(|(sid, ufrag, candidates)| Signal::Candidates { sid, ufrag, candidates }),
+        (
+            sid(),
+            "[a-z]{0,6}",
+            proptest::collection::vec(candidate(), 0..4)
+        )
+            .prop_map(|(sid, ufrag, candidates)| Signal::Candidates {
+                sid,
+                ufrag,
+                candidates
+            }),
         (sid(), reason).prop_map(|(sid, reason)| Signal::Terminate { sid, reason }),
     ]
 }

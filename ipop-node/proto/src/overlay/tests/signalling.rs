@@ -21,7 +21,10 @@ fn only_the_node_that_sorts_first_initiates() {
         .map(|(from, to, _)| (from.as_str(), to.as_str()))
         .collect();
     assert_eq!(initiates.len(), 3);
-    assert!(initiates.iter().all(|(from, to)| from < to), "{initiates:?}");
+    assert!(
+        initiates.iter().all(|(from, to)| from < to),
+        "{initiates:?}"
+    );
 }
 
 #[test]
@@ -40,10 +43,16 @@ fn a_lost_signal_is_tried_again_and_the_reason_shown_meanwhile() {
         assert!(!world.all_up());
         if lost == "Initiate" {
             let why = world.why(0, 1);
-            assert!(why.starts_with("signalling failed: service-unavailable; next"), "{why}");
+            assert!(
+                why.starts_with("signalling failed: service-unavailable; next"),
+                "{why}"
+            );
             assert_eq!(world.why(1, 0), "waiting for the peer to initiate");
         }
-        assert!(world.run_until(Duration::from_secs(100), World::all_up), "{lost}");
+        assert!(
+            world.run_until(Duration::from_secs(100), World::all_up),
+            "{lost}"
+        );
         assert_eq!(left.get(), 0);
         world.check_every_path();
     }
@@ -70,14 +79,19 @@ fn candidates_found_later_are_trickled_in_few_signals() {
     let mut world = World::behind(crate::sim::NatKind::HOME, 2);
     world.sign_in_all();
     assert!(world.run_until(SOON, World::all_up));
-    let Some((_, _, Signal::Initiate { description, .. })) =
-        world.signals.iter().find(|(_, _, s)| matches!(s, Signal::Initiate { .. }))
+    let Some((_, _, Signal::Initiate { description, .. })) = world
+        .signals
+        .iter()
+        .find(|(_, _, s)| matches!(s, Signal::Initiate { .. }))
     else {
         panic!("nobody initiated");
     };
     assert_eq!(description.candidates.len(), 1, "host at once");
-    let trickled: Vec<_> =
-        world.signals.iter().filter(|(_, _, s)| matches!(s, Signal::Candidates { .. })).collect();
+    let trickled: Vec<_> = world
+        .signals
+        .iter()
+        .filter(|(_, _, s)| matches!(s, Signal::Candidates { .. }))
+        .collect();
     assert!((2..=6).contains(&trickled.len()), "{trickled:?}");
 }
 
@@ -92,10 +106,18 @@ fn a_second_session_while_the_first_is_being_set_up_is_refused_by_the_one_that_s
     };
     let sid = SessionId("glare".to_owned());
     let now = world.now;
-    let signal = Signal::Initiate { sid: sid.clone(), description };
-    world.nodes[0].overlay.handle_signal(now, "node-1@demo/r", signal);
+    let signal = Signal::Initiate {
+        sid: sid.clone(),
+        description,
+    };
+    world.nodes[0]
+        .overlay
+        .handle_signal(now, "node-1@demo/r", signal);
     world.run(Duration::from_millis(1));
-    let refusal = Signal::Terminate { sid, reason: TerminateReason::AlternativeSession };
+    let refusal = Signal::Terminate {
+        sid,
+        reason: TerminateReason::AlternativeSession,
+    };
     assert!(world.signals.iter().any(|(_, _, s)| *s == refusal));
     assert!(world.run_until(SOON, World::all_up));
     world.check_every_path();
@@ -119,16 +141,32 @@ fn signals_of_unknown_sessions_are_answered_or_ignored_and_hurt_no_link() {
     let now = world.now;
     for from in ["node-1@demo/r", "stranger@demo/x"] {
         for signal in [
-            Signal::Accept { sid: sid.clone(), description: description.clone() },
-            Signal::Candidates { sid: sid.clone(), ufrag: "abcd".to_owned(), candidates: vec![] },
-            Signal::Terminate { sid: sid.clone(), reason: TerminateReason::Success },
+            Signal::Accept {
+                sid: sid.clone(),
+                description: description.clone(),
+            },
+            Signal::Candidates {
+                sid: sid.clone(),
+                ufrag: "abcd".to_owned(),
+                candidates: vec![],
+            },
+            Signal::Terminate {
+                sid: sid.clone(),
+                reason: TerminateReason::Success,
+            },
         ] {
             world.nodes[0].overlay.handle_signal(now, from, signal);
         }
     }
     world.run(Duration::from_secs(60));
-    let said: Vec<_> = world.signals[before..].iter().map(|(_, _, s)| s.clone()).collect();
-    let refusal = Signal::Terminate { sid, reason: TerminateReason::GeneralError };
+    let said: Vec<_> = world.signals[before..]
+        .iter()
+        .map(|(_, _, s)| s.clone())
+        .collect();
+    let refusal = Signal::Terminate {
+        sid,
+        reason: TerminateReason::GeneralError,
+    };
     assert_eq!(said, [refusal.clone(), refusal]);
     world.check_every_path();
 }
@@ -140,11 +178,19 @@ fn a_stranger_gets_no_session() {
     assert!(world.run_until(SOON, World::all_up));
     let (_, _, initiate) = world.signals[0].clone();
     let now = world.now;
-    world.nodes[1].overlay.handle_signal(now, "stranger@demo/x", initiate);
+    world.nodes[1]
+        .overlay
+        .handle_signal(now, "stranger@demo/x", initiate);
     world.run(Duration::from_millis(1));
     let (_, to, answer) = world.signals.last().expect("an answer");
     assert_eq!(to, "stranger@demo/x");
-    assert!(matches!(answer, Signal::Terminate { reason: TerminateReason::GeneralError, .. }));
+    assert!(matches!(
+        answer,
+        Signal::Terminate {
+            reason: TerminateReason::GeneralError,
+            ..
+        }
+    ));
     assert!(world.all_up());
 }
 
@@ -154,7 +200,10 @@ fn a_peer_with_this_nodes_address_is_refused_and_said_why() {
     world.nodes[1].advertised = 1;
     world.sign_in_all();
     world.run(SOON);
-    assert_eq!(world.why(0, 1), "it advertises this node's own address 10.73.0.1");
+    assert_eq!(
+        world.why(0, 1),
+        "it advertises this node's own address 10.73.0.1"
+    );
     assert_eq!(world.nodes[0].overlay.linked().len(), 0);
 }
 
@@ -165,7 +214,10 @@ fn a_peer_with_another_members_address_is_refused_until_that_one_is_gone() {
     world.sign_in_all();
     world.run(SOON);
     assert!(world.is_up(0, 1));
-    assert_eq!(world.why(0, 2), "it advertises 10.73.0.2, which is node-1's address");
+    assert_eq!(
+        world.why(0, 2),
+        "it advertises 10.73.0.2, which is node-1's address"
+    );
     let now = world.now;
     world.nodes[1].overlay.leave(now);
     world.run(Duration::from_millis(50));
@@ -186,7 +238,9 @@ fn a_peer_with_an_address_outside_the_overlay_is_refused() {
         version: "0".to_owned(),
     };
     advertisement.addrs.ipv4 = "10.99.0.2/24".parse().expect("valid");
-    world.nodes[0].overlay.peer_present(now, "node-1@demo/r".to_owned(), advertisement);
+    world.nodes[0]
+        .overlay
+        .peer_present(now, "node-1@demo/r".to_owned(), advertisement);
     world.run(SOON);
     assert_eq!(
         world.why(0, 1),

@@ -88,7 +88,9 @@ impl World {
         let mut world = Self::new();
         world.add_server();
         for i in 0..count {
-            let nat = world.network.add_nat(kind, IpAddr::from([198, 51, 100, i + 1]));
+            let nat = world
+                .network
+                .add_nat(kind, IpAddr::from([198, 51, 100, i + 1]));
             let addr = IpAddr::from([10, 0, i, 2]);
             world.network.add_host(addr, Some(nat));
             world.add_node(addr);
@@ -156,7 +158,9 @@ impl World {
         for other in 0..self.nodes.len() {
             if let (true, Some(theirs)) = (other != i, self.nodes[other].jid.clone()) {
                 let advertisement = self.advertisement(other);
-                self.nodes[i].overlay.peer_present(now, theirs, advertisement);
+                self.nodes[i]
+                    .overlay
+                    .peer_present(now, theirs, advertisement);
             }
         }
     }
@@ -169,17 +173,22 @@ impl World {
 
     /// Tells everybody what a node advertises now.
     pub(super) fn publish(&mut self, i: usize) {
-        let Some(jid) = self.nodes[i].jid.clone() else { return };
+        let Some(jid) = self.nodes[i].jid.clone() else {
+            return;
+        };
         let advertisement = self.advertisement(i);
         let now = self.now;
         for (_, node) in self.nodes.iter_mut().enumerate().filter(|(j, _)| *j != i) {
-            node.overlay.peer_present(now, jid.clone(), advertisement.clone());
+            node.overlay
+                .peer_present(now, jid.clone(), advertisement.clone());
         }
     }
 
     /// The server tells the others that a node is gone; the node knows as well if `itself`.
     pub(super) fn sign_out(&mut self, i: usize, itself: bool) {
-        let Some(jid) = self.nodes[i].jid.take() else { return };
+        let Some(jid) = self.nodes[i].jid.take() else {
+            return;
+        };
         let now = self.now;
         if itself {
             self.nodes[i].overlay.offline(now);
@@ -224,7 +233,11 @@ impl World {
             self.now = self.now.max(next);
             self.deliver();
             for node in &mut self.nodes {
-                if node.overlay.poll_timeout().is_some_and(|due| due <= self.now) {
+                if node
+                    .overlay
+                    .poll_timeout()
+                    .is_some_and(|due| due <= self.now)
+                {
                     node.overlay.handle_timeout(self.now);
                 }
             }
@@ -253,23 +266,35 @@ impl World {
                 {
                     self.network.send(now, from, to, payload);
                 }
-            } else if let Some(node) =
-                self.nodes.iter_mut().find(|n| n.underlay == arrival.to.ip())
+            } else if let Some(node) = self
+                .nodes
+                .iter_mut()
+                .find(|n| n.underlay == arrival.to.ip())
             {
-                node.overlay.handle_datagram(now, arrival.to, arrival.from, arrival.payload);
+                node.overlay
+                    .handle_datagram(now, arrival.to, arrival.from, arrival.payload);
             }
         }
         while self.letters.front().is_some_and(|l| l.at <= now) {
-            let Some(letter) = self.letters.pop_front() else { return };
+            let Some(letter) = self.letters.pop_front() else {
+                return;
+            };
             let sid = sid_of(&letter.signal).clone();
             let bounced = (self.bounce)(&letter.signal);
-            let to = self.nodes.iter_mut().find(|n| n.jid.as_ref() == Some(&letter.to));
+            let to = self
+                .nodes
+                .iter_mut()
+                .find(|n| n.jid.as_ref() == Some(&letter.to));
             match to.filter(|_| !bounced) {
                 Some(node) => node.overlay.handle_signal(now, &letter.from, letter.signal),
                 None => {
-                    let from = self.nodes.iter_mut().find(|n| n.jid.as_ref() == Some(&letter.from));
+                    let from = self
+                        .nodes
+                        .iter_mut()
+                        .find(|n| n.jid.as_ref() == Some(&letter.from));
                     if let Some(from) = from {
-                        from.overlay.signal_failed(now, &letter.to, &sid, "service-unavailable");
+                        from.overlay
+                            .signal_failed(now, &letter.to, &sid, "service-unavailable");
                     }
                 }
             }
@@ -282,7 +307,11 @@ impl World {
             while let Some(output) = node.overlay.poll_output() {
                 match output {
                     Output::Transmit(t) => {
-                        assert_eq!(t.local, SocketAddr::new(node.underlay, 4000), "a real socket");
+                        assert_eq!(
+                            t.local,
+                            SocketAddr::new(node.underlay, 4000),
+                            "a real socket"
+                        );
                         self.network.send(now, t.local, t.remote, t.payload);
                     }
                     Output::Packet(packet) => node.packets.push(packet),
@@ -292,9 +321,17 @@ impl World {
                     }
                     Output::Signal { to, signal } => {
                         // Written to a stream that is gone.
-                        let Some(from) = node.jid.clone() else { continue };
-                        self.signals.push((from.clone(), to.clone(), signal.clone()));
-                        self.letters.push_back(Letter { at: now + XMPP, from, to, signal });
+                        let Some(from) = node.jid.clone() else {
+                            continue;
+                        };
+                        self.signals
+                            .push((from.clone(), to.clone(), signal.clone()));
+                        self.letters.push_back(Letter {
+                            at: now + XMPP,
+                            from,
+                            to,
+                            signal,
+                        });
                     }
                 }
             }
@@ -304,7 +341,8 @@ impl World {
     pub(super) fn peer(&self, i: usize, other: usize) -> Option<PeerStatus> {
         let name = &self.nodes[other].name;
         let all = self.nodes[i].overlay.peers(self.now);
-        all.into_iter().find(|p| p.jid.starts_with(&format!("{name}@")))
+        all.into_iter()
+            .find(|p| p.jid.starts_with(&format!("{name}@")))
     }
 
     pub(super) fn why(&self, i: usize, other: usize) -> String {
@@ -328,7 +366,10 @@ impl World {
         let n = self.nodes.len();
         for i in 0..n {
             for j in (0..n).filter(|j| *j != i) {
-                for packet in [v4(i as u8 + 1, j as u8 + 1, b"hello"), v6(i as u8 + 1, j as u8 + 1)] {
+                for packet in [
+                    v4(i as u8 + 1, j as u8 + 1, b"hello"),
+                    v6(i as u8 + 1, j as u8 + 1),
+                ] {
                     self.nodes[j].packets.clear();
                     let now = self.now;
                     self.nodes[i].overlay.handle_packet(now, &packet);

@@ -1,0 +1,130 @@
+//! Who is there, and which of them are refused.
+
+use std::time::Instant;
+
+use super::Overlay;
+use super::peer::{Peer, PeerId};
+use super::table::bare;
+use crate::link::IceRole;
+use crate::signal::TerminateReason;
+use crate::status::Advertisement;
+
+impl Overlay {
+    pub(super) fn present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
+        let own = self.me.as_deref().is_some_and(|me| bare(me) == bare(&jid));
+        if self.left || self.me.is_none() || own {
+            return;
+        }
+        let id = match self.table.by_jid(&jid) {
+            Some(id) => id,
+            None => self
+                .table
+                .insert(Peer::new(now, jid.clone(), &advertisement)),
+        };
+        let me = self.config.name.clone();
+        let Some(peer) = self.peer_mut(id) else {
+            return;
+        };
+        let names_me = advertisement.linked.contains(&me);
+        let known = peer
+            .resources
+            .iter_mut()
+            .find(|(resource, _)| *resource == jid);
+        let came = known.is_none();
+        let named_me = known.as_ref().is_some_and(|(_, a)| a.linked.contains(&me));
+        match known {
+            Some((_, known)) => *known = advertisement,
+            None => peer.resources.push((jid, advertisement)),
+        }
+        let lost = peer.session.as_ref().is_some_and(|s| {
+            (came && s.was_up && !names_me) || (named_me && !names_me && s.is_settled(now))
+        });
+        // What was asked of it before it came (back) will not be answered.
+        let moot = came
+            && peer
+                .session
+                .as_ref()
+                .is_some_and(|s| s.role == IceRole::Controlling && !s.was_up);
+        if came {
+            peer.backoff.reset();
+            if peer.session.is_none() {
+                peer.since = now;
+                peer.failure = None;
+            }
+        }
+        if lost {
+            self.end(
+                now,
+                id,
+                "the peer no longer has the link; it may have restarted",
+                None,
+            );
+        }
+        if moot {
+            self.end(now, id, "the peer signed in anew", None);
+        }
+        self.take_newest(now, id);
+    }
+
+    pub(super) fn gone(&mut self, now: Instant, jid: &str) {
+        let Some(id) = self.table.by_jid(jid) else {
+            return;
+        };
+        if let Some(peer) = self.peer_mut(id) {
+            peer.resources.retain(|(resource, _)| resource != jid);
+        }
+        self.take_newest(now, id);
+    }
+
+    /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
+    fn take_newest(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        if let Some((jid, advertisement)) = peer.resources.last() {
+            // A session that never worked was with the older resource.
+            let stale = peer.jid != *jid && peer.session.as_ref().is_some_and(|s| !s.was_up);
+            let moved = peer.addrs != advertisement.addrs;
+            peer.jid.clone_from(jid);
+            peer.name.clone_from(&advertisement.name);
+            let addrs = advertisement.addrs;
+            if moved {
+                self.table.release(id);
+                if let Some(peer) = self.table.get_mut(id) {
+                    peer.addrs = addrs;
+                }
+            }
+            if stale {
+                self.end(now, id, "the peer signed in anew", None);
+            }
+            self.settle(now, id);
+            if moved {
+                self.settle_refused(now);
+            }
+        }
+        self.advance(now, id);
+    }
+
+    /// Claims a peer's addresses, or refuses the peer.
+    fn settle(&mut self, now: Instant, id: PeerId) {
+        let refused = self.table.claim(id, &self.config.addrs).err();
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        let newly = peer.refused.is_none() && refused.is_some();
+        peer.refused.clone_from(&refused);
+        if let (true, Some(why)) = (newly, refused) {
+            self.end(now, id, &why, Some(TerminateReason::GeneralError));
+        }
+    }
+
+    /// Addresses may have become free: looks at the refused peers again.
+    pub(super) fn settle_refused(&mut self, now: Instant) {
+        for id in self.table.ids() {
+            if self.table.get(id).is_some_and(|p| p.refused.is_some()) {
+                self.settle(now, id);
+                self.advance(now, id);
+            }
+        }
+    }
+}

@@ -50,7 +50,11 @@ pub struct Options {
 impl Options {
     /// On a loopback address that no other test uses, IPv4 only.
     pub fn loopback() -> Self {
-        Self { listen: vec![own_loopback().into()], prefix: Vec::new(), tls13: true }
+        Self {
+            listen: vec![own_loopback().into()],
+            prefix: Vec::new(),
+            tls13: true,
+        }
     }
 }
 
@@ -74,9 +78,17 @@ impl Ejabberd {
         let dir = TempDir::with_prefix("ipop-ejabberd-").expect("temporary directory");
         let ca_pem = write_certificates(dir.path());
         fs::create_dir(dir.path().join("spool")).expect("spool directory");
-        fs::write(dir.path().join("ejabberd.yml"), configuration(dir.path(), &options))
-            .expect("configuration");
-        let mut server = Self { dir, options, child: None, ca_pem };
+        fs::write(
+            dir.path().join("ejabberd.yml"),
+            configuration(dir.path(), &options),
+        )
+        .expect("configuration");
+        let mut server = Self {
+            dir,
+            options,
+            child: None,
+            ca_pem,
+        };
         server.resume();
         let group = json!({
             "group": GROUP, "host": DOMAIN, "label": GROUP, "description": "", "display": GROUP,
@@ -92,12 +104,19 @@ impl Ejabberd {
 
     /// Where clients connect.
     pub fn servers(&self) -> Vec<String> {
-        self.options.listen.iter().map(|ip| format!("{}:{C2S_PORT}", bracketed(*ip))).collect()
+        self.options
+            .listen
+            .iter()
+            .map(|ip| format!("{}:{C2S_PORT}", bracketed(*ip)))
+            .collect()
     }
 
     /// Makes an account, outside of the group.
     pub fn register(&self, user: &str, password: &str) {
-        self.api("register", &json!({ "user": user, "host": DOMAIN, "password": password }));
+        self.api(
+            "register",
+            &json!({ "user": user, "host": DOMAIN, "password": password }),
+        );
     }
 
     /// Makes an account a member of the group.
@@ -130,7 +149,9 @@ impl Ejabberd {
 
     /// Stops the server in good order; accounts and groups stay.
     pub fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         let mut input = child.stdin.take().expect("piped");
         input.write_all(b"stop\n").expect("a running server");
         let deadline = Instant::now() + PATIENCE;
@@ -161,8 +182,24 @@ impl Ejabberd {
         };
         let spool = format!("{:?}", self.dir.path().join("spool").display().to_string());
         command
-            .args(["-noshell", "-start_epmd", "false", "+S", "1:1", "+sbwt", "none"])
-            .args(["-mnesia", "dir", &spool, "-s", "ejabberd", "-eval", WATCH_INPUT])
+            .args([
+                "-noshell",
+                "-start_epmd",
+                "false",
+                "+S",
+                "1:1",
+                "+sbwt",
+                "none",
+            ])
+            .args([
+                "-mnesia",
+                "dir",
+                &spool,
+                "-s",
+                "ejabberd",
+                "-eval",
+                WATCH_INPUT,
+            ])
             .env("HOME", self.dir.path())
             .env("ERL_LIBS", erlang_libraries())
             .env("ERL_CRASH_DUMP_BYTES", "0")
@@ -173,7 +210,11 @@ impl Ejabberd {
             .stderr(output);
         // A stale socket would refuse connections, which looks like starting.
         let _ = fs::remove_file(self.socket());
-        self.child = Some(command.spawn().expect("`erl`; is the package `ejabberd` installed?"));
+        self.child = Some(
+            command
+                .spawn()
+                .expect("`erl`; is the package `ejabberd` installed?"),
+        );
         self.wait_until_started();
     }
 
@@ -196,10 +237,16 @@ impl Ejabberd {
     fn wait_until_started(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if matches!(http::post(&self.socket(), "/api/status", "{}"), Ok((200, _))) {
+            if matches!(
+                http::post(&self.socket(), "/api/status", "{}"),
+                Ok((200, _))
+            ) {
                 return;
             }
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("our child"));
+            let ended = self
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().expect("our child"));
             if ended.is_some() || Instant::now() > deadline {
                 panic!("ejabberd did not start: {ended:?}\n{}", self.log());
             }
@@ -247,7 +294,8 @@ fn membership(user: &str) -> serde_json::Value {
 fn erlang_libraries() -> PathBuf {
     let has_ejabberd = |folder: &PathBuf| {
         fs::read_dir(folder).is_ok_and(|mut entries| {
-            entries.any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("ejabberd-")))
+            entries
+                .any(|e| e.is_ok_and(|e| e.file_name().to_string_lossy().starts_with("ejabberd-")))
         })
     };
     fs::read_dir("/usr/lib")
@@ -270,14 +318,20 @@ fn write_certificates(dir: &Path) -> String {
     server.distinguished_name.push(DnType::CommonName, DOMAIN);
     // The default, the year 4096, is more than ejabberd 23.01 can count down to.
     server.not_after = rcgen::date_time_ymd(2048, 1, 1);
-    let certificate =
-        server.signed_by(&key, &Issuer::new(ca, ca_key)).expect("server certificate").pem();
+    let certificate = server
+        .signed_by(&key, &Issuer::new(ca, ca_key))
+        .expect("server certificate")
+        .pem();
     fs::write(dir.join("server.pem"), certificate + &key.serialize_pem()).expect("server.pem");
     ca_pem
 }
 
 fn configuration(dir: &Path, options: &Options) -> String {
-    let tls13 = if options.tls13 { "" } else { "\n  - no_tlsv1_3" };
+    let tls13 = if options.tls13 {
+        ""
+    } else {
+        "\n  - no_tlsv1_3"
+    };
     let mut listeners = String::new();
     let mut services = String::new();
     for ip in &options.listen {

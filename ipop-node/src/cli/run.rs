@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 fn start_log(filter: Option<&str>) -> Result<(), CliError> {
     let bad = |text: &str, error| {
-        CliError::new(Exit::Config, format!("`{text}` is not a log filter"))
+        CliError::new(Exit::Usage, format!("`{text}` is not a log filter"))
             .caused_by(error)
             .hint("write a level (`info`), or target=level pairs with commas between")
     };

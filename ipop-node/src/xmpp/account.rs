@@ -100,14 +100,19 @@ pub(super) struct Login {
 
 impl Login {
     pub fn new(account: Account) -> Result<Self, AccountError> {
-        let jid = BareJid::new(&account.jid)
-            .map_err(|source| AccountError::Jid { jid: account.jid.clone(), source })?;
-        let user =
-            jid.node().ok_or_else(|| AccountError::NoNode(account.jid.clone()))?.to_string();
-        jid.with_resource_str(&account.resource).map_err(|source| AccountError::Resource {
-            resource: account.resource.clone(),
+        let jid = BareJid::new(&account.jid).map_err(|source| AccountError::Jid {
+            jid: account.jid.clone(),
             source,
         })?;
+        let user = jid
+            .node()
+            .ok_or_else(|| AccountError::NoNode(account.jid.clone()))?
+            .to_string();
+        jid.with_resource_str(&account.resource)
+            .map_err(|source| AccountError::Resource {
+                resource: account.resource.clone(),
+                source,
+            })?;
         let server_name = ServerName::try_from(jid.domain().to_string())
             .map_err(|_| AccountError::Domain(account.jid.clone()))?;
         if account.servers.is_empty() {
@@ -138,11 +143,13 @@ fn tls_config(ca_pem: &[u8]) -> Result<ClientConfig, AccountError> {
     if roots.is_empty() {
         return Err(AccountError::NoCa);
     }
-    Ok(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(AccountError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(
+        ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(AccountError::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth(),
+    )
 }
 
 #[cfg(test)]
@@ -162,10 +169,22 @@ mod tests {
     #[test]
     fn each_defect_of_an_account_is_named() {
         for (account, message) in [
-            (account("a@b/c", &["h:1"], b""), "`a@b/c` is not a bare JID; write it as name@domain"),
-            (account("b.c", &["h:1"], b""), "`b.c` names no account; write it as name@domain"),
-            (account("a@b", &[], b""), "no server given for `a@b`; name at least one host:port"),
-            (account("a@b", &["h:1"], b"x"), "no certificate in the CA's PEM text"),
+            (
+                account("a@b/c", &["h:1"], b""),
+                "`a@b/c` is not a bare JID; write it as name@domain",
+            ),
+            (
+                account("b.c", &["h:1"], b""),
+                "`b.c` names no account; write it as name@domain",
+            ),
+            (
+                account("a@b", &[], b""),
+                "no server given for `a@b`; name at least one host:port",
+            ),
+            (
+                account("a@b", &["h:1"], b"x"),
+                "no certificate in the CA's PEM text",
+            ),
         ] {
             let error = Login::new(account).err().expect("defective");
             assert_eq!(error.to_string(), message);

@@ -12,7 +12,11 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, next: min }
+        Self {
+            min,
+            max,
+            next: min,
+        }
     }
 
     /// The next pause: `random`, between 0 and 1, spreads it over the upper half of its length, so

@@ -15,9 +15,23 @@ pub(super) type ServicesReply = oneshot::Sender<Result<Vec<Service>, QueryError>
 #[derive(Debug)]
 pub(super) enum Command {
     Advertise(Advertisement),
-    Signal { to: String, signal: Signal },
-    AnswerStatus { to: String, id: String, status: Box<NodeStatus> },
-    QueryStatus { jid: String, reply: StatusReply },
-    QueryServices { reply: ServicesReply },
-    Leave { done: oneshot::Sender<()> },
+    Signal {
+        to: String,
+        signal: Signal,
+    },
+    AnswerStatus {
+        to: String,
+        id: String,
+        status: Box<NodeStatus>,
+    },
+    QueryStatus {
+        jid: String,
+        reply: StatusReply,
+    },
+    QueryServices {
+        reply: ServicesReply,
+    },
+    Leave {
+        done: oneshot::Sender<()>,
+    },
 }

@@ -95,15 +95,25 @@ pub(super) async fn connect(
         match try_server(login, timing, server).await {
             Ok(bound) => return Ok(bound),
             Err(error) => {
-                tracing::debug!(server, error = &error as &dyn std::error::Error, "not signed in");
+                tracing::debug!(
+                    server,
+                    error = &error as &dyn std::error::Error,
+                    "not signed in"
+                );
                 text.push(format!("{server}: {}", chain(&error)));
                 if let Some(condition) = refusal(error) {
-                    return Err(ConnectError { text: text.join("; "), refused: Some(condition) });
+                    return Err(ConnectError {
+                        text: text.join("; "),
+                        refused: Some(condition),
+                    });
                 }
             }
         }
     }
-    Err(ConnectError { text: text.join("; "), refused: None })
+    Err(ConnectError {
+        text: text.join("; "),
+        refused: None,
+    })
 }
 
 /// The condition to report when the account, and not the network, is the trouble.
@@ -148,12 +158,19 @@ async fn sign_in(
     timing: &Timing,
     tcp: TcpStream,
 ) -> Result<(Stream, FullJid), SignInError> {
-    let timeouts =
-        Timeouts { read_timeout: timing.ping_after, response_timeout: timing.ping_reply };
+    let timeouts = Timeouts {
+        read_timeout: timing.ping_after,
+        response_timeout: timing.ping_reply,
+    };
     let tls = start_tls(login, timeouts, tcp).await?;
     let exporter = exporter(&tls)?;
-    let stream =
-        initiate_stream(BufStream::new(tls), ns::JABBER_CLIENT, header(login), timeouts).await?;
+    let stream = initiate_stream(
+        BufStream::new(tls),
+        ns::JABBER_CLIENT,
+        header(login),
+        timeouts,
+    )
+    .await?;
     let (features, mut stream) = stream.recv_features::<FallibleStreamElement>().await?;
 
     let choice = Choice::of(&features, exporter)?;
@@ -168,7 +185,11 @@ async fn sign_in(
 
 /// The header, which names our domain so that the server picks its certificate by it.
 fn header(login: &Login) -> StreamHeader<'_> {
-    StreamHeader { to: Some(Cow::Borrowed(login.domain())), from: None, id: None }
+    StreamHeader {
+        to: Some(Cow::Borrowed(login.domain())),
+        from: None,
+        id: None,
+    }
 }
 
 /// STARTTLS or nothing. What came in the clear, features included, is forgotten.
@@ -177,8 +198,13 @@ async fn start_tls(
     timeouts: Timeouts,
     tcp: TcpStream,
 ) -> Result<TlsStream<TcpStream>, SignInError> {
-    let stream =
-        initiate_stream(BufStream::new(tcp), ns::JABBER_CLIENT, header(login), timeouts).await?;
+    let stream = initiate_stream(
+        BufStream::new(tcp),
+        ns::JABBER_CLIENT,
+        header(login),
+        timeouts,
+    )
+    .await?;
     let (features, mut stream) = stream.recv_features::<FallibleStreamElement>().await?;
     if !features.can_starttls() {
         return Err(SignInError::NoStartTls);
@@ -228,13 +254,16 @@ async fn try_bind(
     resource: &str,
 ) -> Result<Result<FullJid, String>, SignInError> {
     let query = Iq::from_set("bind", BindQuery::new(Some(resource.to_owned())));
-    stream.send(&XmppStreamElement::Stanza(query.into())).await?;
+    stream
+        .send(&XmppStreamElement::Stanza(query.into()))
+        .await?;
     match element(stream, "resource binding").await? {
-        XmppStreamElement::Stanza(Stanza::Iq(Iq::Result { payload: Some(payload), .. })) => {
-            BindResponse::try_from(payload)
-                .map(|response| Ok(response.jid))
-                .map_err(|_| SignInError::Unexpected("resource binding"))
-        }
+        XmppStreamElement::Stanza(Stanza::Iq(Iq::Result {
+            payload: Some(payload),
+            ..
+        })) => BindResponse::try_from(payload)
+            .map(|response| Ok(response.jid))
+            .map_err(|_| SignInError::Unexpected("resource binding")),
         XmppStreamElement::Stanza(Stanza::Iq(Iq::Error { error, .. })) => {
             Ok(Err(condition(&error)))
         }

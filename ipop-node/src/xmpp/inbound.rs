@@ -82,7 +82,9 @@ pub(super) fn get(sender: Sender, payload: &Element) -> Request {
         return Request::Result(None);
     }
     if payload.is("query", ns::DISCO_INFO) {
-        return Request::Result(Some(features(payload.attr("node").map(str::to_owned)).into()));
+        return Request::Result(Some(
+            features(payload.attr("node").map(str::to_owned)).into(),
+        ));
     }
     if payload.is("query", ns::VERSION) {
         return Request::Result(Some(version().into()));
@@ -110,14 +112,23 @@ pub(super) fn presence(sender: Sender, presence: &Presence) -> Seen {
 
 /// The answer to what cannot be parsed (RFC 6120 section 8.3.3.1).
 pub(super) fn bad_request() -> StanzaError {
-    StanzaError::new(ErrorType::Modify, DefinedCondition::BadRequest, "en", "unreadable stanza")
+    StanzaError::new(
+        ErrorType::Modify,
+        DefinedCondition::BadRequest,
+        "en",
+        "unreadable stanza",
+    )
 }
 
 /// The answer to what is not for us (RFC 6120 section 8.3.3.19). It has no text, so that it does
 /// not differ from the server's own.
 fn service_unavailable() -> StanzaError {
-    let mut error =
-        StanzaError::new(ErrorType::Cancel, DefinedCondition::ServiceUnavailable, "", "");
+    let mut error = StanzaError::new(
+        ErrorType::Cancel,
+        DefinedCondition::ServiceUnavailable,
+        "",
+        "",
+    );
     error.texts.clear();
     error
 }

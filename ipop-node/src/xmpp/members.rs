@@ -17,7 +17,11 @@ pub(super) struct Members {
 
 impl Members {
     pub fn new(own: BareJid) -> Self {
-        Self { own, roster: BTreeSet::new(), present: BTreeMap::new() }
+        Self {
+            own,
+            roster: BTreeSet::new(),
+            present: BTreeMap::new(),
+        }
     }
 
     /// Takes a whole roster in place of the one before.
@@ -124,7 +128,10 @@ mod tests {
     #[test]
     fn nodes_not_seen_again_after_a_sign_in_are_swept() {
         let mut members = Members::new(BareJid::new("me@x").expect("valid"));
-        members.replace(&[item("a@x", Subscription::Both), item("b@x", Subscription::Both)]);
+        members.replace(&[
+            item("a@x", Subscription::Both),
+            item("b@x", Subscription::Both),
+        ]);
         members.appeared(jid("a@x/1"));
         members.appeared(jid("b@x/1"));
         members.begin();

@@ -197,14 +197,24 @@ impl Session {
 
     /// Answers an [`Event::StatusQuery`].
     pub fn answer_status(&self, to: String, id: String, status: NodeStatus) {
-        self.send(Command::AnswerStatus { to, id, status: Box::new(status) });
+        self.send(Command::AnswerStatus {
+            to,
+            id,
+            status: Box::new(status),
+        });
     }
 
     /// Asks the node with the full JID `jid` for its status.
     pub async fn query_status(&self, jid: &str) -> Result<NodeStatus, QueryError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::QueryStatus { jid: jid.to_owned(), reply });
-        answer.await.unwrap_or(Err(QueryError::Offline)).map(|status| *status)
+        self.send(Command::QueryStatus {
+            jid: jid.to_owned(),
+            reply,
+        });
+        answer
+            .await
+            .unwrap_or(Err(QueryError::Offline))
+            .map(|status| *status)
     }
 
     /// Asks the server for its STUN and TURN services.

@@ -29,7 +29,8 @@ const WRITE: Duration = Duration::from_secs(30);
 /// How long closing the stream may take.
 const CLOSE: Duration = Duration::from_secs(2);
 /// Services are asked for again no sooner and no later than this.
-const SERVICES_AGAIN: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 3600));
+const SERVICES_AGAIN: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(6 * 3600));
 /// ... and after this when the server did not answer.
 const SERVICES_RETRY: Duration = Duration::from_secs(300);
 
@@ -56,7 +57,15 @@ enum Wake {
 impl<'a> Online<'a> {
     pub fn new(task: &'a mut Task, stream: Stream, jid: FullJid) -> Self {
         let pending = Pending::new(task.timing.reply);
-        Self { task, stream, jid, pending, visible: false, settle_at: None, services_at: None }
+        Self {
+            task,
+            stream,
+            jid,
+            pending,
+            visible: false,
+            settle_at: None,
+            services_at: None,
+        }
     }
 
     pub async fn run(mut self) -> End {
@@ -76,8 +85,17 @@ impl<'a> Online<'a> {
     async fn live(&mut self) -> Result<std::convert::Infallible, End> {
         self.task.members.begin();
         // Members first: presence is not looked at before we know whose counts.
-        self.ask(None, Question::Roster, false, Roster { ver: None, items: Vec::new() }.into())
-            .await?;
+        self.ask(
+            None,
+            Question::Roster,
+            false,
+            Roster {
+                ver: None,
+                items: Vec::new(),
+            }
+            .into(),
+        )
+        .await?;
         loop {
             let deadline = [self.pending.deadline(), self.settle_at, self.services_at]
                 .into_iter()
@@ -105,18 +123,25 @@ impl<'a> Online<'a> {
             Some(Command::Advertise(advertisement)) => {
                 self.task.advertisement = Some(advertisement);
                 // Before the roster is there, nobody has been told that we are here.
-                if self.visible { self.present().await } else { Ok(()) }
+                if self.visible {
+                    self.present().await
+                } else {
+                    Ok(())
+                }
             }
             Some(Command::Signal { to, signal }) => {
                 let sid = jingle::sid(&signal).clone();
                 match Jid::new(&to) {
                     Ok(jid) => {
                         let payload = jingle::to_element(&signal);
-                        self.ask(Some(jid), Question::Signal(sid), true, payload).await
+                        self.ask(Some(jid), Question::Signal(sid), true, payload)
+                            .await
                     }
                     Err(_) => {
                         let condition = "jid-malformed".to_owned();
-                        self.task.emit(Event::SignalFailed { to, sid, condition }).await;
+                        self.task
+                            .emit(Event::SignalFailed { to, sid, condition })
+                            .await;
                         Ok(())
                     }
                 }
@@ -124,7 +149,8 @@ impl<'a> Online<'a> {
             Some(Command::AnswerStatus { to, id, status }) => {
                 match (Jid::new(&to), stanza::status::to_element(&status)) {
                     (Ok(to), Ok(payload)) => {
-                        self.reply(Some(to), id, IqPayload::Result(Some(payload))).await
+                        self.reply(Some(to), id, IqPayload::Result(Some(payload)))
+                            .await
                     }
                     (to, payload) => {
                         let error = (to.err(), payload.err());
@@ -136,7 +162,8 @@ impl<'a> Online<'a> {
             Some(Command::QueryStatus { jid, reply }) => match Jid::new(&jid) {
                 Ok(to) => {
                     let payload = stanza::status::query();
-                    self.ask(Some(to), Question::Status(reply), false, payload).await
+                    self.ask(Some(to), Question::Status(reply), false, payload)
+                        .await
                 }
                 Err(_) => {
                     // An error means that nobody waits for the answer any more.
@@ -175,14 +202,16 @@ impl<'a> Online<'a> {
                 }
                 lost(format!("stream error: {error}"))
             }
-            Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(stanza)))) => match stanza {
-                Stanza::Iq(iq) => self.iq(iq).await,
-                Stanza::Presence(presence) => {
-                    self.presence(presence).await;
-                    Ok(())
+            Some(Ok(FallibleStreamElement::Ok(XmppStreamElement::Stanza(stanza)))) => {
+                match stanza {
+                    Stanza::Iq(iq) => self.iq(iq).await,
+                    Stanza::Presence(presence) => {
+                        self.presence(presence).await;
+                        Ok(())
+                    }
+                    Stanza::Message(_) => Ok(()),
                 }
-                Stanza::Message(_) => Ok(()),
-            },
+            }
             Some(Ok(FallibleStreamElement::Ok(_))) => Ok(()),
         }
     }
@@ -195,7 +224,11 @@ impl<'a> Online<'a> {
         if self.settle_at.is_some_and(|at| at <= now) {
             self.settle_at = None;
             for jid in self.task.members.sweep() {
-                self.task.emit(Event::Unavailable { from: jid.to_string() }).await;
+                self.task
+                    .emit(Event::Unavailable {
+                        from: jid.to_string(),
+                    })
+                    .await;
             }
         }
         if self.services_at.is_some_and(|at| at <= now) {
@@ -215,7 +248,8 @@ impl<'a> Online<'a> {
         let from = header.from.as_deref().map(Jid::new).transpose();
         match (name.to_string().as_str(), from, header.id) {
             ("iq", Ok(from), Some(id)) if request => {
-                self.reply(from, id, IqPayload::Error(inbound::bad_request())).await
+                self.reply(from, id, IqPayload::Error(inbound::bad_request()))
+                    .await
             }
             _ => Ok(()),
         }
@@ -224,16 +258,18 @@ impl<'a> Online<'a> {
     async fn iq(&mut self, iq: Iq) -> Result<(), End> {
         let sender = self.sender(iq.from());
         match iq {
-            Iq::Get { from, id, payload, .. } => {
-                self.handle(from, id, inbound::get(sender, &payload)).await
-            }
-            Iq::Set { from, id, payload, .. } => {
-                self.handle(from, id, inbound::set(sender, payload)).await
-            }
-            Iq::Result { from, id, payload, .. } => {
-                self.answer(from, &id, Answer::Result(payload)).await
-            }
-            Iq::Error { from, id, error, .. } => self.answer(from, &id, Answer::Error(error)).await,
+            Iq::Get {
+                from, id, payload, ..
+            } => self.handle(from, id, inbound::get(sender, &payload)).await,
+            Iq::Set {
+                from, id, payload, ..
+            } => self.handle(from, id, inbound::set(sender, payload)).await,
+            Iq::Result {
+                from, id, payload, ..
+            } => self.answer(from, &id, Answer::Result(payload)).await,
+            Iq::Error {
+                from, id, error, ..
+            } => self.answer(from, &id, Answer::Error(error)).await,
         }
     }
 
@@ -243,13 +279,24 @@ impl<'a> Online<'a> {
             Request::Error(error) => self.reply(from, id, IqPayload::Error(error)).await,
             Request::Signal(signal) => {
                 let Some(from) = from else { return Ok(()) };
-                self.reply(Some(from.clone()), id, IqPayload::Result(None)).await?;
-                self.task.emit(Event::Signal { from: from.to_string(), signal }).await;
+                self.reply(Some(from.clone()), id, IqPayload::Result(None))
+                    .await?;
+                self.task
+                    .emit(Event::Signal {
+                        from: from.to_string(),
+                        signal,
+                    })
+                    .await;
                 Ok(())
             }
             Request::StatusQuery => {
                 let Some(from) = from else { return Ok(()) };
-                self.task.emit(Event::StatusQuery { from: from.to_string(), id }).await;
+                self.task
+                    .emit(Event::StatusQuery {
+                        from: from.to_string(),
+                        id,
+                    })
+                    .await;
                 Ok(())
             }
             Request::RosterPush(roster) => {
@@ -259,28 +306,48 @@ impl<'a> Online<'a> {
                     more |= self.task.members.update(item);
                 }
                 for jid in self.task.members.expel() {
-                    self.task.emit(Event::Unavailable { from: jid.to_string() }).await;
+                    self.task
+                        .emit(Event::Unavailable {
+                            from: jid.to_string(),
+                        })
+                        .await;
                 }
-                if more && self.visible { self.present().await } else { Ok(()) }
+                if more && self.visible {
+                    self.present().await
+                } else {
+                    Ok(())
+                }
             }
         }
     }
 
     async fn presence(&mut self, presence: Presence) {
-        let sender = presence.from.as_ref().map_or(Sender::Server, |from| self.sender(Some(from)));
+        let sender = presence
+            .from
+            .as_ref()
+            .map_or(Sender::Server, |from| self.sender(Some(from)));
         let seen = inbound::presence(sender, &presence);
         let Some(from) = presence.from else { return };
         match seen {
             Seen::Node(advertisement) => {
                 self.task.members.appeared(from.clone());
-                self.task.emit(Event::Presence { from: from.to_string(), advertisement }).await;
+                self.task
+                    .emit(Event::Presence {
+                        from: from.to_string(),
+                        advertisement,
+                    })
+                    .await;
             }
             Seen::Gone | Seen::NoNode(_) => {
                 if let Seen::NoNode(why) = seen {
                     tracing::debug!(%from, error = &why as &dyn std::error::Error, "no node");
                 }
                 if self.task.members.vanished(&from) {
-                    self.task.emit(Event::Unavailable { from: from.to_string() }).await;
+                    self.task
+                        .emit(Event::Unavailable {
+                            from: from.to_string(),
+                        })
+                        .await;
                 }
             }
             Seen::Nothing => {}
@@ -288,7 +355,10 @@ impl<'a> Online<'a> {
     }
 
     async fn answer(&mut self, from: Option<Jid>, id: &str, answer: Answer) -> Result<(), End> {
-        match self.pending.answered(id, from.as_ref(), &Jid::from(self.jid.clone())) {
+        match self
+            .pending
+            .answered(id, from.as_ref(), &Jid::from(self.jid.clone()))
+        {
             Some((to, question)) => self.settle(to, question, answer).await,
             None => {
                 tracing::debug!(id, "answer to no question");
@@ -298,9 +368,16 @@ impl<'a> Online<'a> {
     }
 
     /// Acts on how a question ended.
-    async fn settle(&mut self, to: Option<Jid>, question: Question, answer: Answer) -> Result<(), End> {
+    async fn settle(
+        &mut self,
+        to: Option<Jid>,
+        question: Question,
+        answer: Answer,
+    ) -> Result<(), End> {
         let patience = self.pending.patience();
-        let asked = to.as_ref().map_or_else(|| self.task.login.domain().to_owned(), Jid::to_string);
+        let asked = to
+            .as_ref()
+            .map_or_else(|| self.task.login.domain().to_owned(), Jid::to_string);
         match question {
             Question::Roster => return self.roster(answer).await,
             Question::Ping => match answer {
@@ -347,7 +424,11 @@ impl<'a> Online<'a> {
         self.settle_at = Some(Instant::now() + self.task.timing.settle);
         self.visible = true;
         self.present().await?;
-        self.task.emit(Event::Online { jid: self.jid.to_string() }).await;
+        self.task
+            .emit(Event::Online {
+                jid: self.jid.to_string(),
+            })
+            .await;
         self.ask_services(Question::OwnServices).await
     }
 
@@ -365,7 +446,8 @@ impl<'a> Online<'a> {
 
     async fn ask_services(&mut self, question: Question) -> Result<(), End> {
         let domain = Jid::from(self.jid.domain().to_owned());
-        self.ask(Some(domain), question, false, stanza::services::query()).await
+        self.ask(Some(domain), question, false, stanza::services::query())
+            .await
     }
 
     async fn ask(
@@ -376,12 +458,17 @@ impl<'a> Online<'a> {
         payload: Element,
     ) -> Result<(), End> {
         let id = self.pending.ask(Instant::now(), to.clone(), question);
-        let payload = if set { IqPayload::Set(payload) } else { IqPayload::Get(payload) };
+        let payload = if set {
+            IqPayload::Set(payload)
+        } else {
+            IqPayload::Get(payload)
+        };
         self.reply(to, id, payload).await
     }
 
     async fn reply(&mut self, to: Option<Jid>, id: String, payload: IqPayload) -> Result<(), End> {
-        self.send(IqHeader { from: None, to, id }.assemble(payload).into()).await
+        self.send(IqHeader { from: None, to, id }.assemble(payload).into())
+            .await
     }
 
     async fn send(&mut self, stanza: Stanza) -> Result<(), End> {

@@ -54,7 +54,11 @@ pub(super) struct Pending {
 
 impl Pending {
     pub fn new(reply: Duration) -> Self {
-        Self { entries: HashMap::new(), last_id: 0, reply }
+        Self {
+            entries: HashMap::new(),
+            last_id: 0,
+            reply,
+        }
     }
 
     /// Notes a question to `to` (`None`: the server on behalf of the account) and gives its IQ's
@@ -62,13 +66,25 @@ impl Pending {
     pub fn ask(&mut self, now: Instant, to: Option<Jid>, question: Question) -> String {
         self.last_id += 1;
         let id = format!("q{}", self.last_id);
-        self.entries.insert(id.clone(), Entry { to, question, deadline: now + self.reply });
+        self.entries.insert(
+            id.clone(),
+            Entry {
+                to,
+                question,
+                deadline: now + self.reply,
+            },
+        );
         id
     }
 
     /// The question that an answer with `id` from `from` belongs to. An answer counts only from
     /// whom was asked: identifiers can be guessed.
-    pub fn answered(&mut self, id: &str, from: Option<&Jid>, own: &Jid) -> Option<(Option<Jid>, Question)> {
+    pub fn answered(
+        &mut self,
+        id: &str,
+        from: Option<&Jid>,
+        own: &Jid,
+    ) -> Option<(Option<Jid>, Question)> {
         let entry = self.entries.get(id)?;
         let right = match &entry.to {
             Some(to) => from == Some(to),
@@ -77,7 +93,9 @@ impl Pending {
         if !right {
             return None;
         }
-        self.entries.remove(id).map(|entry| (entry.to, entry.question))
+        self.entries
+            .remove(id)
+            .map(|entry| (entry.to, entry.question))
     }
 
     /// When the next question runs out of time.
@@ -95,7 +113,10 @@ impl Pending {
 
     /// Removes and gives everything.
     pub fn drain(&mut self) -> Vec<(Option<Jid>, Question)> {
-        self.entries.drain().map(|(_, entry)| (entry.to, entry.question)).collect()
+        self.entries
+            .drain()
+            .map(|(_, entry)| (entry.to, entry.question))
+            .collect()
     }
 
     /// How long answers may take.
@@ -112,7 +133,11 @@ pub(super) fn signal_event(to: Option<Jid>, sid: SessionId, answer: Answer) -> O
         Answer::Timeout => "remote-server-timeout".to_owned(),
         Answer::Offline => "not-connected".to_owned(),
     };
-    Some(Event::SignalFailed { to: to?.to_string(), sid, condition })
+    Some(Event::SignalFailed {
+        to: to?.to_string(),
+        sid,
+        condition,
+    })
 }
 
 /// Reads the answer to a status query.
@@ -151,7 +176,9 @@ fn payload(to: &str, answer: Answer, patience: Duration) -> Result<Option<Elemen
 pub(super) fn condition(error: &StanzaError) -> String {
     match &error.other {
         Some(other) if other.has_ns(stanza::NS_JINGLE_ERRORS) => other.name().to_owned(),
-        _ => Element::from(error.defined_condition.clone()).name().to_owned(),
+        _ => Element::from(error.defined_condition.clone())
+            .name()
+            .to_owned(),
     }
 }
 
@@ -184,7 +211,11 @@ mod tests {
         pending.ask(now, None, Question::Ping);
         let deadline = pending.deadline().expect("one question");
         assert_eq!(deadline, now + Duration::from_secs(10));
-        assert!(pending.expired(deadline - Duration::from_millis(1)).is_empty());
+        assert!(
+            pending
+                .expired(deadline - Duration::from_millis(1))
+                .is_empty()
+        );
         assert_eq!(pending.expired(deadline).len(), 1);
         assert_eq!(pending.deadline(), None);
     }

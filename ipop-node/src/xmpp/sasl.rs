@@ -58,7 +58,9 @@ impl Choice {
                     _ => ChannelBinding::None,
                 },
             }),
-            _ => Err(SignInError::NoMechanism { offered: join(offered) }),
+            _ => Err(SignInError::NoMechanism {
+                offered: join(offered),
+            }),
         }
     }
 
@@ -101,14 +103,21 @@ pub(super) async fn authenticate<Io: AsyncBufRead + AsyncWrite + Unpin>(
     let name = choice.name();
     let mut mechanism = choice.mechanism(user, password)?;
     let failed = |e: sasl::client::MechanismError| SignInError::Sasl(e.to_string());
-    let auth = Auth { mechanism: name, data: mechanism.initial() };
-    stream.send(&XmppStreamElement::Sasl(Nonza::Auth(auth))).await?;
+    let auth = Auth {
+        mechanism: name,
+        data: mechanism.initial(),
+    };
+    stream
+        .send(&XmppStreamElement::Sasl(Nonza::Auth(auth)))
+        .await?;
     loop {
         match next(stream).await? {
             Nonza::Challenge(challenge) => {
                 check_iterations(&challenge.data)?;
                 let data = mechanism.response(&challenge.data).map_err(failed)?;
-                stream.send(&XmppStreamElement::Sasl(Nonza::Response(Response { data }))).await?;
+                stream
+                    .send(&XmppStreamElement::Sasl(Nonza::Response(Response { data })))
+                    .await?;
             }
             Nonza::Success(success) => return mechanism.success(&success.data).map_err(failed),
             Nonza::Failure(failure) => {
@@ -146,12 +155,18 @@ fn check_iterations(challenge: &[u8]) -> Result<(), SignInError> {
     let field = text.split(',').find_map(|field| field.strip_prefix("i="));
     match field.map(str::parse::<u32>) {
         Some(Ok(1..=MAX_ITERATIONS)) => Ok(()),
-        _ => Err(SignInError::Sasl("unusable SCRAM iteration count".to_owned())),
+        _ => Err(SignInError::Sasl(
+            "unusable SCRAM iteration count".to_owned(),
+        )),
     }
 }
 
 fn join(mechanisms: &BTreeSet<String>) -> String {
-    mechanisms.iter().map(String::as_str).collect::<Vec<_>>().join(" ")
+    mechanisms
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -163,23 +178,39 @@ mod tests {
     fn features(mechanisms: &[&str], bindings: Option<&[BindingType]>) -> StreamFeatures {
         StreamFeatures {
             sasl_mechanisms: mechanisms.iter().map(|m| (*m).to_owned()).collect(),
-            sasl_cb: bindings.map(|types| SaslChannelBinding { types: types.to_vec() }),
+            sasl_cb: bindings.map(|types| SaslChannelBinding {
+                types: types.to_vec(),
+            }),
             ..StreamFeatures::default()
         }
     }
 
     #[test]
     fn plus_needs_an_exporter_on_both_sides() {
-        let all = ["SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"];
+        let all = [
+            "SCRAM-SHA-1",
+            "SCRAM-SHA-1-PLUS",
+            "SCRAM-SHA-256",
+            "SCRAM-SHA-256-PLUS",
+        ];
         let exporter = || Some(vec![1; 32]);
         let bound = features(&all, Some(&[BindingType::TlsExporter]));
         let choice = Choice::of(&bound, exporter()).expect("a mechanism");
         assert_eq!(choice.name(), MechanismName::ScramSha256Plus);
         let choice = Choice::of(&bound, None).expect("a mechanism");
-        assert_eq!((choice.name(), choice.binding), (MechanismName::ScramSha256, ChannelBinding::None));
+        assert_eq!(
+            (choice.name(), choice.binding),
+            (MechanismName::ScramSha256, ChannelBinding::None)
+        );
         for bindings in [None, Some(&[BindingType::TlsUnique][..])] {
             let choice = Choice::of(&features(&all, bindings), exporter()).expect("a mechanism");
-            assert_eq!(choice, Choice { sha256: true, binding: ChannelBinding::None });
+            assert_eq!(
+                choice,
+                Choice {
+                    sha256: true,
+                    binding: ChannelBinding::None
+                }
+            );
         }
     }
 
@@ -187,7 +218,13 @@ mod tests {
     fn a_server_without_plus_is_told_that_it_would_have_been_used() {
         let plain = features(&["PLAIN", "SCRAM-SHA-1"], None);
         let choice = Choice::of(&plain, Some(vec![1; 32])).expect("a mechanism");
-        assert_eq!(choice, Choice { sha256: false, binding: ChannelBinding::Unsupported });
+        assert_eq!(
+            choice,
+            Choice {
+                sha256: false,
+                binding: ChannelBinding::Unsupported
+            }
+        );
     }
 
     #[test]
@@ -203,7 +240,12 @@ mod tests {
     #[test]
     fn an_absurd_iteration_count_is_refused() {
         assert!(check_iterations(b"r=abc,s=AAAA,i=4096").is_ok());
-        for challenge in [&b"r=abc,s=AAAA,i=4000000000"[..], b"r=abc,s=AAAA,i=0", b"r=abc", b"\xff"] {
+        for challenge in [
+            &b"r=abc,s=AAAA,i=4000000000"[..],
+            b"r=abc,s=AAAA,i=0",
+            b"r=abc",
+            b"\xff",
+        ] {
             assert!(check_iterations(challenge).is_err());
         }
     }

@@ -50,7 +50,15 @@ impl Task {
         leaving: watch::Receiver<bool>,
     ) -> Self {
         let members = Members::new(login.jid.clone());
-        Self { login, timing, commands, advertisement: None, members, events, leaving }
+        Self {
+            login,
+            timing,
+            commands,
+            advertisement: None,
+            members,
+            events,
+            leaving,
+        }
     }
 
     pub async fn run(mut self) {

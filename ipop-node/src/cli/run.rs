@@ -59,7 +59,7 @@ fn start_log(filter: Option<&str>) -> Result<(), CliError> {
         .map_err(|error| bad(xmpp::LOG_LIMIT, error))?;
     let filter = EnvFilter::builder()
         .parse(&text)
-        .map_err(|error| bad(&text, error.into()))?;
+        .map_err(|error| bad(&text, error))?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

@@ -10,7 +10,7 @@ use ipop_proto::signal::{Fingerprint, LinkDescription, SessionId, Setup, Signal,
 use ipop_proto::status::{Advertisement, NodeStatus, RoleState, SignIn};
 use ipop_tests::ejabberd::{DOMAIN, Ejabberd, Options, own_loopback};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -47,7 +47,12 @@ fn account(server: &Ejabberd, name: &str, password: &str) -> Account {
 impl Client {
     fn open(account: Account, name: &'static str) -> Self {
         let (session, events) = open_with(account, timing()).expect("a usable account");
-        Self { session, events, name, jid: String::new() }
+        Self {
+            session,
+            events,
+            name,
+            jid: String::new(),
+        }
     }
 
     /// Signs in as a member that advertises itself.
@@ -81,7 +86,10 @@ impl Client {
                         return value;
                     }
                 }
-                Ok(None) => panic!("{}: the session ended, waiting {what}; saw {seen:#?}", self.name),
+                Ok(None) => panic!(
+                    "{}: the session ended, waiting {what}; saw {seen:#?}",
+                    self.name
+                ),
                 Err(_) => panic!("{}: waited {what} in vain; saw {seen:#?}", self.name),
             }
         }
@@ -89,7 +97,10 @@ impl Client {
 
     async fn sees(&mut self, other: &str) -> Advertisement {
         self.wait(&format!("to see {other}"), |event| match event {
-            Event::Presence { from, advertisement } if from == other => Some(advertisement),
+            Event::Presence {
+                from,
+                advertisement,
+            } if from == other => Some(advertisement),
             _ => None,
         })
         .await
@@ -116,7 +127,9 @@ fn advertisement(name: &str) -> Advertisement {
     Advertisement {
         name: name.to_owned(),
         addrs: addrs(),
-        role: RoleState::Failed { detail: "mount: \u{fffe} <nein> & \"ja\"".to_owned() },
+        role: RoleState::Failed {
+            detail: "mount: \u{fffe} <nein> & \"ja\"".to_owned(),
+        },
         linked: vec!["other".to_owned()],
         version: "0.1.0".to_owned(),
     }
@@ -159,7 +172,10 @@ fn candidate(addr: &str) -> Candidate {
 #[tokio::test]
 async fn members_see_each_other_and_signal_in_order() {
     for tls13 in [true, false] {
-        let server = Ejabberd::start_with(Options { tls13, ..Options::loopback() });
+        let server = Ejabberd::start_with(Options {
+            tls13,
+            ..Options::loopback()
+        });
         let mut a = Client::member(&server, "a").await;
         let mut b = Client::member(&server, "b").await;
         assert_eq!(a.sees("b@xmpp.test/ipop").await, advertisement("b"));
@@ -173,7 +189,10 @@ async fn members_see_each_other_and_signal_in_order() {
                 candidates: vec![candidate(&format!("192.0.2.2:{}", 5000 + n))],
             });
         }
-        said.push(Signal::Terminate { sid: sid("s1"), reason: TerminateReason::SecurityError });
+        said.push(Signal::Terminate {
+            sid: sid("s1"),
+            reason: TerminateReason::SecurityError,
+        });
         for signal in &said {
             a.session.signal(b.jid.clone(), signal.clone());
         }
@@ -200,7 +219,9 @@ async fn a_wrong_password_surfaces_at_once() {
     let server = Ejabberd::start();
     server.register("a", "right");
     let mut client = Client::open(account(&server, "a", "wrong"), "a");
-    let event = timeout(Duration::from_secs(5), client.events.recv()).await.expect("in time");
+    let event = timeout(Duration::from_secs(5), client.events.recv())
+        .await
+        .expect("in time");
     assert!(
         matches!(&event, Some(Event::Refused { condition }) if condition == "not-authorized"),
         "{event:?}"
@@ -218,7 +239,9 @@ async fn a_certificate_from_another_ca_is_refused() {
     account.ca_pem = other.ca_pem().as_bytes().to_vec();
     let mut client = Client::open(account, "a");
     match client.events.recv().await {
-        Some(Event::Offline { error }) => assert!(error.contains("invalid peer certificate"), "{error}"),
+        Some(Event::Offline { error }) => {
+            assert!(error.contains("invalid peer certificate"), "{error}")
+        }
         event => panic!("{event:?}"),
     }
     assert!(server.connected().is_empty());
@@ -226,7 +249,9 @@ async fn a_certificate_from_another_ca_is_refused() {
 
 #[tokio::test]
 async fn a_server_without_starttls_hears_nothing_but_the_stream_header() {
-    let listener = TcpListener::bind((IpAddr::from(own_loopback()), 0)).await.expect("bound");
+    let listener = TcpListener::bind((IpAddr::from(own_loopback()), 0))
+        .await
+        .expect("bound");
     let addr: SocketAddr = listener.local_addr().expect("bound");
     let heard = tokio::spawn(async move {
         let (mut tcp, _) = listener.accept().await.expect("a client");
@@ -255,7 +280,10 @@ async fn a_server_without_starttls_hears_nothing_but_the_stream_header() {
         event => panic!("{event:?}"),
     }
     let heard = heard.await.expect("heard");
-    assert!(heard.contains("<stream:stream") && !heard.contains("<auth"), "{heard}");
+    assert!(
+        heard.contains("<stream:stream") && !heard.contains("<auth"),
+        "{heard}"
+    );
 }
 
 #[tokio::test]
@@ -272,12 +300,20 @@ async fn sessions_come_back_after_the_server_restarts() {
     .expect("stopped");
     for client in [&mut a, &mut b] {
         client
-            .wait("to be offline", |event| matches!(event, Event::Offline { .. }).then_some(()))
+            .wait("to be offline", |event| {
+                matches!(event, Event::Offline { .. }).then_some(())
+            })
             .await;
     }
     a.session.signal(b.jid.clone(), initiate());
-    assert_eq!(a.failed().await, (b.jid.clone(), sid("s1"), "not-connected".to_owned()));
-    assert_eq!(a.session.query_status(&b.jid).await, Err(QueryError::Offline));
+    assert_eq!(
+        a.failed().await,
+        (b.jid.clone(), sid("s1"), "not-connected".to_owned())
+    );
+    assert_eq!(
+        a.session.query_status(&b.jid).await,
+        Err(QueryError::Offline)
+    );
     let server = tokio::task::spawn_blocking(move || {
         server.resume();
         server
@@ -295,6 +331,61 @@ async fn sessions_come_back_after_the_server_restarts() {
 }
 
 #[tokio::test]
+async fn a_connection_that_falls_silent_is_given_up() {
+    let server = Ejabberd::start();
+    server.register("a", "pw");
+    let listener = TcpListener::bind((IpAddr::from(own_loopback()), 0))
+        .await
+        .expect("bound");
+    let mut account = account(&server, "a", "pw");
+    account.servers = vec![listener.local_addr().expect("bound").to_string()];
+    let timing = Timing {
+        ping_after: Duration::from_millis(500),
+        ping_reply: Duration::from_secs(2),
+        ..timing()
+    };
+    let (session, events) = open_with(account, timing).expect("a usable account");
+    let mut a = Client {
+        session,
+        events,
+        name: "a",
+        jid: String::new(),
+    };
+    let (mut near, _) = listener.accept().await.expect("a client");
+    let mut far = TcpStream::connect(&server.servers()[0])
+        .await
+        .expect("the server");
+    {
+        let forwarding = tokio::io::copy_bidirectional(&mut near, &mut far);
+        tokio::pin!(forwarding);
+        tokio::select! {
+            () = a.online() => {}
+            end = &mut forwarding => panic!("{end:?}"),
+        }
+        // Pings are answered: the stream outlives several of them.
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(4)) => {}
+            () = a.wait("for nothing", |event| matches!(event, Event::Offline { .. }).then_some(())) => {
+                panic!("offline although the server answers")
+            }
+            end = &mut forwarding => panic!("{end:?}"),
+        }
+    }
+    // Both sockets stay open, and nothing goes through any more.
+    let since = Instant::now();
+    a.wait("to notice", |event| {
+        matches!(event, Event::Offline { .. }).then_some(())
+    })
+    .await;
+    assert!(
+        since.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        since.elapsed()
+    );
+    drop((near, far));
+}
+
+#[tokio::test]
 async fn services_come_with_credentials() {
     let server = Ejabberd::start();
     let mut a = Client::member(&server, "a").await;
@@ -304,13 +395,19 @@ async fn services_come_with_credentials() {
             _ => None,
         })
         .await;
-    let turn = services.iter().find(|s| s.kind == IceServerKind::Turn).expect("a TURN service");
+    let turn = services
+        .iter()
+        .find(|s| s.kind == IceServerKind::Turn)
+        .expect("a TURN service");
     assert_eq!(turn.port, 3478);
     assert!(turn.username.is_some() && turn.password.is_some() && turn.expires.is_some());
     let password = turn.password.as_ref().expect("just checked").expose();
     assert!(!format!("{services:?}").contains(password));
     assert!(services.iter().any(|s| s.kind == IceServerKind::Stun));
-    assert_eq!(a.session.query_services().await.expect("an answer").len(), services.len());
+    assert_eq!(
+        a.session.query_services().await.expect("an answer").len(),
+        services.len()
+    );
 }
 
 #[tokio::test]
@@ -323,10 +420,16 @@ async fn strangers_are_not_heard() {
     stranger.online().await;
     stranger.session.signal(a.jid.clone(), initiate());
     let (to, _, condition) = stranger.failed().await;
-    assert_eq!((to.as_str(), condition.as_str()), (a.jid.as_str(), "service-unavailable"));
+    assert_eq!(
+        (to.as_str(), condition.as_str()),
+        (a.jid.as_str(), "service-unavailable")
+    );
     assert_eq!(
         stranger.session.query_status(&a.jid).await,
-        Err(QueryError::Refused(a.jid.clone(), "service-unavailable".to_owned()))
+        Err(QueryError::Refused(
+            a.jid.clone(),
+            "service-unavailable".to_owned()
+        ))
     );
     // A member's presence that comes later shows that nothing of the stranger came before.
     let b = Client::member(&server, "b").await;
@@ -405,6 +508,25 @@ async fn the_newer_of_two_sessions_with_one_full_jid_wins() {
             matches!(event, Event::Refused { condition } if condition == "conflict").then_some(())
         })
         .await;
-    watcher.session.signal(second.jid.clone(), initiate());
-    assert_eq!(second.signalled().await.0, watcher.jid);
+    // The signal comes after whatever the server told of the change.
+    second.session.signal(watcher.jid.clone(), initiate());
+    let mut standing = None;
+    watcher
+        .wait("for a signal of the newer session", |event| match event {
+            Event::Presence {
+                from,
+                advertisement,
+            } if from == second.jid => {
+                standing = Some(advertisement.name);
+                None
+            }
+            Event::Unavailable { from } if from == second.jid => {
+                standing = None;
+                None
+            }
+            Event::Signal { .. } => Some(()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(standing.as_deref(), Some("second"));
 }

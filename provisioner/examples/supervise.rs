@@ -11,7 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: supervise STATE_DIR NAME".into());
     };
     let state = PathBuf::from(state);
-    let layout = Layout { cache: state.join("cache"), state };
+    let layout = Layout {
+        cache: state.join("cache"),
+        state,
+    };
     provisioner::rendezvous::supervise(&layout, &name.to_string_lossy())?;
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
 
 /// Exit codes of `provision`; stable, documented in the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,12 @@ pub struct CliError {
 impl CliError {
     /// An error without a cause.
     pub fn new(code: ExitCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), source: None, hints: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            source: None,
+            hints: Vec::new(),
+        }
     }
 
     /// Adds the cause.
@@ -62,6 +70,62 @@ impl CliError {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+}
+
+impl CliError {
+    /// A file could not be worked with: `verb` is `read`, `write`, `create`. A full disk and a
+    /// missing right get their own code and hint.
+    pub fn file(verb: &str, path: &Path, source: io::Error) -> Self {
+        let message = format!("cannot {verb} `{}`", path.display());
+        let error = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new(ExitCode::Missing, message).hint(format!(
+                    "free some space: `df -h {}` shows what is left",
+                    path.display()
+                ))
+            }
+            io::ErrorKind::PermissionDenied => Self::new(ExitCode::Missing, message)
+                .hint("run it as root, or choose another directory with --state-dir"),
+            _ => Self::new(ExitCode::Internal, message),
+        };
+        error.caused_by(source)
+    }
+
+    /// A program could not be started; `package` is the Debian package that has it.
+    pub fn program(program: &str, package: &str, source: io::Error) -> Self {
+        let error = match source.kind() {
+            io::ErrorKind::NotFound => Self::new(
+                ExitCode::Missing,
+                format!("the program `{program}` is not installed"),
+            )
+            .hint(format!("apt-get install {package}")),
+            _ => Self::new(ExitCode::Internal, format!("cannot start `{program}`")),
+        };
+        error.caused_by(source)
+    }
+
+    /// A child process failed: its arguments, status and the end of its standard error.
+    pub fn child(code: ExitCode, command: &Command, output: &Output) -> Self {
+        let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+        words.extend(command.get_args().map(|a| a.to_string_lossy().into_owned()));
+        let error = Self::new(
+            code,
+            format!("`{}` failed: {}", words.join(" "), output.status),
+        );
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<_> = stderr.lines().filter(|l| !l.trim().is_empty()).collect();
+        let end = lines[lines.len().saturating_sub(5)..].join("; ");
+        if end.is_empty() {
+            error
+        } else {
+            error.caused_by(end)
+        }
+    }
+
+    /// Interrupted by the user.
+    pub fn interrupted() -> Self {
+        Self::new(ExitCode::Interrupted, "interrupted")
     }
 }
 
@@ -82,6 +146,8 @@ impl fmt::Display for CliError {
 
 impl StdError for CliError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn StdError + 'static))
+        self.source
+            .as_deref()
+            .map(|e| e as &(dyn StdError + 'static))
     }
 }

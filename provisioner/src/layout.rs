@@ -1,6 +1,9 @@
 //! Where `provision` keeps its files.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+use crate::error::{CliError, ExitCode};
 
 /// The state and cache directories.
 ///
@@ -15,6 +18,42 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Chooses the directories. `env` looks up environment variables.
+    pub fn choose(
+        root: bool,
+        state_dir: Option<PathBuf>,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, CliError> {
+        let dir = |own: &str, xdg: &str, home: &str, system: &str| {
+            let absolute = |name: &str| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
+            absolute(own)
+                .or_else(|| root.then(|| PathBuf::from(system)))
+                .or_else(|| Some(absolute(xdg)?.join("ipop-provision")))
+                .or_else(|| Some(absolute("HOME")?.join(home).join("ipop-provision")))
+                .ok_or_else(|| {
+                    CliError::new(ExitCode::Usage, "there is no directory to keep state in")
+                        .hint(format!("set HOME, or {own} to an absolute path"))
+                })
+        };
+        let state = match state_dir {
+            Some(state) => std::path::absolute(&state)
+                .map_err(|e| CliError::file("find the absolute path of", &state, e))?,
+            None => dir(
+                "IPOP_STATE_DIR",
+                "XDG_STATE_HOME",
+                ".local/state",
+                "/var/lib/ipop-provision",
+            )?,
+        };
+        let cache = dir(
+            "IPOP_CACHE_DIR",
+            "XDG_CACHE_HOME",
+            ".cache",
+            "/var/cache/ipop-provision",
+        )?;
+        Ok(Self { state, cache })
+    }
+
     /// The state database.
     pub fn database(&self) -> PathBuf {
         self.state.join("state.db")
@@ -37,7 +76,9 @@ impl Layout {
 
     /// Console log of a node, as recorded while it joined.
     pub fn console(&self, deployment: &str, node: &str) -> PathBuf {
-        self.deployment(deployment).join("console").join(format!("{node}.log"))
+        self.deployment(deployment)
+            .join("console")
+            .join(format!("{node}.log"))
     }
 
     /// Built images.
@@ -49,8 +90,40 @@ impl Layout {
     pub fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         for dir in [&self.state, &self.cache] as [&Path; 2] {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(root: bool, env: &[(&str, &str)]) -> Layout {
+        let find = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
+        Layout::choose(root, None, find).expect("a directory")
+    }
+
+    #[test]
+    fn root_keeps_state_below_var_and_others_below_home() {
+        assert_eq!(
+            choose(true, &[("HOME", "/root")]).state,
+            Path::new("/var/lib/ipop-provision")
+        );
+        let user = choose(false, &[("HOME", "/home/u")]);
+        assert_eq!(user.state, Path::new("/home/u/.local/state/ipop-provision"));
+        assert_eq!(user.cache, Path::new("/home/u/.cache/ipop-provision"));
+        let set = choose(true, &[("IPOP_STATE_DIR", "/s"), ("IPOP_CACHE_DIR", "/c")]);
+        assert_eq!((set.state, set.cache), ("/s".into(), "/c".into()));
+    }
+
+    #[test]
+    fn without_any_directory_the_error_says_what_to_set() {
+        let error = Layout::choose(false, None, |_| None).expect_err("nowhere");
+        assert!(error.to_string().contains("IPOP_STATE_DIR"), "{error}");
     }
 }

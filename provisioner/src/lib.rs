@@ -1,16 +1,26 @@
 //! `provision`: builds VM images, launches them on many kinds of host with generated credentials,
 //! and reports when they have truly joined the overlay.
 //!
-//! Planning and rendering ([`render`], `plan`) know no I/O; execution ([`backend`],
-//! [`rendezvous`], [`image`]) knows no policy. Every resource is written to the state database
-//! before it is created.
+//! Planning and rendering ([`render`], [`plan`]) know no I/O; execution ([`backend`],
+//! [`rendezvous`], [`image`]) knows no policy; [`deploy`] ties them together. Every resource is
+//! written to the state database before it is created.
 
 pub mod backend;
 pub mod bundle;
+pub mod cli;
+pub mod deploy;
 pub mod error;
 pub mod event;
+pub mod image;
 pub mod layout;
 pub mod name;
+pub mod plan;
 pub mod render;
 pub mod rendezvous;
+pub mod report;
 pub mod secret;
+pub mod site;
+pub mod size;
+pub mod ssh;
+pub mod state;
+pub mod watch;

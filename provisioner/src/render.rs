@@ -6,8 +6,14 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 
 /// The templates by name. A new file in `templates/` is added here.
-const TEMPLATES: &[(&str, &str)] =
-    &[("ejabberd.yml.j2", include_str!("../../templates/ejabberd.yml.j2"))];
+const TEMPLATES: &[(&str, &str)] = &[
+    ("ejabberd.yml.j2", include_str!("../../templates/ejabberd.yml.j2")),
+    ("exports.j2", include_str!("../../templates/exports.j2")),
+    ("libvirt-domain.xml.j2", include_str!("../../templates/libvirt-domain.xml.j2")),
+    ("libvirt-network.xml.j2", include_str!("../../templates/libvirt-network.xml.j2")),
+    ("libvirt-pool.xml.j2", include_str!("../../templates/libvirt-pool.xml.j2")),
+    ("libvirt-volume.xml.j2", include_str!("../../templates/libvirt-volume.xml.j2")),
+];
 
 /// Renders a template. An undefined variable is an error, and values put into `.xml` templates are
 /// escaped.

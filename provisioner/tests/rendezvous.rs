@@ -2,55 +2,28 @@
 //! `openssl`; as root the server runs as the user `ejabberd`, otherwise as ourselves.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use provisioner::backend::Resource;
 use provisioner::error::CliError;
-use provisioner::layout::Layout;
 use provisioner::name::NodeName;
-use provisioner::rendezvous::config::{EmbeddedConfig, RendezvousConfig};
-use provisioner::rendezvous::{Endpoint, Rendezvous, RendezvousError, State};
+use provisioner::rendezvous::config::EmbeddedConfig;
+use provisioner::rendezvous::{Endpoint, RendezvousError, State};
 
-const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+mod site;
+use site::{LOOPBACK, Site};
 
-/// A state directory with one rendezvous in it, stopped when dropped.
-struct Site {
-    rendezvous: Rendezvous,
-    name: String,
-    layout: Layout,
-    _dir: tempfile::TempDir,
+/// What only these tests look into.
+trait Inside {
+    fn path(&self, file: &str) -> PathBuf;
+    fn recorded_pid(&self, file: &str) -> u32;
+    fn stun_port(&self) -> u16;
 }
 
-impl Site {
-    fn new(name: &str) -> Self {
-        Self::with(name, EmbeddedConfig::default())
-    }
-
-    fn with(name: &str, config: EmbeddedConfig) -> Self {
-        let dir = tempfile::Builder::new().prefix("rdv").tempdir().expect("temporary directory");
-        let layout = Layout { state: dir.path().join("state"), cache: dir.path().join("cache") };
-        layout.create().expect("state directory");
-        // As root, the server's user must reach the state directory.
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
-        let rendezvous = Rendezvous::open(&layout, name, &RendezvousConfig::Embedded(config))
-            .expect("nothing to read");
-        Self { rendezvous, name: name.to_owned(), layout, _dir: dir }
-    }
-
-    fn try_start(&self) -> Result<Endpoint, RendezvousError> {
-        let mut supervisor = Command::new(example("supervise"));
-        supervisor.arg(&self.layout.state).arg(&self.name);
-        self.rendezvous.start_with(&[LOOPBACK], Some(supervisor))
-    }
-
-    fn start(&self) -> Endpoint {
-        self.try_start().expect("it starts")
-    }
-
+impl Inside for Site {
     fn path(&self, file: &str) -> PathBuf {
         self.layout.rendezvous(&self.name).join(file)
     }
@@ -58,29 +31,20 @@ impl Site {
     fn recorded_pid(&self, file: &str) -> u32 {
         let text = fs::read_to_string(self.path(file)).expect("a record");
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        value["pid"].as_u64().and_then(|pid| pid.try_into().ok()).expect("a number")
+        value["pid"]
+            .as_u64()
+            .and_then(|pid| pid.try_into().ok())
+            .expect("a number")
     }
 
     fn stun_port(&self) -> u16 {
         let text = fs::read_to_string(self.path("spec.json")).expect("a specification");
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        value["stun_port"].as_u64().and_then(|port| port.try_into().ok()).expect("a port")
+        value["stun_port"]
+            .as_u64()
+            .and_then(|port| port.try_into().ok())
+            .expect("a port")
     }
-}
-
-impl Drop for Site {
-    fn drop(&mut self) {
-        if let Err(error) = self.rendezvous.stop() {
-            eprintln!("left behind: {error}");
-        }
-    }
-}
-
-/// A program from this package's `examples`.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("own path");
-    let profile = test.parent().and_then(Path::parent).expect("target directory");
-    profile.join("examples").join(name)
 }
 
 fn c2s(endpoint: &Endpoint) -> SocketAddr {
@@ -124,8 +88,20 @@ fn s_client(endpoint: &Endpoint, host: &str, ca_pem: &str) -> Output {
     let ca = tempfile::NamedTempFile::new().expect("temporary file");
     fs::write(ca.path(), ca_pem).expect("CA");
     Command::new("openssl")
-        .args(["s_client", "-connect", &endpoint.servers[0], "-starttls", "xmpp"])
-        .args(["-xmpphost", &endpoint.domain, "-verify_hostname", host, "-verify_return_error"])
+        .args([
+            "s_client",
+            "-connect",
+            &endpoint.servers[0],
+            "-starttls",
+            "xmpp",
+        ])
+        .args([
+            "-xmpphost",
+            &endpoint.domain,
+            "-verify_hostname",
+            host,
+            "-verify_return_error",
+        ])
         .arg("-CAfile")
         .arg(ca.path())
         .args(["-no-CApath", "-no-CAstore"])
@@ -138,7 +114,14 @@ fn s_client(endpoint: &Endpoint, host: &str, ca_pem: &str) -> Output {
 fn features_after_tls(endpoint: &Endpoint) -> String {
     use std::io::{Read, Write};
     let mut child = Command::new("openssl")
-        .args(["s_client", "-quiet", "-connect", &endpoint.servers[0], "-starttls", "xmpp"])
+        .args([
+            "s_client",
+            "-quiet",
+            "-connect",
+            &endpoint.servers[0],
+            "-starttls",
+            "xmpp",
+        ])
         .args(["-xmpphost", &endpoint.domain])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -170,12 +153,16 @@ fn features_after_tls(endpoint: &Endpoint) -> String {
 /// A STUN binding request (RFC 8489 section 5) and whether a success response came back.
 fn stun_answers(server: SocketAddr) -> bool {
     let socket = UdpSocket::bind((LOOPBACK, 0)).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a time-out");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a time-out");
     let mut request = vec![0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xA4, 0x42];
     request.extend_from_slice(b"transaction!");
     socket.send_to(&request, server).expect("sent");
     let mut answer = [0u8; 512];
-    let Ok(length) = socket.recv(&mut answer) else { return false };
+    let Ok(length) = socket.recv(&mut answer) else {
+        return false;
+    };
     length >= 20 && answer[..2] == [0x01, 0x01] && answer[4..20] == request[4..20]
 }
 
@@ -187,9 +174,16 @@ fn nodes_find_a_server_that_proves_its_name_under_the_deployments_own_ca() {
 
     let output = s_client(&endpoint, "rdv-tls.ipop", &endpoint.ca_pem);
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(text.contains("Verify return code: 0 (ok)"), "{text}");
-    assert!(text.contains("TLSv1.3") || text.contains("TLSv1.2"), "{text}");
+    assert!(
+        text.contains("TLSv1.3") || text.contains("TLSv1.2"),
+        "{text}"
+    );
 
     let other = Site::new("rdv-tls");
     let wrong_ca = provisioner::rendezvous::ca::Ca::open(
@@ -210,7 +204,10 @@ fn nodes_find_a_server_that_proves_its_name_under_the_deployments_own_ca() {
         .filter_map(|rest| rest.split("</mechanism>").next())
         .collect();
     assert!(mechanisms.contains(&"SCRAM-SHA-256"), "{mechanisms:?}");
-    assert!(mechanisms.iter().all(|name| name.starts_with("SCRAM-")), "{mechanisms:?}");
+    assert!(
+        mechanisms.iter().all(|name| name.starts_with("SCRAM-")),
+        "{mechanisms:?}"
+    );
     assert!(!features.contains("jabber:iq:register"), "{features}");
 
     assert!(stun_answers(SocketAddr::new(LOOPBACK, site.stun_port())));
@@ -222,7 +219,9 @@ fn a_stream_without_tls_is_offered_nothing_but_tls() {
     let site = Site::new("rdv-clear");
     let endpoint = site.start();
     let mut stream = TcpStream::connect(c2s(&endpoint)).expect("connected");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a time-out");
     write!(
         stream,
         "<stream:stream to='{}' version='1.0' xmlns='jabber:client' \
@@ -246,8 +245,11 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
     let site = Site::new("rdv-accounts");
     let nodes = [NodeName("frontend-0".into()), NodeName("worker-0".into())];
     let plan = site.rendezvous.plan(&nodes);
-    let described: Vec<String> =
-        plan.iter().skip(1).map(|r| format!("{} {}", r.kind, r.id)).collect();
+    let described: Vec<String> = plan
+        .iter()
+        .skip(1)
+        .map(|r| format!("{} {}", r.kind, r.id))
+        .collect();
     assert_eq!(
         described,
         [
@@ -262,12 +264,18 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
     site.rendezvous.create_group().expect("group");
     site.rendezvous.create_group().expect("twice is no error");
     let first = site.rendezvous.create_account(&nodes[0]).expect("account");
-    let again = site.rendezvous.create_account(&nodes[0]).expect("twice is no error");
+    let again = site
+        .rendezvous
+        .create_account(&nodes[0])
+        .expect("twice is no error");
     assert_eq!(first.jid, "frontend-0@rdv-accounts.ipop");
     assert_ne!(first.password, again.password);
     site.rendezvous.create_account(&nodes[1]).expect("account");
     let operator = site.rendezvous.operator().expect("operator");
-    assert_eq!(site.rendezvous.node_of("worker-0@rdv-accounts.ipop/x"), Some(nodes[1].clone()));
+    assert_eq!(
+        site.rendezvous.node_of("worker-0@rdv-accounts.ipop/x"),
+        Some(nodes[1].clone())
+    );
     assert_eq!(site.rendezvous.node_of("worker-0@elsewhere/x"), None);
 
     site.rendezvous.stop().expect("stops");
@@ -276,7 +284,10 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
     site.start();
     assert_eq!(site.stun_port(), before, "nodes know the port");
     let api = site.rendezvous.api().expect("API");
-    assert_eq!(api.accounts().expect("list"), ["frontend-0", "provision", "worker-0"]);
+    assert_eq!(
+        api.accounts().expect("list"),
+        ["frontend-0", "provision", "worker-0"]
+    );
     assert_eq!(
         api.members("rdv-accounts").expect("members"),
         [
@@ -285,10 +296,15 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
             "worker-0@rdv-accounts.ipop"
         ]
     );
-    assert_eq!(site.rendezvous.operator().expect("operator").password, operator.password);
+    assert_eq!(
+        site.rendezvous.operator().expect("operator").password,
+        operator.password
+    );
 
     for resource in plan.iter().rev() {
-        site.rendezvous.remove(resource).unwrap_or_else(|e| panic!("{resource:?}: {e}"));
+        site.rendezvous
+            .remove(resource)
+            .unwrap_or_else(|e| panic!("{resource:?}: {e}"));
         if resource.id == "worker-0@rdv-accounts.ipop" {
             assert_eq!(api.accounts().expect("list"), ["frontend-0", "provision"]);
             assert_eq!(api.members("rdv-accounts").expect("members").len(), 2);
@@ -297,9 +313,14 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
     assert_eq!(site.rendezvous.state(), State::Absent);
     assert!(!site.layout.rendezvous("rdv-accounts").exists());
     for resource in plan.iter().rev() {
-        site.rendezvous.remove(resource).expect("removing twice is no error");
+        site.rendezvous
+            .remove(resource)
+            .expect("removing twice is no error");
     }
-    let unknown = Resource { kind: "domain".into(), id: "x".into() };
+    let unknown = Resource {
+        kind: "domain".into(),
+        id: "x".into(),
+    };
     assert!(site.rendezvous.remove(&unknown).is_err());
 }
 
@@ -310,31 +331,51 @@ fn a_killed_server_comes_back_and_a_stopped_one_leaves_nothing() {
     site.rendezvous.create_group().expect("group");
     let node = NodeName("worker-0".into());
     site.rendezvous.create_account(&node).expect("account");
-    let State::Running { pid: Some(supervisor) } = site.rendezvous.state() else {
+    let State::Running {
+        pid: Some(supervisor),
+    } = site.rendezvous.state()
+    else {
         panic!("{:?}", site.rendezvous.state())
     };
-    assert_eq!(site.start(), endpoint, "starting a running one changes nothing");
+    assert_eq!(
+        site.start(),
+        endpoint,
+        "starting a running one changes nothing"
+    );
     assert_eq!(site.recorded_pid("supervisor.json"), supervisor);
 
     // Erlang's disk log is written within two seconds of the change.
     wait_for("the account on disk", Duration::from_secs(30), || {
         let log = fs::read(site.path("spool/LATEST.LOG")).unwrap_or_default();
-        log.windows(8).any(|bytes| bytes == b"worker-0").then_some(())
+        log.windows(8)
+            .any(|bytes| bytes == b"worker-0")
+            .then_some(())
     });
     let killed = site.recorded_pid("server.json");
     kill(killed, "KILL");
     wait_for("another server", Duration::from_secs(60), || {
-        let other = fs::read_to_string(site.path("server.json")).is_ok_and(|text| {
-            !text.contains(&format!("\"pid\":{killed},"))
-        });
+        let other = fs::read_to_string(site.path("server.json"))
+            .is_ok_and(|text| !text.contains(&format!("\"pid\":{killed},")));
         (other && matches!(site.rendezvous.state(), State::Running { .. })).then_some(())
     });
-    assert_eq!(site.recorded_pid("supervisor.json"), supervisor, "the same supervisor");
-    let accounts = site.rendezvous.api().expect("API").accounts().expect("list");
+    assert_eq!(
+        site.recorded_pid("supervisor.json"),
+        supervisor,
+        "the same supervisor"
+    );
+    let accounts = site
+        .rendezvous
+        .api()
+        .expect("API")
+        .accounts()
+        .expect("list");
     assert_eq!(accounts, ["provision", "worker-0"]);
 
     let left: Vec<String> = processes_of(&site);
-    assert!(left.len() >= 2, "this test's own view of processes is blind: {left:?}");
+    assert!(
+        left.len() >= 2,
+        "this test's own view of processes is blind: {left:?}"
+    );
     let stun = SocketAddr::new(LOOPBACK, site.stun_port());
     site.rendezvous.stop().expect("stops");
     assert_eq!(processes_of(&site), Vec::<String>::new());
@@ -347,8 +388,10 @@ fn a_killed_server_comes_back_and_a_stopped_one_leaves_nothing() {
 fn a_server_whose_supervisor_was_killed_is_replaced() {
     let site = Site::new("rdv-orphan");
     site.start();
-    let (supervisor, server) =
-        (site.recorded_pid("supervisor.json"), site.recorded_pid("server.json"));
+    let (supervisor, server) = (
+        site.recorded_pid("supervisor.json"),
+        site.recorded_pid("server.json"),
+    );
     kill(supervisor, "KILL");
     wait_for("the supervisor's end", Duration::from_secs(10), || {
         (site.rendezvous.state() == State::Stopped).then_some(())
@@ -367,38 +410,68 @@ fn two_deployments_run_side_by_side_without_erlang_distribution() {
     assert_ne!(first.servers, second.servers);
     assert_ne!(first.ca_pem, second.ca_pem);
     for (site, endpoint) in [(&one, &first), (&two, &second)] {
-        assert!(s_client(endpoint, &endpoint.domain, &endpoint.ca_pem).status.success());
+        assert!(
+            s_client(endpoint, &endpoint.domain, &endpoint.ca_pem)
+                .status
+                .success()
+        );
         assert!(stun_answers(SocketAddr::new(LOOPBACK, site.stun_port())));
         // One TCP port, the XMPP one: no cluster port, no API port, no web pages.
         let ports = listening_tcp_ports(site.recorded_pid("server.json"));
         assert_eq!(ports, [c2s(endpoint).port()], "{}", site.name);
         let family: Vec<String> = processes_of(site);
-        assert!(family.iter().all(|process| !process.contains("epmd")), "{family:?}");
+        assert!(
+            family.iter().all(|process| !process.contains("epmd")),
+            "{family:?}"
+        );
     }
     one.rendezvous.stop().expect("stops");
-    assert!(matches!(two.rendezvous.state(), State::Running { .. }), "the other one goes on");
+    assert!(
+        matches!(two.rendezvous.state(), State::Running { .. }),
+        "the other one goes on"
+    );
 }
 
 #[test]
 fn the_api_and_the_secrets_are_out_of_reach_of_other_users() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let site = Site::new("rdv-private");
+    let site = Site::new("rdv-a-name-so-long-that-a-socket-address-cannot-hold-it-63-bytes");
     site.start();
-    let mode = |file: &str| fs::metadata(site.path(file)).expect(file).permissions().mode() & 0o777;
-    assert_eq!(mode("run"), 0o700);
+    let mode = |file: &str| {
+        fs::metadata(site.path(file))
+            .expect(file)
+            .permissions()
+            .mode()
+            & 0o777
+    };
     assert_eq!(mode("spool"), 0o700);
     assert_eq!(mode("ca.key"), 0o600);
     assert_eq!(mode("spec.json"), 0o600);
     for file in ["server.pem", "ejabberd.yml"] {
-        assert_eq!(mode(file) & 0o037, 0, "{file} is for its owner, and its group to read");
+        assert_eq!(
+            mode(file) & 0o037,
+            0,
+            "{file} is for its owner, and its group to read"
+        );
     }
     if !rustix::process::geteuid().is_root() {
         return;
     }
     let server = site.recorded_pid("server.json");
-    assert_ne!(fs::metadata(format!("/proc/{server}")).expect("it runs").uid(), 0);
+    assert_ne!(
+        fs::metadata(format!("/proc/{server}"))
+            .expect("it runs")
+            .uid(),
+        0
+    );
     // As root we can become somebody else, and try.
-    for file in ["run/api.sock", "server.pem", "ca.key", "spec.json", "ejabberd.yml"] {
+    for file in [
+        "spool/api.sock",
+        "server.pem",
+        "ca.key",
+        "spec.json",
+        "ejabberd.yml",
+    ] {
         use std::os::unix::process::CommandExt;
         let status = Command::new("stat")
             .arg(site.path(file))
@@ -416,7 +489,10 @@ fn the_api_and_the_secrets_are_out_of_reach_of_other_users() {
 fn a_port_that_is_taken_is_named_with_what_to_do() {
     let taken = TcpListener::bind((LOOPBACK, 0)).expect("a port");
     let port = taken.local_addr().expect("bound").port();
-    let config = EmbeddedConfig { c2s_port: Some(port), ..EmbeddedConfig::default() };
+    let config = EmbeddedConfig {
+        c2s_port: Some(port),
+        ..EmbeddedConfig::default()
+    };
     let site = Site::with("rdv-port", config);
     let error = CliError::from(site.try_start().expect_err("taken")).to_string();
     assert_eq!(
@@ -442,16 +518,25 @@ fn a_server_that_cannot_start_shows_the_end_of_its_log_at_once() {
     fs::write(site.path("spool/schema.DAT"), b"not a table").expect("damaged");
     let began = Instant::now();
     let error = site.try_start().expect_err("damaged");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(matches!(error, RendezvousError::Ended { .. }), "{error}");
     let text = CliError::from(error).to_string();
-    assert!(text.starts_with("error: the rendezvous of `rdv-broken` ended while starting"), "{text}");
+    assert!(
+        text.starts_with("error: the rendezvous of `rdv-broken` ended while starting"),
+        "{text}"
+    );
     assert!(text.contains("schema"), "{text}");
     assert_eq!(processes_of(&site), Vec::<String>::new());
 }
 
 fn kill(pid: u32, signal: &str) {
-    let status = Command::new("kill").args(["-s", signal, &pid.to_string()]).status();
+    let status = Command::new("kill")
+        .args(["-s", signal, &pid.to_string()])
+        .status();
     assert!(status.expect("kill").success());
 }
 
@@ -462,7 +547,12 @@ fn listening_tcp_ports(pid: u32) -> Vec<u16> {
         .flatten()
         .filter_map(|entry| fs::read_link(entry.path()).ok())
         .filter_map(|link| {
-            Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+            Some(
+                link.to_str()?
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
         })
         .collect();
     let mut ports = Vec::new();

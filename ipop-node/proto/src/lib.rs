@@ -17,7 +17,7 @@ pub mod net;
 pub mod overlay;
 pub mod service;
 pub mod signal;
-pub mod stanza;
 #[cfg(any(test, feature = "test-support"))]
 pub mod sim;
+pub mod stanza;
 pub mod status;

@@ -19,6 +19,7 @@ use ipop_proto::status::{Advertisement, NodeStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 mod account;
+mod answers;
 mod backoff;
 mod command;
 mod connect;

@@ -1,9 +1,8 @@
 //! The life of one stream, from the roster to the last good-bye.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use ipop_proto::stanza::services::Service;
 use ipop_proto::stanza::{self, jingle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_xmpp::Stanza;
@@ -20,7 +19,7 @@ use tokio_xmpp::xmlstream::{
 use super::command::Command;
 use super::connect::Stream;
 use super::inbound::{self, Request, Seen, Sender};
-use super::pending::{self, Answer, Pending, Question};
+use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
 use super::{Event, QueryError};
 
@@ -28,26 +27,25 @@ use super::{Event, QueryError};
 const WRITE: Duration = Duration::from_secs(30);
 /// How long closing the stream may take.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Services are asked for again no sooner and no later than this.
-const SERVICES_AGAIN: (Duration, Duration) =
-    (Duration::from_secs(60), Duration::from_secs(6 * 3600));
-/// ... and after this when the server did not answer.
-const SERVICES_RETRY: Duration = Duration::from_secs(300);
 
 pub(super) struct Online<'a> {
-    task: &'a mut Task,
+    pub(super) task: &'a mut Task,
     stream: Stream,
-    jid: FullJid,
-    pending: Pending,
+    pub(super) jid: FullJid,
+    pub(super) pending: Pending,
     /// Whether the initial presence has been sent.
-    visible: bool,
+    pub(super) visible: bool,
     /// When nodes that have not been seen again are reported as gone.
-    settle_at: Option<Instant>,
+    pub(super) settle_at: Option<Instant>,
     /// When to ask for services again.
-    services_at: Option<Instant>,
+    pub(super) services_at: Option<Instant>,
 }
 
 /// What woke the task up.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives on the stack for one turn of the loop"
+)]
 enum Wake {
     Command(Option<Command>),
     Element(Option<Result<FallibleStreamElement, ReadError>>),
@@ -367,111 +365,17 @@ impl<'a> Online<'a> {
         }
     }
 
-    /// Acts on how a question ended.
-    async fn settle(
+    pub(super) async fn reply(
         &mut self,
         to: Option<Jid>,
-        question: Question,
-        answer: Answer,
+        id: String,
+        payload: IqPayload,
     ) -> Result<(), End> {
-        let patience = self.pending.patience();
-        let asked = to
-            .as_ref()
-            .map_or_else(|| self.task.login.domain().to_owned(), Jid::to_string);
-        match question {
-            Question::Roster => return self.roster(answer).await,
-            Question::Ping => match answer {
-                // Any answer shows that the server lives; the stream itself watches for silence.
-                Answer::Result(_) | Answer::Error(_) | Answer::Offline => {}
-                Answer::Timeout => return Err(End::Lost("the server does not answer".to_owned())),
-            },
-            Question::Signal(sid) => {
-                if let Some(event) = pending::signal_event(to, sid, answer) {
-                    self.task.emit(event).await;
-                }
-            }
-            // An error means that nobody waits for the answer any more.
-            Question::Status(reply) => {
-                drop(reply.send(pending::status(&asked, answer, patience)));
-            }
-            Question::Services(reply) => {
-                drop(reply.send(pending::services(&asked, answer, patience)));
-            }
-            Question::OwnServices => match pending::services(&asked, answer, patience) {
-                Ok(services) => {
-                    self.services_at = Some(Instant::now() + refresh(&services, SystemTime::now()));
-                    self.task.emit(Event::Services(services)).await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no STUN or TURN");
-                    self.services_at = Some(Instant::now() + SERVICES_RETRY);
-                }
-            },
-        }
-        Ok(())
-    }
-
-    /// The roster is there: now we can be seen and hear others.
-    async fn roster(&mut self, answer: Answer) -> Result<(), End> {
-        let roster = match answer {
-            Answer::Result(Some(payload)) => Roster::try_from(payload).ok(),
-            _ => None,
-        };
-        let Some(roster) = roster else {
-            return Err(End::Lost("the server gave no roster".to_owned()));
-        };
-        self.task.members.replace(&roster.items);
-        self.settle_at = Some(Instant::now() + self.task.timing.settle);
-        self.visible = true;
-        self.present().await?;
-        self.task
-            .emit(Event::Online {
-                jid: self.jid.to_string(),
-            })
-            .await;
-        self.ask_services(Question::OwnServices).await
-    }
-
-    async fn present(&mut self) -> Result<(), End> {
-        // Negative: this client takes no messages sent to the account (RFC 6121 section 4.7.2.3).
-        let mut presence = Presence::available().with_priority(-1);
-        if let Some(advertisement) = &self.task.advertisement {
-            match stanza::advertisement::to_element(advertisement) {
-                Ok(payload) => presence.payloads.push(payload),
-                Err(error) => tracing::warn!(%error, "advertisement not sent"),
-            }
-        }
-        self.send(presence.into()).await
-    }
-
-    async fn ask_services(&mut self, question: Question) -> Result<(), End> {
-        let domain = Jid::from(self.jid.domain().to_owned());
-        self.ask(Some(domain), question, false, stanza::services::query())
-            .await
-    }
-
-    async fn ask(
-        &mut self,
-        to: Option<Jid>,
-        question: Question,
-        set: bool,
-        payload: Element,
-    ) -> Result<(), End> {
-        let id = self.pending.ask(Instant::now(), to.clone(), question);
-        let payload = if set {
-            IqPayload::Set(payload)
-        } else {
-            IqPayload::Get(payload)
-        };
-        self.reply(to, id, payload).await
-    }
-
-    async fn reply(&mut self, to: Option<Jid>, id: String, payload: IqPayload) -> Result<(), End> {
         self.send(IqHeader { from: None, to, id }.assemble(payload).into())
             .await
     }
 
-    async fn send(&mut self, stanza: Stanza) -> Result<(), End> {
+    pub(super) async fn send(&mut self, stanza: Stanza) -> Result<(), End> {
         match timeout(WRITE, self.stream.send(&XmppStreamElement::Stanza(stanza))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::Lost(format!("cannot send: {error}"))),
@@ -507,15 +411,4 @@ impl<'a> Online<'a> {
             Some(_) => Sender::Stranger,
         }
     }
-}
-
-/// When to ask again: at three quarters of the shortest credential's life.
-fn refresh(services: &[Service], now: SystemTime) -> Duration {
-    let (least, most) = SERVICES_AGAIN;
-    services
-        .iter()
-        .filter_map(|service| service.expires)
-        .map(|expires| expires.duration_since(now).unwrap_or_default() / 4 * 3)
-        .min()
-        .map_or(most, |life| life.clamp(least, most))
 }

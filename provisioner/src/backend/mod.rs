@@ -1,5 +1,7 @@
 //! Kinds of host that machines can be launched on, one module per kind.
 
+pub mod libvirt;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,8 +22,10 @@ pub struct Image {
     pub disk: PathBuf,
     /// Kernel for direct boot.
     pub kernel: PathBuf,
-    /// Initial RAM disk for direct boot.
-    pub initrd: PathBuf,
+    /// Initial RAM disk for direct boot. Without one the kernel must have what the root file
+    /// system needs built in (Debian's cloud kernel: NVMe and ext4), and `cmdline` must name the
+    /// NVMe disk.
+    pub initrd: Option<PathBuf>,
     /// Kernel command line the image wants (`root=… console=ttyS0 …`).
     pub cmdline: String,
 }

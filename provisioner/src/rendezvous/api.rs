@@ -111,28 +111,39 @@ impl Api {
             &json!({ "user": user, "host": self.domain, "password": password.expose() }),
         )?;
         if answer.status != EXISTS {
-            return self.accept("register", user, answer).map(|_| Registered::New);
+            return self
+                .accept("register", user, answer)
+                .map(|_| Registered::New);
         }
-        let arguments =
-            json!({ "user": user, "host": self.domain, "newpass": password.expose() });
-        self.succeed("change_password", user, &arguments).map(|()| Registered::Existing)
+        let arguments = json!({ "user": user, "host": self.domain, "newpass": password.expose() });
+        self.succeed("change_password", user, &arguments)
+            .map(|()| Registered::Existing)
     }
 
     /// Removes an account.
     pub fn unregister(&self, user: &str) -> Result<(), ApiError> {
-        self.call("unregister", user, &json!({ "user": user, "host": self.domain })).map(drop)
+        self.call(
+            "unregister",
+            user,
+            &json!({ "user": user, "host": self.domain }),
+        )
+        .map(drop)
     }
 
     /// Local parts of all accounts of the domain, sorted.
     pub fn accounts(&self) -> Result<Vec<String>, ApiError> {
-        let value =
-            self.call("registered_users", &self.domain, &json!({ "host": self.domain }))?;
+        let value = self.call(
+            "registered_users",
+            &self.domain,
+            &json!({ "host": self.domain }),
+        )?;
         Ok(texts(&value))
     }
 
     /// Full JIDs that are signed in, of any domain of the server, sorted.
     pub fn connected(&self) -> Result<Vec<String>, ApiError> {
-        self.call("connected_users", &self.domain, &json!({})).map(|value| texts(&value))
+        self.call("connected_users", &self.domain, &json!({}))
+            .map(|value| texts(&value))
     }
 
     /// Makes a shared roster group whose members see each other.
@@ -157,12 +168,17 @@ impl Api {
         if !self.groups()?.iter().any(|known| known == group) {
             return Ok(());
         }
-        self.succeed("srg_delete", group, &json!({ "group": group, "host": self.domain }))
+        self.succeed(
+            "srg_delete",
+            group,
+            &json!({ "group": group, "host": self.domain }),
+        )
     }
 
     /// Shared roster groups of the domain, sorted.
     pub fn groups(&self) -> Result<Vec<String>, ApiError> {
-        self.call("srg_list", &self.domain, &json!({ "host": self.domain })).map(|v| texts(&v))
+        self.call("srg_list", &self.domain, &json!({ "host": self.domain }))
+            .map(|v| texts(&v))
     }
 
     /// Makes an account a member of a group.
@@ -178,7 +194,8 @@ impl Api {
     /// Bare JIDs of a group's members, sorted; none when there is no such group.
     pub fn members(&self, group: &str) -> Result<Vec<String>, ApiError> {
         let arguments = json!({ "group": group, "host": self.domain });
-        self.call("srg_get_members", group, &arguments).map(|value| texts(&value))
+        self.call("srg_get_members", group, &arguments)
+            .map(|value| texts(&value))
     }
 
     fn membership(&self, group: &str, user: &str) -> Value {
@@ -186,7 +203,12 @@ impl Api {
     }
 
     /// Calls a command that answers a result code: 0 is success, whatever the HTTP status.
-    fn succeed(&self, command: &'static str, object: &str, arguments: &Value) -> Result<(), ApiError> {
+    fn succeed(
+        &self,
+        command: &'static str,
+        object: &str,
+        arguments: &Value,
+    ) -> Result<(), ApiError> {
         match self.call(command, object, arguments)? {
             Value::Number(code) if code.as_i64() == Some(1) => Err(ApiError::Refused {
                 command,
@@ -198,7 +220,12 @@ impl Api {
         }
     }
 
-    fn call(&self, command: &'static str, object: &str, arguments: &Value) -> Result<Value, ApiError> {
+    fn call(
+        &self,
+        command: &'static str,
+        object: &str,
+        arguments: &Value,
+    ) -> Result<Value, ApiError> {
         let answer = self.post(command, arguments)?;
         self.accept(command, object, answer)
     }
@@ -208,14 +235,25 @@ impl Api {
         let authorization = self.authorization.as_ref().map(|a| a.expose().as_str());
         self.target
             .post(&path, authorization, &arguments.to_string())
-            .map_err(|source| ApiError::Unreachable { api: self.shown.clone(), source })
+            .map_err(|source| ApiError::Unreachable {
+                api: self.shown.clone(),
+                source,
+            })
     }
 
-    fn accept(&self, command: &'static str, object: &str, answer: Answer) -> Result<Value, ApiError> {
+    fn accept(
+        &self,
+        command: &'static str,
+        object: &str,
+        answer: Answer,
+    ) -> Result<Value, ApiError> {
         let value = serde_json::from_slice(&answer.body);
         match (answer.status, value) {
             (200, Ok(value)) => Ok(value),
-            (401 | 403, _) => Err(ApiError::Forbidden { api: self.shown.clone(), command }),
+            (401 | 403, _) => Err(ApiError::Forbidden {
+                api: self.shown.clone(),
+                command,
+            }),
             (status, value) => Err(ApiError::Refused {
                 command,
                 object: object.to_owned(),
@@ -234,16 +272,21 @@ impl fmt::Display for Api {
 
 /// The server's reason, which may be a text or an object with a message.
 fn reason(value: Option<Value>) -> String {
-    let Some(value) = value else { return "(no reason given)".to_owned() };
+    let Some(value) = value else {
+        return "(no reason given)".to_owned();
+    };
     let text = value.get("message").unwrap_or(&value);
-    text.as_str().map_or_else(|| text.to_string(), str::to_owned)
+    text.as_str()
+        .map_or_else(|| text.to_string(), str::to_owned)
 }
 
 /// The texts of a list, sorted.
 fn texts(value: &Value) -> Vec<String> {
     let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut texts: Vec<String> =
-        items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
+    let mut texts: Vec<String> = items
+        .iter()
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect();
     texts.sort();
     texts
 }
@@ -254,16 +297,24 @@ mod tests {
 
     #[test]
     fn an_administrators_password_is_not_shown() {
-        let admin = Admin { jid: "a@b".into(), password: Secret::new("hunter2".into()) };
+        let admin = Admin {
+            jid: "a@b".into(),
+            password: Secret::new("hunter2".into()),
+        };
         let api = Api::new("unix:/run/x", "b", "", Some(&admin)).expect("valid");
         let shown = format!("{api:?} {admin:?}");
-        assert!(!shown.contains("hunter2") && !shown.contains(&BASE64_STANDARD.encode("a@b:hunter2")));
+        assert!(
+            !shown.contains("hunter2") && !shown.contains(&BASE64_STANDARD.encode("a@b:hunter2"))
+        );
     }
 
     #[test]
     fn a_socket_nobody_listens_on_is_named() {
         let api = Api::new("unix:/nonexistent/api.sock", "b", "", None).expect("valid");
         let error = api.ping().expect_err("nothing there").to_string();
-        assert_eq!(error, "the rendezvous's API at unix:/nonexistent/api.sock does not answer");
+        assert_eq!(
+            error,
+            "the rendezvous's API at unix:/nonexistent/api.sock does not answer"
+        );
     }
 }

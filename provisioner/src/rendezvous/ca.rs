@@ -65,7 +65,10 @@ pub struct Identity {
 impl Ca {
     /// Opens the authority of `domain` in `dir`, making it on first use.
     pub fn open(dir: &Path, domain: &str, now: SystemTime) -> Result<Self, CaError> {
-        let failed = |source| CaError::Certificate { dir: dir.to_owned(), source };
+        let failed = |source| CaError::Certificate {
+            dir: dir.to_owned(),
+            source,
+        };
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         if key.exists() && certificate.exists() {
             return Ok(Self {
@@ -76,7 +79,10 @@ impl Ca {
             });
         }
         let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let pem = authority(domain, now).self_signed(&pair).map_err(failed)?.pem();
+        let pem = authority(domain, now)
+            .self_signed(&pair)
+            .map_err(failed)?
+            .pem();
         // The certificate last: both files exist, or the next call starts over.
         write(&key, pair.serialize_pem().as_bytes(), 0o600)?;
         write(&certificate, pem.as_bytes(), 0o644)?;
@@ -95,10 +101,15 @@ impl Ca {
 
     /// Issues a certificate for the server of the domain.
     pub fn issue_server(&self, now: SystemTime) -> Result<Identity, CaError> {
-        let failed = |source| CaError::Certificate { dir: self.dir.clone(), source };
+        let failed = |source| CaError::Certificate {
+            dir: self.dir.clone(),
+            source,
+        };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let mut params = CertificateParams::new(vec![self.domain.clone()]).map_err(failed)?;
-        params.distinguished_name.push(DnType::CommonName, self.domain.as_str());
+        params
+            .distinguished_name
+            .push(DnType::CommonName, self.domain.as_str());
         set_validity(&mut params, now, SERVER_LIFETIME);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -115,7 +126,9 @@ impl Ca {
 
 fn authority(domain: &str, now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, format!("{domain} CA").as_str());
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("{domain} CA").as_str());
     set_validity(&mut params, now, CA_LIFETIME);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -128,18 +141,24 @@ fn authority(domain: &str, now: SystemTime) -> CertificateParams {
 
 /// Sets the time during which a certificate issued at `now` is valid.
 fn set_validity(params: &mut CertificateParams, now: SystemTime, lifetime: Duration) {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + since.saturating_sub(CLOCK_SLACK);
     params.not_after = epoch + since + lifetime;
 }
 
 fn read(path: &Path) -> Result<String, CaError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| CaError::File { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| CaError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), CaError> {
-    files::write(path, content, mode)
-        .map_err(|source| CaError::File { path: path.to_owned(), source })
+    files::write(path, content, mode).map_err(|source| CaError::File {
+        path: path.to_owned(),
+        source,
+    })
 }

@@ -75,3 +75,27 @@ pub struct ExternalConfig {
     #[serde(default)]
     pub password_file: Option<PathBuf>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_embedded_server_has_a_default_and_unknown_ones_are_errors() {
+        let parse = toml::from_str::<RendezvousConfig>;
+        assert_eq!(
+            parse("kind = 'embedded'").expect("valid"),
+            RendezvousConfig::default()
+        );
+        let with_port = parse("kind = 'embedded'\nc2s_port = 5222").expect("valid");
+        assert!(matches!(with_port, RendezvousConfig::Embedded(c) if c.c2s_port == Some(5222)));
+        let error = parse("kind = 'embedded'\nport = 5222")
+            .expect_err("unknown key")
+            .to_string();
+        assert!(error.contains("unknown field `port`"), "{error}");
+        let error = parse("kind = 'external'")
+            .expect_err("incomplete")
+            .to_string();
+        assert!(error.contains("missing field `api`"), "{error}");
+    }
+}

@@ -31,9 +31,6 @@ pub enum RendezvousError {
     /// No address to listen on.
     #[error("the rendezvous of `{0}` has no address to listen on")]
     NoAddress(String),
-    /// The path of the API's socket is longer than a Unix socket's may be.
-    #[error("{} is longer than the 107 bytes a Unix socket's path may have", .0.display())]
-    SocketPath(PathBuf),
     /// It was never prepared.
     #[error("`{0}` has no rendezvous on this machine")]
     Absent(String),
@@ -121,11 +118,17 @@ pub enum RendezvousError {
 
 impl RendezvousError {
     pub(super) fn file(path: &Path, source: std::io::Error) -> Self {
-        Self::File { path: path.to_owned(), source }
+        Self::File {
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(super) fn process(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self::Process { what: what.into(), source }
+        Self::Process {
+            what: what.into(),
+            source,
+        }
     }
 
     fn code(&self) -> ExitCode {
@@ -134,7 +137,7 @@ impl RendezvousError {
             Self::Port { .. } | Self::Ended { .. } | Self::NoAnswer { .. } | Self::Api(_) => {
                 ExitCode::Unavailable
             }
-            Self::NoAddress(_) | Self::SocketPath(_) | Self::NoPassword { .. } => ExitCode::Config,
+            Self::NoAddress(_) | Self::NoPassword { .. } => ExitCode::Config,
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 ExitCode::Missing
             }
@@ -160,7 +163,6 @@ impl RendezvousError {
                 _ => "choose another port or address in [rendezvous]",
             },
             Self::NoAddress(_) => "set `listen` in [rendezvous] to addresses of this machine",
-            Self::SocketPath(_) => "set IPOP_STATE_DIR to a shorter path",
             Self::NoPassword { .. } => "set password_env or password_file in [rendezvous]",
             Self::Api(ApiError::Forbidden { .. }) => {
                 "check admin and its password in [rendezvous], and api_permissions on the server"

@@ -17,13 +17,19 @@ impl External {
         let ca_pem = std::fs::read_to_string(&config.ca_file)
             .map_err(|source| RendezvousError::file(&config.ca_file, source))?;
         let admin = match &config.admin {
-            Some(jid) => Some(Admin { jid: jid.clone(), password: password(config, jid)? }),
+            Some(jid) => Some(Admin {
+                jid: jid.clone(),
+                password: password(config, jid)?,
+            }),
             None => None,
         };
         let api = Api::new(&config.api, &config.domain, &ca_pem, admin.as_ref())
             .map_err(ApiError::Target)?;
-        let endpoint =
-            Endpoint { domain: config.domain.clone(), servers: config.servers.clone(), ca_pem };
+        let endpoint = Endpoint {
+            domain: config.domain.clone(),
+            servers: config.servers.clone(),
+            ca_pem,
+        };
         Ok(Self { api, endpoint })
     }
 
@@ -44,14 +50,19 @@ impl External {
 }
 
 fn password(config: &ExternalConfig, admin: &str) -> Result<Secret<String>, RendezvousError> {
-    let missing = |place: String| RendezvousError::NoPassword { admin: admin.to_owned(), place };
+    let missing = |place: String| RendezvousError::NoPassword {
+        admin: admin.to_owned(),
+        place,
+    };
     if let Some(variable) = &config.password_env {
         return std::env::var(variable)
             .map(Secret::new)
             .map_err(|_| missing(format!("the environment variable {variable}")));
     }
-    let path =
-        config.password_file.as_ref().ok_or_else(|| missing("the configuration".to_owned()))?;
+    let path = config
+        .password_file
+        .as_ref()
+        .ok_or_else(|| missing("the configuration".to_owned()))?;
     let text = std::fs::read_to_string(path).map_err(|_| missing(path.display().to_string()))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
 }

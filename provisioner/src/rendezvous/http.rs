@@ -3,10 +3,12 @@
 //! HTTP/1.0 (RFC 1945), one request a connection: every server and proxy speaks it, and its
 //! answers have no chunks.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,30 +85,58 @@ impl Target {
             return Err(bad());
         }
         let tls = Arc::new(pinned(ca_pem)?);
-        Ok((Self::Tls { host: host.to_owned(), port, tls }, path.trim_end_matches('/').to_owned()))
+        Ok((
+            Self::Tls {
+                host: host.to_owned(),
+                port,
+                tls,
+            },
+            path.trim_end_matches('/').to_owned(),
+        ))
     }
 
     /// Sends one POST and reads the answer to its end.
     pub fn post(&self, path: &str, authorization: Option<&str>, json: &str) -> io::Result<Answer> {
         match self {
             Self::Unix(socket) => {
-                let stream = UnixStream::connect(socket)?;
+                let stream = connect_unix(socket)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.set_write_timeout(Some(TIMEOUT))?;
                 exchange(stream, "localhost", path, authorization, json)
             }
             Self::Tls { host, port, tls } => {
-                let name = ServerName::try_from(host.clone())
-                    .map_err(|e: InvalidDnsNameError| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+                let name =
+                    ServerName::try_from(host.clone()).map_err(|e: InvalidDnsNameError| {
+                        io::Error::new(io::ErrorKind::InvalidInput, e)
+                    })?;
                 let stream = connect(host, *port)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.set_write_timeout(Some(TIMEOUT))?;
                 let connection =
                     ClientConnection::new(Arc::clone(tls), name).map_err(io::Error::other)?;
-                exchange(StreamOwned::new(connection, stream), host, path, authorization, json)
+                exchange(
+                    StreamOwned::new(connection, stream),
+                    host,
+                    path,
+                    authorization,
+                    json,
+                )
             }
         }
     }
+}
+
+/// Connects to a Unix socket whose path may be longer than a socket's address (unix(7)): the
+/// address then goes by a descriptor of the socket's directory.
+pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let dir = File::open(dir)?;
+    let through = Path::new("/proc/self/fd")
+        .join(dir.as_raw_fd().to_string())
+        .join(name);
+    UnixStream::connect(through)
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
@@ -161,16 +191,24 @@ fn exchange(
         _ => {}
     }
     parse(&bytes).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP or was cut short")
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the answer is not HTTP or was cut short",
+        )
     })
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {
     let split = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
-    let (head, body) = (std::str::from_utf8(&bytes[..split]).ok()?, &bytes[split + 4..]);
+    let (head, body) = (
+        std::str::from_utf8(&bytes[..split]).ok()?,
+        &bytes[split + 4..],
+    );
     let mut lines = head.split("\r\n");
     let status = lines.next()?;
-    let status = status.starts_with("HTTP/1.").then(|| status.split(' ').nth(1)?.parse().ok())??;
+    let status = status
+        .starts_with("HTTP/1.")
+        .then(|| status.split(' ').nth(1)?.parse().ok())??;
     let length: Option<usize> = lines
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
@@ -179,7 +217,10 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
         Some(length) => body.get(..length)?,
         None => body,
     };
-    Some(Answer { status, body: body.to_vec() })
+    Some(Answer {
+        status,
+        body: body.to_vec(),
+    })
 }
 
 #[cfg(test)]
@@ -189,19 +230,37 @@ mod tests {
     #[test]
     fn an_answer_shorter_than_it_says_is_refused() {
         let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
-        assert_eq!(parse(whole), Some(Answer { status: 200, body: b"abc".to_vec() }));
+        assert_eq!(
+            parse(whole),
+            Some(Answer {
+                status: 200,
+                body: b"abc".to_vec()
+            })
+        );
         assert_eq!(parse(&whole[..whole.len() - 1]), None);
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
     }
 
     #[test]
     fn only_https_and_unix_addresses_are_taken() {
-        for bad in ["http://h/api", "h:5443", "https:///api", "https://h:x/api", "https://[::1/api"] {
-            assert!(matches!(Target::parse(bad, ""), Err(TargetError::Url(_))), "{bad}");
+        for bad in [
+            "http://h/api",
+            "h:5443",
+            "https:///api",
+            "https://h:x/api",
+            "https://[::1/api",
+        ] {
+            assert!(
+                matches!(Target::parse(bad, ""), Err(TargetError::Url(_))),
+                "{bad}"
+            );
         }
-        assert!(matches!(Target::parse("https://h/api", ""), Err(TargetError::Ca)));
+        assert!(matches!(
+            Target::parse("https://h/api", ""),
+            Err(TargetError::Ca)
+        ));
         let (target, path) = Target::parse("unix:/run/api.sock", "").expect("valid");
-        assert!(matches!(target, Target::Unix(p) if p == PathBuf::from("/run/api.sock")));
+        assert!(matches!(target, Target::Unix(p) if p == "/run/api.sock"));
         assert_eq!(path, "/api");
     }
 }

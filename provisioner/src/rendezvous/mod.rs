@@ -116,19 +116,30 @@ impl Rendezvous {
             }
             RendezvousConfig::External(config) => Kind::External(External::open(config)?),
         };
-        Ok(Self { deployment: deployment.to_owned(), dir, kind })
+        Ok(Self {
+            deployment: deployment.to_owned(),
+            dir,
+            kind,
+        })
     }
 
     /// Everything that serving `nodes` will make, in creation order, for the state database.
     pub fn plan(&self, nodes: &[NodeName]) -> Vec<Resource> {
-        let resource = |kind: &str, id: String| Resource { kind: kind.to_owned(), id };
+        let resource = |kind: &str, id: String| Resource {
+            kind: kind.to_owned(),
+            id,
+        };
         let mut plan = vec![resource(DIR, self.dir.display().to_string())];
         if let Kind::Embedded(_) = self.kind {
             plan.push(resource(PROCESS, self.deployment.clone()));
         }
         plan.push(resource(ROSTER_GROUP, self.deployment.clone()));
         plan.push(resource(ACCOUNT, self.jid(OPERATOR)));
-        plan.extend(nodes.iter().map(|node| resource(ACCOUNT, self.jid(&node.0))));
+        plan.extend(
+            nodes
+                .iter()
+                .map(|node| resource(ACCOUNT, self.jid(&node.0))),
+        );
         plan
     }
 
@@ -216,7 +227,10 @@ impl Rendezvous {
     /// Makes an account for a node, with a new password, and puts it into the group. An account
     /// that exists gets the new password.
     pub fn create_account(&self, node: &NodeName) -> Result<Account, RendezvousError> {
-        self.register(&node.0, password::generate().map_err(RendezvousError::Entropy)?)
+        self.register(
+            &node.0,
+            password::generate().map_err(RendezvousError::Entropy)?,
+        )
     }
 
     /// The operator's account, that `provision` itself signs in with: made on first use, its
@@ -224,9 +238,10 @@ impl Rendezvous {
     pub fn operator(&self) -> Result<Account, RendezvousError> {
         let path = self.dir.join("operator.password");
         match std::fs::read_to_string(&path) {
-            Ok(password) => {
-                Ok(Account { jid: self.jid(OPERATOR), password: Secret::new(password) })
-            }
+            Ok(password) => Ok(Account {
+                jid: self.jid(OPERATOR),
+                password: Secret::new(password),
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let password = password::generate().map_err(RendezvousError::Entropy)?;
                 let account = self.register(OPERATOR, password)?;
@@ -272,7 +287,10 @@ impl Rendezvous {
         let (api, user) = (self.api()?, self.user(node));
         api.register(&user, &password)?;
         api.add_member(&self.deployment, &user)?;
-        Ok(Account { jid: self.jid(node), password })
+        Ok(Account {
+            jid: self.jid(node),
+            password,
+        })
     }
 
     fn domain(&self) -> &str {

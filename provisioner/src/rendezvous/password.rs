@@ -9,8 +9,12 @@ use crate::secret::Secret;
 /// through SASLprep (RFC 4013) unchanged.
 pub fn generate() -> std::io::Result<Secret<String>> {
     let mut bytes = [0u8; 32];
-    SysRng.try_fill_bytes(&mut bytes).map_err(std::io::Error::other)?;
-    Ok(Secret::new(bytes.iter().map(|b| format!("{b:02x}")).collect()))
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(std::io::Error::other)?;
+    Ok(Secret::new(
+        bytes.iter().map(|b| format!("{b:02x}")).collect(),
+    ))
 }
 
 #[cfg(test)]

@@ -102,12 +102,16 @@ impl JingleError {
     /// The error to answer the IQ with.
     pub fn to_stanza_error(self) -> StanzaError {
         let (kind, condition, text) = match self {
-            Self::UnknownSession => {
-                (ErrorType::Cancel, DefinedCondition::ItemNotFound, "unknown session")
-            }
-            Self::OutOfOrder => {
-                (ErrorType::Wait, DefinedCondition::UnexpectedRequest, "out of order")
-            }
+            Self::UnknownSession => (
+                ErrorType::Cancel,
+                DefinedCondition::ItemNotFound,
+                "unknown session",
+            ),
+            Self::OutOfOrder => (
+                ErrorType::Wait,
+                DefinedCondition::UnexpectedRequest,
+                "out of order",
+            ),
             Self::TieBreak => (ErrorType::Cancel, DefinedCondition::Conflict, "tie break"),
         };
         let mut error = StanzaError::new(kind, condition, "en", text);
@@ -128,13 +132,21 @@ impl JingleError {
 /// The payload of the IQ `set` that carries `signal`.
 pub fn to_element(signal: &Signal) -> Element {
     let (action, sid, child) = match signal {
-        Signal::Initiate { sid, description } => {
-            ("session-initiate", sid, content(Some(application()), half(description)))
-        }
-        Signal::Accept { sid, description } => {
-            ("session-accept", sid, content(Some(application()), half(description)))
-        }
-        Signal::Candidates { sid, ufrag, candidates } => {
+        Signal::Initiate { sid, description } => (
+            "session-initiate",
+            sid,
+            content(Some(application()), half(description)),
+        ),
+        Signal::Accept { sid, description } => (
+            "session-accept",
+            sid,
+            content(Some(application()), half(description)),
+        ),
+        Signal::Candidates {
+            sid,
+            ufrag,
+            candidates,
+        } => {
             let transport = Element::builder("transport", ns::JINGLE_ICE_UDP)
                 .attr(xml_ncname!("ufrag").to_owned(), ufrag)
                 .append_all(candidates.iter().map(candidate))
@@ -200,7 +212,10 @@ fn half(description: &LinkDescription) -> Element {
 fn candidate(candidate: &Candidate) -> Element {
     let ip = candidate.addr.ip().to_canonical();
     // Unique within a session, as XEP-0176 wants, and a function of the candidate alone.
-    let id = format!("{}-{}-{}", candidate.kind, candidate.foundation, candidate.addr);
+    let id = format!(
+        "{}-{}-{}",
+        candidate.kind, candidate.foundation, candidate.addr
+    );
     Element::builder("candidate", ns::JINGLE_ICE_UDP)
         .attr(xml_ncname!("component").to_owned(), 1u8)
         .attr(xml_ncname!("foundation").to_owned(), &candidate.foundation)
@@ -210,8 +225,14 @@ fn candidate(candidate: &Candidate) -> Element {
         .attr(xml_ncname!("port").to_owned(), candidate.addr.port())
         .attr(xml_ncname!("priority").to_owned(), candidate.priority)
         .attr(xml_ncname!("protocol").to_owned(), "udp")
-        .attr(xml_ncname!("rel-addr").to_owned(), candidate.related.map(|a| a.ip().to_string()))
-        .attr(xml_ncname!("rel-port").to_owned(), candidate.related.map(|a| a.port()))
+        .attr(
+            xml_ncname!("rel-addr").to_owned(),
+            candidate.related.map(|a| a.ip().to_string()),
+        )
+        .attr(
+            xml_ncname!("rel-port").to_owned(),
+            candidate.related.map(|a| a.port()),
+        )
         .attr(xml_ncname!("type").to_owned(), candidate.kind.as_str())
         .build()
 }
@@ -224,5 +245,7 @@ fn reason_element(reason: TerminateReason) -> Element {
         TerminateReason::AlternativeSession => "alternative-session",
         TerminateReason::GeneralError => "general-error",
     };
-    Element::builder("reason", ns::JINGLE).append(Element::bare(name, ns::JINGLE)).build()
+    Element::builder("reason", ns::JINGLE)
+        .append(Element::bare(name, ns::JINGLE))
+        .build()
 }

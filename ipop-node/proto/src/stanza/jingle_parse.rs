@@ -20,12 +20,14 @@ pub(super) fn signal(element: &Element) -> Result<Signal, JingleFault> {
     }
     let sid = SessionId(sid(element)?);
     match attr(element, "jingle", "action")? {
-        "session-initiate" => {
-            Ok(Signal::Initiate { sid, description: described_half(element, true)? })
-        }
-        "session-accept" => {
-            Ok(Signal::Accept { sid, description: described_half(element, false)? })
-        }
+        "session-initiate" => Ok(Signal::Initiate {
+            sid,
+            description: described_half(element, true)?,
+        }),
+        "session-accept" => Ok(Signal::Accept {
+            sid,
+            description: described_half(element, false)?,
+        }),
         "transport-info" => {
             let transport = transport(content(element)?)?;
             Ok(Signal::Candidates {
@@ -34,7 +36,10 @@ pub(super) fn signal(element: &Element) -> Result<Signal, JingleFault> {
                 candidates: candidates(transport)?,
             })
         }
-        "session-terminate" => Ok(Signal::Terminate { sid, reason: reason(element) }),
+        "session-terminate" => Ok(Signal::Terminate {
+            sid,
+            reason: reason(element),
+        }),
         other => Err(JingleFault::Action(shown(other))),
     }
 }
@@ -88,9 +93,21 @@ fn described_half(element: &Element, offer: bool) -> Result<LinkDescription, Jin
         "active" => Setup::Active,
         "passive" => Setup::Passive,
         other if offer => {
-            return Err(value("fingerprint", "setup", other, "`actpass`, `active` or `passive`"));
+            return Err(value(
+                "fingerprint",
+                "setup",
+                other,
+                "`actpass`, `active` or `passive`",
+            ));
         }
-        other => return Err(value("fingerprint", "setup", other, "`active` or `passive`")),
+        other => {
+            return Err(value(
+                "fingerprint",
+                "setup",
+                other,
+                "`active` or `passive`",
+            ));
+        }
     };
     Ok(LinkDescription {
         ufrag: ice_chars(transport, "transport", "ufrag", 4, 256)?.to_owned(),
@@ -103,7 +120,14 @@ fn described_half(element: &Element, offer: bool) -> Result<LinkDescription, Jin
 
 /// Pairs of hexadecimal digits joined by colons (RFC 8122 section 5), in either case.
 fn digest(text: &str) -> Result<Fingerprint, JingleFault> {
-    let wrong = || value("fingerprint", "text", text, "32 hexadecimal pairs joined by colons");
+    let wrong = || {
+        value(
+            "fingerprint",
+            "text",
+            text,
+            "32 hexadecimal pairs joined by colons",
+        )
+    };
     let mut bytes = [0; 32];
     let mut pairs = text.trim().split(':');
     for byte in &mut bytes {
@@ -120,7 +144,11 @@ fn digest(text: &str) -> Result<Fingerprint, JingleFault> {
 }
 
 fn candidates(transport: &Element) -> Result<Vec<Candidate>, JingleFault> {
-    let elements = || transport.children().filter(|c| c.is("candidate", ns::JINGLE_ICE_UDP));
+    let elements = || {
+        transport
+            .children()
+            .filter(|c| c.is("candidate", ns::JINGLE_ICE_UDP))
+    };
     let count = elements().count();
     if count > MAX_CANDIDATES {
         return Err(JingleFault::TooManyCandidates(count));
@@ -143,7 +171,14 @@ fn candidate(element: &Element) -> Result<Candidate, JingleFault> {
         "srflx" => CandidateKind::Srflx,
         "prflx" => CandidateKind::Prflx,
         "relay" => CandidateKind::Relay,
-        other => return Err(value(NAME, "type", other, "`host`, `srflx`, `prflx` or `relay`")),
+        other => {
+            return Err(value(
+                NAME,
+                "type",
+                other,
+                "`host`, `srflx`, `prflx` or `relay`",
+            ));
+        }
     };
     let ip: IpAddr = number(element, NAME, "ip", "an IP address")?;
     if ip.is_unspecified() || ip.is_multicast() {
@@ -174,9 +209,11 @@ fn related(element: &Element) -> Result<Option<SocketAddr>, JingleFault> {
 
 /// A session ends whatever the reason; those that links do not use mean the nearest one they do.
 fn reason(element: &Element) -> TerminateReason {
-    let condition = element
-        .get_child("reason", ns::JINGLE)
-        .and_then(|reason| reason.children().find(|c| c.has_ns(ns::JINGLE) && c.name() != "text"));
+    let condition = element.get_child("reason", ns::JINGLE).and_then(|reason| {
+        reason
+            .children()
+            .find(|c| c.has_ns(ns::JINGLE) && c.name() != "text")
+    });
     match condition.map(Element::name) {
         Some("success" | "gone" | "cancel" | "decline") => TerminateReason::Success,
         Some("connectivity-error" | "timeout" | "expired" | "failed-transport") => {
@@ -193,7 +230,9 @@ fn one<'a>(
     what: &'static str,
     namespace: &'static str,
 ) -> Result<&'a Element, JingleFault> {
-    only(what, || parent.children().filter(move |c| c.is(what, namespace)))
+    only(what, || {
+        parent.children().filter(move |c| c.is(what, namespace))
+    })
 }
 
 /// The one child of that name in whatever namespace.
@@ -216,7 +255,10 @@ fn attr<'a>(
     name: &'static str,
     attribute: &'static str,
 ) -> Result<&'a str, JingleFault> {
-    element.attr(attribute).ok_or(JingleFault::Missing { element: name, attribute })
+    element.attr(attribute).ok_or(JingleFault::Missing {
+        element: name,
+        attribute,
+    })
 }
 
 fn number<T: FromStr>(
@@ -226,7 +268,8 @@ fn number<T: FromStr>(
     expected: &'static str,
 ) -> Result<T, JingleFault> {
     let text = attr(element, name, attribute)?;
-    text.parse().map_err(|_| value(name, attribute, text, expected))
+    text.parse()
+        .map_err(|_| value(name, attribute, text, expected))
 }
 
 /// `ice-char`s of RFC 8839 section 5.1 and 5.4, `min` to `max` of them.
@@ -257,7 +300,12 @@ fn value(
     value: &str,
     expected: &'static str,
 ) -> JingleFault {
-    JingleFault::Value { element, attribute, value: shown(value), expected }
+    JingleFault::Value {
+        element,
+        attribute,
+        value: shown(value),
+        expected,
+    }
 }
 
 fn shown(text: &str) -> String {

@@ -29,15 +29,21 @@ pub(super) fn wrap(
     value: &impl Serialize,
 ) -> Result<Element, serde_json::Error> {
     let text = ascii(&serde_json::to_string(value)?);
-    let json = Element::builder("json", ns::JSON_CONTAINERS).append(text).build();
+    let json = Element::builder("json", ns::JSON_CONTAINERS)
+        .append(text)
+        .build();
     Ok(Element::builder(name, namespace).append(json).build())
 }
 
 /// The value in the one JSON container of `element`.
 pub(super) fn unwrap<T: DeserializeOwned>(element: &Element) -> Result<T, JsonError> {
-    let mut containers = element.children().filter(|c| c.is("json", ns::JSON_CONTAINERS));
+    let mut containers = element
+        .children()
+        .filter(|c| c.is("json", ns::JSON_CONTAINERS));
     let (Some(container), 0) = (containers.next(), containers.count()) else {
-        let all = element.children().filter(|c| c.is("json", ns::JSON_CONTAINERS));
+        let all = element
+            .children()
+            .filter(|c| c.is("json", ns::JSON_CONTAINERS));
         return Err(JsonError::Count(all.count()));
     };
     let bytes: usize = container.texts().map(str::len).sum();

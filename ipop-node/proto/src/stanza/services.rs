@@ -60,7 +60,9 @@ pub fn from_element(payload: Option<&Element>) -> Result<Vec<Service>, ServicesE
     let payload = payload
         .filter(|p| p.is("services", ns::EXT_DISCO))
         .ok_or(ServicesError::Absent)?;
-    let services = payload.children().filter(|c| c.is("service", ns::EXT_DISCO));
+    let services = payload
+        .children()
+        .filter(|c| c.is("service", ns::EXT_DISCO));
     Ok(services.filter_map(service).take(MAX_SERVICES).collect())
 }
 

@@ -49,7 +49,8 @@ impl Installation {
         command
             .args(["+K", "true", "+Bd", "-noinput"])
             .args(["-mnesia", "dir"])
-            .arg(format!("\"{}\"", spool.display()))
+            // The working directory, by a path of a known length: see `spec::API_SOCKET`.
+            .arg("\"/proc/self/cwd\"")
             // Only what is critical on standard output; the log file has everything, rotated.
             .args(["-ejabberd", "quiet", "true"])
             .args(["log_rotate_size", "4194304", "log_rotate_count", "2"])
@@ -77,7 +78,8 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 
 fn holds_ejabberd(libraries: &Path) -> bool {
     children(libraries).iter().any(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ejabberd-"))
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("ejabberd-"))
             && path.join("ebin/ejabberd.app").exists()
     })
 }

@@ -42,8 +42,6 @@ roster:
 roster_version:
   storage_type: disc_copies
 ";
-/// Longest path of a Unix socket, in bytes (unix(7), without the closing zero).
-const SOCKET_PATH_MAX: usize = 107;
 
 /// The embedded server of one deployment.
 pub struct Embedded {
@@ -62,7 +60,9 @@ struct Paths {
 
 impl Paths {
     fn new(layout: &Layout, deployment: &str) -> Self {
-        Self { dir: layout.rendezvous(deployment) }
+        Self {
+            dir: layout.rendezvous(deployment),
+        }
     }
     fn spec(&self) -> PathBuf {
         self.dir.join("spec.json")
@@ -89,11 +89,8 @@ impl Paths {
     fn ejabberd_log(&self) -> PathBuf {
         self.log_dir().join("ejabberd.log")
     }
-    fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
-    }
     fn api_socket(&self) -> PathBuf {
-        self.run_dir().join("api.sock")
+        self.spool().join(spec::API_SOCKET)
     }
     fn supervisor_log(&self) -> PathBuf {
         self.dir.join("supervisor.log")
@@ -142,7 +139,11 @@ impl Embedded {
         let path = self.paths.ca_pem();
         let ca_pem = std::fs::read_to_string(&path)
             .map_err(|source| RendezvousError::file(&path, source))?;
-        Ok(Endpoint { domain: spec.domain.clone(), servers: spec.servers(), ca_pem })
+        Ok(Endpoint {
+            domain: spec.domain.clone(),
+            servers: spec.servers(),
+            ca_pem,
+        })
     }
 
     /// Whether it serves.
@@ -208,24 +209,25 @@ impl Embedded {
     fn prepare(&self, listen: &[IpAddr]) -> Result<Spec, RendezvousError> {
         erlang::Installation::find()?;
         let owner = Owner::find()?;
-        let socket = self.paths.api_socket();
-        if socket.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(RendezvousError::SocketPath(socket));
-        }
         let dir = &self.paths.dir;
         let file = |source| RendezvousError::file(dir, source);
         files::private_dir(dir).map_err(file)?;
         owner.let_through(&self.state_dir, dir).map_err(file)?;
-        for path in [self.paths.spool(), self.paths.log_dir(), self.paths.run_dir()] {
+        for path in [self.paths.spool(), self.paths.log_dir()] {
             files::private_dir(&path)
                 .and_then(|()| owner.give(&path))
                 .map_err(|source| RendezvousError::file(&path, source))?;
         }
 
-        let addresses: Vec<IpAddr> =
-            listen.iter().chain(&self.config.listen).copied().collect();
+        let addresses: Vec<IpAddr> = listen.iter().chain(&self.config.listen).copied().collect();
         let old = Spec::read(&self.paths.spec())?;
-        let spec = Spec::choose(&self.deployment, &self.domain, &addresses, &self.config, old)?;
+        let spec = Spec::choose(
+            &self.deployment,
+            &self.domain,
+            &addresses,
+            &self.config,
+            old,
+        )?;
         spec.write(&self.paths.spec())?;
 
         let now = SystemTime::now();
@@ -233,7 +235,9 @@ impl Embedded {
         let identity = ca.issue_server(now)?;
         let both = format!("{}{}", identity.certificate_pem, identity.key_pem.expose());
         self.hand_over(&owner, &self.paths.server_pem(), &both)?;
-        let yml = spec.render(&self.deployment, &self.paths).map_err(RendezvousError::Render)?;
+        let yml = spec
+            .render(&self.deployment, &self.paths)
+            .map_err(RendezvousError::Render)?;
         self.hand_over(&owner, &self.paths.ejabberd_yml(), &yml)?;
         self.hand_over(&owner, &self.paths.mnesia_schema(), MNESIA_SCHEMA)?;
         Ok(spec)
@@ -250,7 +254,10 @@ impl Embedded {
         let log = self.paths.supervisor_log();
         let file = |source| RendezvousError::file(&log, source);
         files::write(&log, b"", 0o600).map_err(file)?;
-        let output = std::fs::OpenOptions::new().append(true).open(&log).map_err(file)?;
+        let output = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&log)
+            .map_err(file)?;
         let errors = output.try_clone().map_err(file)?;
         let mut command = match supervisor {
             Some(command) => command,
@@ -323,7 +330,10 @@ impl Embedded {
     fn end(&self, path: &Path) -> Result<(), RendezvousError> {
         if let Some(id) = ProcessId::read(path) {
             let failed = |source| {
-                RendezvousError::process(format!("stop process {} of the rendezvous", id.pid), source)
+                RendezvousError::process(
+                    format!("stop process {} of the rendezvous", id.pid),
+                    source,
+                )
             };
             if !id.end(STOP_LIMIT).map_err(failed)? {
                 return Err(RendezvousError::WillNotStop {

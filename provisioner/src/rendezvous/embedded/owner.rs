@@ -42,7 +42,9 @@ impl Owner {
 
     /// Lets the user reach `dir` from `top` without letting it list anything on the way.
     pub fn let_through(&self, top: &Path, dir: &Path) -> io::Result<()> {
-        let Some((_, gid)) = self.other else { return Ok(()) };
+        let Some((_, gid)) = self.other else {
+            return Ok(());
+        };
         for path in dir.ancestors().take_while(|path| path.starts_with(top)) {
             let metadata = fs::metadata(path)?;
             if metadata.mode() & 0o001 != 0 {
@@ -56,13 +58,17 @@ impl Owner {
 
     /// Gives a path to the user.
     pub fn give(&self, path: &Path) -> io::Result<()> {
-        let Some((uid, gid)) = self.other else { return Ok(()) };
+        let Some((uid, gid)) = self.other else {
+            return Ok(());
+        };
         chown(path, Some(uid), Some(gid))
     }
 
     /// Lets the user's group read a file that stays ours.
     pub fn let_read(&self, path: &Path) -> io::Result<()> {
-        let Some((_, gid)) = self.other else { return Ok(()) };
+        let Some((_, gid)) = self.other else {
+            return Ok(());
+        };
         chown(path, None, Some(gid))?;
         add_mode(path, 0o040)
     }

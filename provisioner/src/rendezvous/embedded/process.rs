@@ -31,7 +31,11 @@ impl ProcessId {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let (_, start_ticks) = state_and_start(&stat)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "cannot read its stat"))?;
-        Ok(Self { pid, start_ticks, boot: boot_id()? })
+        Ok(Self {
+            pid,
+            start_ticks,
+            boot: boot_id()?,
+        })
     }
 
     /// Reads a record; none when there is none or it makes no sense.
@@ -68,7 +72,9 @@ impl ProcessId {
     /// Signals this process and no other: the descriptor is opened before the start time is
     /// compared, and stays bound to what was compared.
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(());
+        };
         let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Ok(()),
             other => other?,
@@ -95,7 +101,9 @@ impl ProcessId {
 }
 
 fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// Fields 3 and 22 of `/proc/PID/stat`. The second, the program's name, may hold anything.
@@ -120,11 +128,17 @@ mod tests {
     fn another_process_with_the_same_number_is_neither_alive_nor_signalled() {
         let me = ProcessId::of(std::process::id()).expect("own stat");
         assert!(me.alive());
-        let other = ProcessId { start_ticks: me.start_ticks + 1, ..me.clone() };
+        let other = ProcessId {
+            start_ticks: me.start_ticks + 1,
+            ..me.clone()
+        };
         assert!(!other.alive());
         // Would end the test run if it went out.
         assert!(other.end(Duration::from_secs(1)).expect("nothing to do"));
-        let earlier_boot = ProcessId { boot: "another".into(), ..me };
+        let earlier_boot = ProcessId {
+            boot: "another".into(),
+            ..me
+        };
         assert!(!earlier_boot.alive());
     }
 

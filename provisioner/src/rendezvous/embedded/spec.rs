@@ -10,6 +10,11 @@ use crate::render::render;
 use crate::rendezvous::config::EmbeddedConfig;
 use crate::rendezvous::{RendezvousError, files, password};
 
+/// The API's socket, in the server's working directory. ejabberd 24.12 first makes a socket whose
+/// name in the directory `socket` encodes this one, and cuts it at a socket address's 107 bytes, so
+/// it has to be short, and Mnesia's directory too.
+pub const API_SOCKET: &str = "api.sock";
+
 /// Networks that TURN must not relay to, with their prefix lengths: this machine's loopback, link
 /// local (cloud metadata services), "this network", multicast and broadcast.
 const NOT_RELAYED_TO: &[(&str, u8)] = &[
@@ -53,7 +58,7 @@ struct Context<'a> {
     turn: Turn,
     certificate: String,
     ca: String,
-    api_socket: String,
+    api_socket: &'a str,
     stun_secret: &'a str,
 }
 
@@ -70,9 +75,12 @@ impl Spec {
     /// Reads the file; none when there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, RendezvousError> {
         match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|source| RendezvousError::Damaged { path: path.to_owned(), source }),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|source| {
+                RendezvousError::Damaged {
+                    path: path.to_owned(),
+                    source,
+                }
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(RendezvousError::file(path, source)),
         }
@@ -80,8 +88,11 @@ impl Spec {
 
     /// Writes the file.
     pub fn write(&self, path: &Path) -> Result<(), RendezvousError> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|source| RendezvousError::Damaged { path: path.to_owned(), source })?;
+        let json =
+            serde_json::to_string_pretty(self).map_err(|source| RendezvousError::Damaged {
+                path: path.to_owned(),
+                source,
+            })?;
         files::write(path, json.as_bytes(), 0o600)
             .map_err(|source| RendezvousError::file(path, source))
     }
@@ -96,7 +107,10 @@ impl Spec {
         old: Option<Self>,
     ) -> Result<Self, RendezvousError> {
         let mut addresses: Vec<IpAddr> = Vec::new();
-        let kept = old.as_ref().map(|old| old.listen.as_slice()).unwrap_or_default();
+        let kept = old
+            .as_ref()
+            .map(|old| old.listen.as_slice())
+            .unwrap_or_default();
         for address in listen.iter().chain(kept) {
             if !addresses.contains(address) {
                 addresses.push(*address);
@@ -115,7 +129,10 @@ impl Spec {
         };
         let stun_secret = match old {
             Some(old) => old.stun_secret,
-            None => password::generate().map_err(RendezvousError::Entropy)?.expose().clone(),
+            None => password::generate()
+                .map_err(RendezvousError::Entropy)?
+                .expose()
+                .clone(),
         };
         Ok(Self {
             domain: domain.to_owned(),
@@ -131,18 +148,27 @@ impl Spec {
     pub fn check_ports(&self) -> Result<(), RendezvousError> {
         for ip in &self.listen {
             let address = SocketAddr::new(*ip, self.c2s_port);
-            bind_tcp(address)
-                .map_err(|source| RendezvousError::Port { proto: "TCP", address, source })?;
+            bind_tcp(address).map_err(|source| RendezvousError::Port {
+                proto: "TCP",
+                address,
+                source,
+            })?;
             let address = SocketAddr::new(*ip, self.stun_port);
-            bind_udp(address)
-                .map_err(|source| RendezvousError::Port { proto: "UDP", address, source })?;
+            bind_udp(address).map_err(|source| RendezvousError::Port {
+                proto: "UDP",
+                address,
+                source,
+            })?;
         }
         Ok(())
     }
 
     /// Where XMPP clients connect.
     pub fn servers(&self) -> Vec<String> {
-        self.listen.iter().map(|ip| SocketAddr::new(*ip, self.c2s_port).to_string()).collect()
+        self.listen
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, self.c2s_port).to_string())
+            .collect()
     }
 
     /// ejabberd's configuration file.
@@ -166,7 +192,7 @@ impl Spec {
                 },
                 certificate: text(&paths.server_pem()),
                 ca: text(&paths.ca_pem()),
-                api_socket: text(&paths.api_socket()),
+                api_socket: API_SOCKET,
                 stun_secret: &self.stun_secret,
             },
         )
@@ -178,7 +204,10 @@ impl Spec {
         NOT_RELAYED_TO
             .iter()
             .filter(|(network, prefix)| {
-                !self.listen.iter().any(|ip| network_contains(network, *prefix, *ip))
+                !self
+                    .listen
+                    .iter()
+                    .any(|ip| network_contains(network, *prefix, *ip))
             })
             .map(|(network, prefix)| format!("{network}/{prefix}"))
             .collect()
@@ -225,9 +254,71 @@ fn free_port(
                     tries += 1;
                     continue 'next;
                 }
-                Err(source) => return Err(RendezvousError::Port { proto, address, source }),
+                Err(source) => {
+                    return Err(RendezvousError::Port {
+                        proto,
+                        address,
+                        source,
+                    });
+                }
             }
         }
         return Ok(port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Layout;
+
+    fn spec(listen: &[&str]) -> Spec {
+        Spec {
+            domain: "demo.ipop".to_owned(),
+            listen: listen.iter().map(|ip| ip.parse().expect("valid")).collect(),
+            c2s_port: 41222,
+            stun_port: 41478,
+            turn_ports: (49152, 65535),
+            stun_secret: "0123456789abcdef".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_configuration_is_rendered() {
+        let layout = Layout {
+            state: "/var/lib/x".into(),
+            cache: "/var/cache/x".into(),
+        };
+        let text = spec(&["192.0.2.1", "2001:db8::1"])
+            .render("demo", &Paths::new(&layout, "demo"))
+            .expect("the template fits");
+        insta::assert_snapshot!("ejabberd.yml", text);
+    }
+
+    #[test]
+    fn turn_relays_to_no_loopback_unless_it_serves_there() {
+        let public = spec(&["192.0.2.1"]).blacklist();
+        assert!(
+            public.contains(&"127.0.0.0/8".to_owned()) && public.contains(&"::1/128".to_owned())
+        );
+        let local = spec(&["127.0.0.1"]).blacklist();
+        assert!(!local.contains(&"127.0.0.0/8".to_owned()));
+        assert!(local.contains(&"169.254.0.0/16".to_owned()));
+    }
+
+    #[test]
+    fn ports_and_the_secret_stay_and_new_addresses_are_added() {
+        let config = EmbeddedConfig::default();
+        let old = spec(&["127.0.0.1"]);
+        let listen = ["127.0.0.2".parse().expect("valid")];
+        let new = Spec::choose("demo", "demo.ipop", &listen, &config, Some(old.clone()))
+            .expect("nothing to choose");
+        assert_eq!((new.c2s_port, new.stun_port), (old.c2s_port, old.stun_port));
+        assert_eq!(new.stun_secret, old.stun_secret);
+        assert_eq!(new.servers(), ["127.0.0.2:41222", "127.0.0.1:41222"]);
+        assert!(matches!(
+            Spec::choose("demo", "demo.ipop", &[], &config, None),
+            Err(RendezvousError::NoAddress(_))
+        ));
     }
 }

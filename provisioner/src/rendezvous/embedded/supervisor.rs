@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -17,6 +16,7 @@ use super::owner::Owner;
 use super::process::ProcessId;
 use super::{Paths, RendezvousError};
 use crate::layout::Layout;
+use crate::rendezvous::http::connect_unix;
 
 /// How long ejabberd may take to end after SIGTERM: it closes its clients' streams and tables.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -73,7 +73,10 @@ async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousE
     loop {
         let began = Instant::now();
         let mut child = launch(paths)?;
-        eprintln!("ejabberd of {deployment} started, process {}", child.id().unwrap_or_default());
+        eprintln!(
+            "ejabberd of {deployment} started, process {}",
+            child.id().unwrap_or_default()
+        );
         let ending = tokio::select! {
             status = watch(&mut child, paths, &mut was_up) => Ending::Died(
                 status.map_err(|source| RendezvousError::process("wait for ejabberd", source))?
@@ -90,7 +93,10 @@ async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousE
             }
             Ending::Died(status) if !was_up => {
                 let what = format!("start ejabberd of {deployment}");
-                return Err(RendezvousError::process(what, io::Error::other(describe(status))));
+                return Err(RendezvousError::process(
+                    what,
+                    io::Error::other(describe(status)),
+                ));
             }
             Ending::Died(status) => eprintln!(
                 "ejabberd of {deployment} ended after {:?}: {}; starting it again in {backoff:?}",
@@ -134,7 +140,7 @@ fn launch(paths: &Paths) -> Result<Child, RendezvousError> {
 /// Waits for the end of ejabberd, noting whether it ever answered.
 async fn watch(child: &mut Child, paths: &Paths, was_up: &mut bool) -> io::Result<ExitStatus> {
     while !*was_up {
-        if UnixStream::connect(paths.api_socket()).is_ok() {
+        if connect_unix(&paths.api_socket()).is_ok() {
             *was_up = true;
             break;
         }
@@ -150,7 +156,11 @@ async fn watch(child: &mut Child, paths: &Paths, was_up: &mut bool) -> io::Resul
 async fn stop(child: &mut Child, deployment: &str) -> Result<(), RendezvousError> {
     let failed = |source| RendezvousError::process("stop ejabberd", source);
     // Not reaped yet, so the number is still its own.
-    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+    if let Some(pid) = child
+        .id()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .and_then(Pid::from_raw)
+    {
         kill_process(pid, Signal::TERM).map_err(|e| failed(e.into()))?;
     }
     match tokio::time::timeout(STOP_LIMIT, child.wait()).await {
@@ -179,6 +189,9 @@ fn describe(status: ExitStatus) -> String {
 /// Empties a log that grew too long; the writer appends.
 fn bound(log: &Path) {
     if std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
-        let _ = std::fs::OpenOptions::new().write(true).truncate(true).open(log);
+        let _ = std::fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(log);
     }
 }

@@ -1,0 +1,231 @@
+//! Domains: the XML of a machine, and what is asked of a running one.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use virt::connect::Connect;
+use virt::domain::{Domain, DomainState, DomainStateEnum};
+use virt::sys;
+
+use super::accel::Accel;
+use super::connection::Context;
+use crate::backend::MachineState;
+use crate::error::{CliError, ExitCode};
+use crate::render::render;
+
+/// Whose machine it is; goes into the domain's metadata.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Owner<'a> {
+    /// Deployment.
+    pub deployment: &'a str,
+    /// Node.
+    pub node: &'a str,
+    /// Role.
+    pub role: &'a str,
+}
+
+/// What the domain template needs. Paths are the host's.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct DomainValues<'a> {
+    /// Domain name.
+    pub name: &'a str,
+    /// How the guest's instructions are run.
+    pub accel: Accel,
+    /// `None`: a guest for trying out, that is not to restart.
+    pub owner: Option<Owner<'a>>,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Kernel.
+    pub kernel: &'a str,
+    /// Initial RAM disk. Without one the root disk is on NVMe, otherwise on virtio-blk.
+    pub initrd: Option<&'a str>,
+    /// Kernel command line.
+    pub cmdline: &'a str,
+    /// qcow2 root disk.
+    pub disk: Option<&'a str>,
+    /// SMBIOS structure with the personal data.
+    pub personal: Option<&'a str>,
+    /// Network and the interface's MAC address.
+    pub network: Option<&'a str>,
+    /// MAC address on the network.
+    pub mac: &'a str,
+    /// Console log.
+    pub console: &'a str,
+}
+
+/// The domain's XML.
+pub fn domain_xml(values: DomainValues<'_>) -> Result<String, CliError> {
+    render("libvirt-domain.xml.j2", values)
+        .map_err(|e| CliError::new(ExitCode::Internal, "cannot render a domain").caused_by(e))
+}
+
+/// A MAC address in QEMU's range, always the same for a machine, so that it keeps its lease.
+pub fn mac_address(machine: &str) -> String {
+    let digest = Sha256::digest(machine);
+    format!(
+        "52:54:00:{:02x}:{:02x}:{:02x}",
+        digest[0], digest[1], digest[2]
+    )
+}
+
+/// Looks a domain up.
+pub fn find(conn: &Connect, name: &str) -> Result<Option<Domain>, CliError> {
+    let found = conn.lookup_domain_by_name(name).if_exists();
+    found.context(|| format!("cannot look up domain \"{name}\""))
+}
+
+/// Whether the machine runs. One that is paused does not: nobody but a failed KVM pauses it.
+pub fn state(conn: &Connect, name: &str) -> Result<MachineState, CliError> {
+    let Some(domain) = find(conn, name)? else {
+        return Ok(MachineState::Absent);
+    };
+    let info = domain.info().if_exists();
+    Ok(
+        match info.context(|| format!("cannot look at domain \"{name}\""))? {
+            None => MachineState::Absent,
+            Some(info) if is_running(info.state) => MachineState::Running,
+            Some(_) => MachineState::Stopped,
+        },
+    )
+}
+
+/// Stops and undefines a domain. One that is gone is no error.
+pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
+    let Some(domain) = find(conn, name)? else {
+        return Ok(());
+    };
+    if domain.is_active().unwrap_or(false) {
+        let stopped = domain.destroy().if_exists();
+        if let Err(e) = stopped
+            && domain.is_active().unwrap_or(false)
+        {
+            return Err(e).context(|| format!("cannot stop domain \"{name}\""));
+        }
+    }
+    // Gone by being stopped: it was transient.
+    let Some(domain) = find(conn, name)? else {
+        return Ok(());
+    };
+    let known = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+    let all =
+        known | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+    // A driver that lacks a feature refuses its flag.
+    let undefined = domain
+        .undefine_flags(all)
+        .or_else(|_| domain.undefine_flags(known));
+    undefined
+        .if_exists()
+        .context(|| format!("cannot undefine domain \"{name}\""))?;
+    Ok(())
+}
+
+/// The IPv4 address that the network's DHCP server gave to the domain.
+pub fn lease(conn: &Connect, name: &str) -> Result<Option<IpAddr>, CliError> {
+    let Some(domain) = find(conn, name)? else {
+        return Ok(None);
+    };
+    if !domain.is_active().unwrap_or(false) {
+        return Ok(None);
+    }
+    let interfaces = domain
+        .interface_addresses(sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE, 0)
+        .context(|| format!("cannot ask for the address of domain \"{name}\""))?;
+    let addresses = interfaces.iter().flat_map(|i| &i.addrs);
+    Ok(addresses
+        .filter_map(|a| a.addr.parse::<IpAddr>().ok())
+        .find(IpAddr::is_ipv4))
+}
+
+/// Whether a domain's state counts as running.
+pub fn is_running(state: DomainStateEnum) -> bool {
+    state.is(DomainState::Running) || state.is(DomainState::Blocked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> DomainValues<'static> {
+        DomainValues {
+            name: "ipop-demo-worker-0",
+            accel: Accel::Tcg,
+            owner: Some(Owner {
+                deployment: "demo",
+                node: "worker-0",
+                role: "worker",
+            }),
+            memory_mib: 1024,
+            cpus: 2,
+            kernel: "/pool/ipop-kernel-worker-0123456789ab",
+            initrd: Some("/pool/ipop-initrd-worker-0123456789ab"),
+            cmdline: "root=LABEL=root console=ttyS0 x=\"<&'\"",
+            disk: Some("/pool/ipop-demo-worker-0.qcow2"),
+            personal: Some("/pool/a,b/ipop-demo-worker-0.smbios"),
+            network: Some("ipop-demo"),
+            mac: "52:54:00:01:02:03",
+            console: "/pool/ipop-demo-worker-0.console",
+        }
+    }
+
+    #[test]
+    fn a_machine_with_an_initrd_has_its_root_on_virtio() {
+        insta::assert_snapshot!(domain_xml(values()).unwrap());
+    }
+
+    #[test]
+    fn a_machine_without_an_initrd_has_its_root_on_nvme() {
+        let values = DomainValues {
+            initrd: None,
+            accel: Accel::Kvm,
+            ..values()
+        };
+        insta::assert_snapshot!(domain_xml(values).unwrap());
+    }
+
+    #[test]
+    fn a_guest_for_trying_out_has_no_disk_no_network_and_no_restart() {
+        let values = DomainValues {
+            owner: None,
+            initrd: None,
+            disk: None,
+            personal: None,
+            network: None,
+            ..values()
+        };
+        insta::assert_snapshot!(domain_xml(values).unwrap());
+    }
+
+    #[test]
+    fn machines_have_mac_addresses_of_their_own() {
+        assert_eq!(
+            mac_address("ipop-demo-worker-0"),
+            mac_address("ipop-demo-worker-0")
+        );
+        assert_ne!(
+            mac_address("ipop-demo-worker-0"),
+            mac_address("ipop-demo-worker-1")
+        );
+        assert!(mac_address("x").starts_with("52:54:00:"));
+    }
+
+    #[test]
+    fn a_domain_is_running_then_gone_and_may_be_removed_twice() {
+        let conn = Connect::open(Some("test:///default")).unwrap();
+        let xml = "<domain type='test'><name>unit</name><memory>1024</memory>\
+                   <os><type>hvm</type></os></domain>";
+        let domain = conn.define_domain_xml(xml).unwrap();
+        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Stopped);
+        assert_eq!(lease(&conn, "unit").unwrap(), None);
+        domain.create().unwrap();
+        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Running);
+        domain.suspend().unwrap();
+        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Stopped);
+        remove(&conn, "unit").unwrap();
+        remove(&conn, "unit").unwrap();
+        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Absent);
+        assert_eq!(lease(&conn, "unit").unwrap(), None);
+    }
+}

@@ -1,0 +1,114 @@
+//! What every subcommand needs: directories, sites, the database, and how to report.
+
+use std::collections::BTreeSet;
+use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use clap::ColorChoice;
+
+use crate::cli::Global;
+use crate::error::{CliError, ExitCode};
+use crate::layout::Layout;
+use crate::name::suggestion;
+use crate::report::Mode;
+use crate::site::Sites;
+use crate::state::Database;
+use crate::state::record::Deployment;
+
+/// What every subcommand needs.
+#[derive(Debug)]
+pub struct Context {
+    /// Directories.
+    pub layout: Layout,
+    /// Options of every subcommand.
+    pub global: Global,
+}
+
+impl Context {
+    /// Chooses the directories and starts logging.
+    pub fn new(global: &Global) -> Result<Self, CliError> {
+        start_logging(global);
+        let layout = Layout::choose(is_root(), global.state_dir.clone(), |n| std::env::var_os(n))?;
+        Ok(Self {
+            layout,
+            global: global.clone(),
+        })
+    }
+
+    /// Reads `sites.toml`.
+    pub fn sites(&self) -> Result<Sites, CliError> {
+        Sites::load(self.global.sites.as_deref(), |n| std::env::var_os(n))
+    }
+
+    /// Opens the database, making it on first use.
+    pub fn database(&self) -> Result<Database, CliError> {
+        self.layout
+            .create()
+            .map_err(|e| CliError::file("create", &self.layout.state, e))?;
+        Database::open(&self.layout.database())
+    }
+
+    /// How events are shown.
+    pub fn mode(&self) -> Mode {
+        let fancy = match self.global.color {
+            ColorChoice::Auto => {
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+            }
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+        };
+        match (self.global.json, fancy) {
+            (true, _) => Mode::Json,
+            (false, true) => Mode::Terminal,
+            (false, false) => Mode::Plain,
+        }
+    }
+
+    /// Finds a deployment that has not been destroyed, or says which there are.
+    pub fn deployment(&self, database: &Database, name: &str) -> Result<Deployment, CliError> {
+        if let Some(deployment) = database.deployment(name)? {
+            return Ok(deployment);
+        }
+        let names: BTreeSet<_> = database
+            .deployments()?
+            .into_iter()
+            .map(|d| d.name)
+            .collect();
+        Err(no_such_deployment(name, &names))
+    }
+}
+
+/// The error for a name that nothing has, with the nearest name there is.
+pub fn no_such_deployment(name: &str, names: &BTreeSet<String>) -> CliError {
+    let error = CliError::new(ExitCode::Name, format!("there is no deployment `{name}`"));
+    match suggestion(name, names) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None if names.is_empty() => {
+            error.hint("there are no deployments; `provision cluster` makes one")
+        }
+        None => error.hint("`provision list` shows the deployments there are"),
+    }
+}
+
+/// Whether this process may do everything.
+fn is_root() -> bool {
+    std::fs::metadata(Path::new("/proc/self")).is_ok_and(|m| m.uid() == 0)
+}
+
+fn start_logging(global: &Global) {
+    let level = match global.verbose {
+        0 => "warn,ipop_node=error",
+        1 => "provisioner=info,warn",
+        2 => "provisioner=debug,info",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("IPOP_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    // A second initialisation happens in tests only and keeps the first.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}

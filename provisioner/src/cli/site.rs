@@ -1,0 +1,159 @@
+//! `provision site`: lists and checks sites.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Context;
+use crate::backend::CheckLine;
+use crate::deploy::real::backend;
+use crate::error::{CliError, ExitCode};
+use crate::report::table::table;
+use crate::site::{Site, SiteKind, Sites};
+
+const EXAMPLES: &str = "\
+Examples:
+  provision site list
+  provision site check local
+
+A sites file, ~/.config/ipop/sites.toml or /etc/ipop/sites.toml, with every key:
+
+  [site.lab]                              # the name in COUNT@SITE
+  kind = \"libvirt\"
+  uri = \"qemu+ssh://lab.example/system\"   # default qemu:///system
+  pool = \"default\"                        # default: the pool ipop, made when there is none
+  pool_path = \"/srv/ipop\"                 # where to make the pool
+  memory = \"1G\"                           # of each machine; default 512M
+  cpus = 2                                # of each machine; default 1
+  max = 8                                 # most machines of one deployment
+
+  [rendezvous]
+  kind = \"embedded\"                       # an ejabberd of the deployment's own (the default)
+  listen = [\"192.0.2.1\"]                  # more addresses of this machine to serve on
+  c2s_port = 5222                         # default: a free one
+  stun_port = 3478                        # default: a free one
+  turn_ports = [49152, 65535]
+
+or, for an ejabberd that exists:
+
+  [rendezvous]
+  kind = \"external\"
+  api = \"https://xmpp.example:5443/api\"
+  domain = \"xmpp.example\"
+  servers = [\"xmpp.example:5222\"]
+  ca_file = \"/etc/ipop/xmpp-ca.pem\"
+  admin = \"admin@xmpp.example\"
+  password_file = \"/etc/ipop/xmpp-password\"   # or password_env = \"VARIABLE\"";
+
+/// List and check the sites machines can be launched on.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SiteArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SiteCommand,
+}
+
+/// What to do with sites.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// List the sites
+    List,
+    /// Try whether machines can be launched: connection, rights, acceleration, disk
+    Check {
+        /// The site [default: every site]
+        site: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Checked<'a> {
+    site: &'a str,
+    ok: bool,
+    lines: Vec<CheckLine>,
+}
+
+/// Runs the command.
+pub fn run(context: &Context, args: SiteArgs) -> Result<u8, CliError> {
+    let sites = context.sites()?;
+    match args.command {
+        SiteCommand::List => {
+            list(context, &sites);
+            Ok(0)
+        }
+        SiteCommand::Check { site } => {
+            let chosen: Vec<_> = match &site {
+                Some(name) => vec![sites.find(name)?],
+                None => sites.iter().collect(),
+            };
+            check(context, &chosen)
+        }
+    }
+}
+
+fn list(context: &Context, sites: &Sites) {
+    if context.global.json {
+        for site in sites.iter() {
+            println!("{}", serde_json::json!(site));
+        }
+        return;
+    }
+    let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let row = |site: &Site| {
+        let SiteKind::Libvirt(libvirt) = &site.kind;
+        vec![
+            site.name.clone(),
+            "libvirt".to_owned(),
+            libvirt.uri.clone(),
+            or_dash(site.memory_mib.map(|m| format!("{m}M"))),
+            or_dash(site.max.map(|m| m.to_string())),
+        ]
+    };
+    let rows: Vec<_> = sites.iter().map(row).collect();
+    print!(
+        "{}",
+        table(&["SITE", "KIND", "WHERE", "MEMORY", "MAX"], &rows)
+    );
+    match &sites.file {
+        Some(file) => println!("\nfrom {}", file.display()),
+        None => println!("\nno sites file; `provision site --help` shows one"),
+    }
+}
+
+fn check(context: &Context, sites: &[&Site]) -> Result<u8, CliError> {
+    context
+        .layout
+        .create()
+        .map_err(|e| CliError::file("create", &context.layout.state, e))?;
+    let mut failed = Vec::new();
+    for site in sites {
+        let lines = backend(&context.layout, site).check()?;
+        let ok = lines.iter().all(|l| l.ok);
+        if !ok {
+            failed.push(site.name.as_str());
+        }
+        if context.global.json {
+            println!(
+                "{}",
+                serde_json::json!(Checked {
+                    site: &site.name,
+                    ok,
+                    lines
+                })
+            );
+            continue;
+        }
+        println!("{}:", site.name);
+        for line in lines {
+            let mark = if line.ok { "ok  " } else { "FAIL" };
+            println!("  {mark} {}: {}", line.what, line.found);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(0);
+    }
+    Err(CliError::new(
+        ExitCode::Unavailable,
+        format!("machines cannot be launched on {}", failed.join(", ")),
+    )
+    .hint("the lines marked FAIL say what to do"))
+}

@@ -1,0 +1,265 @@
+//! `provision status` and `provision list`.
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use ipop_proto::candidate::CandidateKind;
+use serde::Serialize;
+
+use super::Context;
+use crate::backend::MachineState;
+use crate::deploy::real::{Real, backend};
+use crate::deploy::settings::Settings;
+use crate::deploy::{Meeting, Parts, Watch};
+use crate::error::CliError;
+use crate::event::Stage;
+use crate::name::NodeName;
+use crate::report::table::{milliseconds, table};
+use crate::report::words;
+use crate::state::Database;
+use crate::state::record::{Deployment, NodeRecord, Phase};
+
+const EXAMPLES: &str = "\
+Examples:
+  provision status                  every deployment
+  provision status cluster          its nodes, as they are now
+  provision status cluster --json";
+
+/// How long presences may take to come in.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Show deployments, or the nodes of one.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct StatusArgs {
+    /// The deployment [default: all, in short]
+    pub name: Option<String>,
+}
+
+/// A deployment in short.
+#[derive(Debug, Serialize)]
+struct Summary {
+    name: String,
+    phase: Phase,
+    nodes: usize,
+    age_seconds: u64,
+    ipv4: String,
+    ipv6: String,
+}
+
+/// A deployment with its nodes as they are now.
+#[derive(Debug, Serialize)]
+struct Detail {
+    #[serde(flatten)]
+    summary: Summary,
+    /// Why the rendezvous could not be asked.
+    rendezvous: Option<String>,
+    members: Vec<Member>,
+}
+
+#[derive(Debug, Serialize)]
+struct Member {
+    name: NodeName,
+    role: String,
+    site: String,
+    ipv4: String,
+    ipv6: String,
+    machine: Option<MachineState>,
+    /// Why the machine could not be asked for.
+    machine_error: Option<String>,
+    /// How far it is at this moment, as the rendezvous sees it.
+    now: Option<Stage>,
+    /// Seconds until it had joined.
+    joined_seconds: Option<f64>,
+    link: Option<CandidateKind>,
+    rtt_us: Option<u64>,
+}
+
+/// Runs the command.
+pub fn run(context: &Context, args: StatusArgs) -> Result<u8, CliError> {
+    let database = context.database()?;
+    let text = match args.name {
+        None => {
+            let all = database.deployments()?;
+            let all: Result<Vec<_>, _> = all.iter().map(|d| summary(&database, d)).collect();
+            let all = all?;
+            if context.global.json {
+                json(&all)?
+            } else {
+                list(&all)
+            }
+        }
+        Some(name) => {
+            let deployment = context.deployment(&database, &name)?;
+            let detail = detail(context, &database, &deployment)?;
+            if context.global.json {
+                json(&detail)?
+            } else {
+                show(&detail)
+            }
+        }
+    };
+    print!("{text}");
+    Ok(0)
+}
+
+fn json(value: &impl Serialize) -> Result<String, CliError> {
+    let text = serde_json::to_string(value).map_err(|e| {
+        CliError::new(crate::error::ExitCode::Internal, "cannot print JSON").caused_by(e)
+    })?;
+    Ok(text + "\n")
+}
+
+fn summary(database: &Database, deployment: &Deployment) -> Result<Summary, CliError> {
+    let age = SystemTime::now()
+        .duration_since(deployment.created)
+        .unwrap_or_default();
+    Ok(Summary {
+        name: deployment.name.clone(),
+        phase: deployment.phase,
+        nodes: database.nodes(deployment.id)?.len(),
+        age_seconds: age.as_secs(),
+        ipv4: deployment.net4.clone(),
+        ipv6: deployment.net6.clone(),
+    })
+}
+
+fn detail(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+) -> Result<Detail, CliError> {
+    let settings = Settings::of(deployment)?;
+    let records = database.nodes(deployment.id)?;
+    let nodes: Vec<_> = records.iter().map(|n| n.name.clone()).collect();
+    let real = Real {
+        layout: &context.layout,
+        name: &deployment.name,
+        settings: &settings,
+        nodes,
+    };
+    let mut watch = real.meeting().and_then(|m: Box<dyn Meeting>| m.watch());
+    let looked = watch.as_mut().ok().map(|watch| watch.look(LOOK));
+    let (seen, rendezvous) = match (looked, &watch) {
+        (Some(Ok(seen)), _) => (seen, None),
+        (Some(Err(e)), _) => (Default::default(), Some(e.message)),
+        (None, Err(e)) => (Default::default(), Some(e.message.clone())),
+        (None, Ok(_)) => (Default::default(), None),
+    };
+    let mut members = Vec::new();
+    for record in records {
+        let now = seen.get(&record.name).map(|s| s.stage);
+        let watch = watch.as_mut().ok().filter(|_| now.is_some());
+        members.push(member(context, deployment, &settings, record, now, watch)?);
+    }
+    Ok(Detail {
+        summary: summary(database, deployment)?,
+        rendezvous,
+        members,
+    })
+}
+
+fn member(
+    context: &Context,
+    deployment: &Deployment,
+    settings: &Settings,
+    record: NodeRecord,
+    now: Option<Stage>,
+    watch: Option<&mut Box<dyn Watch>>,
+) -> Result<Member, CliError> {
+    let machine = backend(&context.layout, settings.site(&record.site)?)
+        .machine_state(&deployment.name, &record.name);
+    let status = watch.and_then(|watch| watch.status(&record.name));
+    let frontend = |p: &&ipop_proto::status::PeerStatus| {
+        p.name.starts_with(crate::plan::FRONTEND) && p.name != record.name.0
+    };
+    let peer = status.as_ref().and_then(|s| s.peers.iter().find(frontend));
+    let joined = record
+        .stages
+        .iter()
+        .find(|(stage, _)| *stage == Stage::Ready);
+    Ok(Member {
+        link: peer.and_then(|p| p.link_kind()),
+        rtt_us: peer.and_then(|p| p.rtt_us),
+        joined_seconds: joined.map(|(_, seconds)| *seconds),
+        now,
+        machine_error: machine.as_ref().err().map(|e| e.message.clone()),
+        machine: machine.ok(),
+        name: record.name,
+        role: record.role,
+        site: record.site,
+        ipv4: record.ipv4,
+        ipv6: record.ipv6,
+    })
+}
+
+fn list(all: &[Summary]) -> String {
+    if all.is_empty() {
+        return "no deployments\n".to_owned();
+    }
+    let row = |d: &Summary| {
+        vec![
+            d.name.clone(),
+            d.phase.to_string(),
+            d.nodes.to_string(),
+            age(d.age_seconds),
+            d.ipv4.clone(),
+            d.ipv6.clone(),
+        ]
+    };
+    let rows: Vec<_> = all.iter().map(row).collect();
+    table(&["NAME", "PHASE", "NODES", "AGE", "IPV4", "IPV6"], &rows)
+}
+
+fn show(detail: &Detail) -> String {
+    let row = |m: &Member| {
+        let machine = match m.machine {
+            Some(MachineState::Running) => "running",
+            Some(MachineState::Stopped) => "stopped",
+            Some(MachineState::Absent) => "absent",
+            None => "unknown",
+        };
+        vec![
+            m.name.to_string(),
+            m.site.clone(),
+            machine.to_owned(),
+            m.now.map_or("not signed in", words).to_owned(),
+            m.ipv4.clone(),
+            m.ipv6.clone(),
+            m.link.map_or("-".to_owned(), |l| l.to_string()),
+            m.rtt_us.map_or("-".to_owned(), milliseconds),
+        ]
+    };
+    let rows: Vec<_> = detail.members.iter().map(row).collect();
+    let summary = &detail.summary;
+    let mut out = format!(
+        "{}: {}, {} old\n\n",
+        summary.name,
+        summary.phase,
+        age(summary.age_seconds)
+    );
+    out += &table(
+        &[
+            "NODE", "SITE", "MACHINE", "OVERLAY", "IPV4", "IPV6", "LINK", "RTT",
+        ],
+        &rows,
+    );
+    if let Some(why) = &detail.rendezvous {
+        out += &format!("\nwarning: the rendezvous cannot be asked: {why}\n");
+    }
+    for member in &detail.members {
+        if let Some(why) = &member.machine_error {
+            out += &format!("warning: {}: {why}\n", member.name);
+        }
+    }
+    out
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,100 @@
+//! Ties the parts together: makes a deployment from its plan, waits until its nodes have joined,
+//! and removes it.
+//!
+//! ```text
+//! ClusterPlan ─▶ launch ─▶ join ─▶ Outcome          destroy
+//!                  │         │                         │
+//!                  ▼         ▼                         ▼
+//!               Journal   Watch, consoles           Journal
+//! ```
+//!
+//! The [`Journal`](journal::Journal) is the only way to make a resource: it records first.
+
+pub mod destroy;
+pub mod interrupt;
+pub mod join;
+pub mod journal;
+pub mod launch;
+mod meeting;
+pub mod outcome;
+pub mod real;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipop_proto::status::NodeStatus;
+
+use crate::backend::{Backend, Image, Resource};
+use crate::error::CliError;
+use crate::event::{Sink, Stage};
+use crate::name::NodeName;
+use crate::rendezvous::{Account, Endpoint};
+use crate::secret::Secret;
+use crate::site::Site;
+
+/// What a deployment is made of. The real parts are [`real::Real`]; tests have fakes.
+pub trait Parts: Sync {
+    /// Builds the image of a role, or finds it built.
+    fn image(&self, role: &str, events: &dyn Sink) -> Result<Image, CliError>;
+
+    /// The backend of a site.
+    fn backend(&self, site: &Site) -> Result<Arc<dyn Backend>, CliError>;
+
+    /// The rendezvous of the deployment.
+    fn meeting(&self) -> Result<Box<dyn Meeting>, CliError>;
+
+    /// Makes an SSH key pair as `path` and `path.pub`, unless there is one.
+    fn ssh_key(&self, path: &Path, comment: &str) -> Result<SshKey, CliError>;
+}
+
+/// An SSH key pair.
+#[derive(Debug, Clone)]
+pub struct SshKey {
+    /// OpenSSH private key file.
+    pub private: Secret<Vec<u8>>,
+    /// `ssh-ed25519 AAAA…`, without comment.
+    pub public: String,
+}
+
+/// The rendezvous as a deployment uses it.
+pub trait Meeting: Send + Sync {
+    /// What serving `nodes` will make, in creation order, with the node that a resource is for.
+    fn plan(&self, nodes: &[NodeName]) -> Vec<(Option<NodeName>, Resource)>;
+
+    /// Starts it, listening on these addresses of this machine.
+    fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError>;
+
+    /// Makes the roster group and the operator's account.
+    fn create_group(&self) -> Result<(), CliError>;
+
+    /// Makes a node's account.
+    fn create_account(&self, node: &NodeName) -> Result<Account, CliError>;
+
+    /// Removes what `plan` named.
+    fn remove(&self, resource: &Resource) -> Result<(), CliError>;
+
+    /// Signs in as the operator and watches the nodes.
+    fn watch(&self) -> Result<Box<dyn Watch>, CliError>;
+}
+
+/// What the operator sees of the nodes.
+pub trait Watch {
+    /// All nodes that are signed in, waiting up to `timeout` for news.
+    fn look(&mut self, timeout: Duration) -> Result<BTreeMap<NodeName, Seen>, CliError>;
+
+    /// Asks a node for its status; none when it does not answer in time.
+    fn status(&mut self, node: &NodeName) -> Option<NodeStatus>;
+}
+
+/// How far a node that is signed in has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// `SignedIn`, `Linked` or `Ready`.
+    pub stage: Stage,
+}

@@ -1,0 +1,44 @@
+//! What a deployment was made with, kept so that it can be removed when `sites.toml` has changed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{CliError, ExitCode};
+use crate::rendezvous::config::RendezvousConfig;
+use crate::site::Site;
+use crate::state::record::Deployment;
+
+/// Sites and rendezvous of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The sites its nodes are on.
+    pub sites: Vec<Site>,
+    /// Its rendezvous.
+    pub rendezvous: RendezvousConfig,
+}
+
+impl Settings {
+    /// For the state database.
+    pub fn to_json(&self) -> Result<String, CliError> {
+        serde_json::to_string(self).map_err(|e| {
+            CliError::new(ExitCode::Internal, "cannot write a deployment's settings").caused_by(e)
+        })
+    }
+
+    /// As the state database has them.
+    pub fn of(deployment: &Deployment) -> Result<Self, CliError> {
+        serde_json::from_str(&deployment.settings).map_err(|e| {
+            let message = format!("the recorded settings of `{}` are damaged", deployment.name);
+            CliError::new(ExitCode::Internal, message).caused_by(e)
+        })
+    }
+
+    /// One of its sites.
+    pub fn site(&self, name: &str) -> Result<&Site, CliError> {
+        self.sites.iter().find(|s| s.name == name).ok_or_else(|| {
+            CliError::new(
+                ExitCode::Internal,
+                format!("site `{name}` was not recorded"),
+            )
+        })
+    }
+}

@@ -1,0 +1,274 @@
+//! A deployment made of fakes that fail, panic and stay silent where a test wants them to.
+
+mod fakes;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::time::{Instant, SystemTime};
+
+use super::destroy::{Removal, destroy};
+use super::interrupt::Interrupt;
+use super::join::Limits;
+use super::launch::{DIRECTORY, Launch};
+use super::outcome::Outcome;
+use super::settings::Settings;
+use super::*;
+use crate::error::ExitCode;
+use crate::event::{Event, Stage};
+use crate::layout::Layout;
+use crate::plan::ClusterPlan;
+use crate::plan::tests::demo;
+use crate::rendezvous::config::RendezvousConfig;
+use crate::site::Sites;
+use crate::state::Database;
+use crate::state::record::{NewDeployment, NodeRecord, Owner, Phase};
+use fakes::{Fakes, Fault};
+
+/// One machine with a state directory.
+struct Bench {
+    _dir: tempfile::TempDir,
+    layout: Layout,
+    plan: ClusterPlan,
+    settings: Settings,
+    id: i64,
+    fakes: Fakes,
+    interrupt: Interrupt,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let layout = Layout {
+            state: dir.path().join("state"),
+            cache: dir.path().join("cache"),
+        };
+        layout.create().expect("directories");
+        let plan = demo();
+        let sites = Sites::default().iter().cloned().collect();
+        let settings = Settings {
+            sites,
+            rendezvous: RendezvousConfig::default(),
+        };
+        let database = Database::open(&layout.database()).expect("opens");
+        let node = |n: &crate::plan::NodePlan| NodeRecord {
+            name: n.name.clone(),
+            role: n.role.clone(),
+            site: n.site.clone(),
+            ipv4: n.addrs.ipv4.addr.to_string(),
+            ipv6: n.addrs.ipv6.addr.to_string(),
+            host_key: None,
+            underlay: None,
+            stages: Vec::new(),
+        };
+        let new = NewDeployment {
+            name: plan.name.clone(),
+            domain: plan.domain.clone(),
+            net4: plan.nets.ipv4.to_string(),
+            net6: plan.nets.net6(),
+            settings: settings.to_json().expect("JSON"),
+            nodes: plan.nodes.iter().map(node).collect(),
+        };
+        let id = database.create(&new, SystemTime::now()).expect("recorded");
+        let directory = Resource {
+            kind: DIRECTORY.to_owned(),
+            id: layout.deployment(&plan.name).display().to_string(),
+        };
+        database
+            .plan_resource(id, &Owner::Files, None, &directory)
+            .expect("recorded");
+        let fakes = Fakes::new(&layout, id);
+        Self {
+            _dir: dir,
+            layout,
+            plan,
+            settings,
+            id,
+            fakes,
+            interrupt: Interrupt::default(),
+            events: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn database(&self) -> Database {
+        Database::open(&self.layout.database()).expect("opens")
+    }
+
+    fn launch(&self, timeout: Duration) -> Result<Outcome, CliError> {
+        let database = self.database();
+        let events = |event| self.events.lock().expect("whole").push(event);
+        Launch {
+            layout: &self.layout,
+            database: &database,
+            id: self.id,
+            plan: &self.plan,
+            settings: &self.settings,
+            limits: Limits {
+                timeout: Some(timeout),
+                poll: Duration::from_millis(2),
+            },
+            interrupt: &self.interrupt,
+            began: Instant::now(),
+            events: &events,
+        }
+        .run(&self.fakes)
+    }
+
+    fn destroy(&self) -> Removal {
+        let database = self.database();
+        let deployment = database.deployment("demo").expect("read").expect("there");
+        destroy(&self.layout, &database, &deployment, &self.fakes, &|_| {}).expect("carried out")
+    }
+
+    fn assert_nothing_is_left(&self) {
+        assert_eq!(self.fakes.existing(), [] as [&str; 0]);
+        assert!(!self.layout.deployment("demo").exists());
+        assert!(self.database().deployments().expect("read").is_empty());
+        assert!(self.database().was_destroyed("demo").expect("read"));
+    }
+}
+
+/// Long enough for whatever needs no time at all.
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(50);
+
+#[test]
+fn nodes_that_join_are_reported_with_every_stage_and_destroy_removes_all() {
+    let bench = Bench::new();
+    let outcome = bench.launch(LONG).expect("launched");
+    assert!(outcome.joined, "{outcome:?}");
+    let names: Vec<_> = outcome.nodes.iter().map(|n| n.name.0.as_str()).collect();
+    assert_eq!(names, ["frontend-0", "worker-0", "worker-1"]);
+    let database = bench.database();
+    let deployment = database.deployment("demo").expect("read").expect("there");
+    assert_eq!(deployment.phase, Phase::Joined);
+    for node in database.nodes(bench.id).expect("read") {
+        assert_eq!(node.stages.len(), 6, "{node:?}");
+        assert!(node.stages.is_sorted_by(|a, b| a.1 <= b.1), "{node:?}");
+    }
+    assert!(
+        database
+            .resources(bench.id)
+            .expect("read")
+            .iter()
+            .all(|r| r.made || r.owner == Owner::Files)
+    );
+    let removal = bench.destroy();
+    assert_eq!(
+        removal.summary(),
+        "4 accounts, 1 directory, 3 domains, 1 network, 1 process, 1 roster group, 3 volumes"
+    );
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn whatever_step_fails_or_dies_destroy_removes_what_was_made() {
+    for panics in [false, true] {
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            let bench = Bench::new();
+            bench
+                .fakes
+                .fail_at(steps, if panics { Fault::Panic } else { Fault::Error });
+            let result = catch_unwind(AssertUnwindSafe(|| bench.launch(LONG)));
+            bench.fakes.heal();
+            bench.destroy();
+            bench.assert_nothing_is_left();
+            match result {
+                Ok(Ok(_)) => break,
+                Ok(Err(error)) => assert!(error.message.contains("step"), "{error}"),
+                Err(_) => assert!(panics),
+            }
+        }
+        assert!(steps > 20, "only {steps} steps were tried");
+    }
+}
+
+#[test]
+fn what_cannot_be_removed_is_named_and_a_second_destroy_removes_it() {
+    for step in 1.. {
+        let bench = Bench::new();
+        bench.launch(LONG).expect("launched");
+        bench.fakes.fail_removal(step);
+        let removal = bench.destroy();
+        if removal.leftover.is_empty() {
+            assert!(step > 10, "only {step} steps were tried");
+            bench.assert_nothing_is_left();
+            break;
+        }
+        let error = removal.check().expect_err("something is left");
+        assert_eq!(error.code, ExitCode::Leftover);
+        assert!(
+            error.message.contains(&removal.leftover[0].resource.id),
+            "{error}"
+        );
+        bench.fakes.heal();
+        bench.destroy().check().expect("all removed");
+        bench.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_worker_that_never_boots_is_named_with_its_stage_and_console_and_hangs_nothing() {
+    let bench = Bench::new();
+    bench
+        .fakes
+        .silent("worker-1", "[    1.0] Kernel panic - not syncing");
+    let outcome = bench.launch(SHORT).expect("launched");
+    assert!(!outcome.joined);
+    let stuck: Vec<_> = outcome
+        .nodes
+        .iter()
+        .filter_map(|n| n.stuck.as_ref())
+        .collect();
+    assert_eq!(stuck.len(), 1, "{outcome:?}");
+    assert_eq!(stuck[0].reached, Some(Stage::Created));
+    assert_eq!(stuck[0].console, ["[    1.0] Kernel panic - not syncing"]);
+    let deployment = bench
+        .database()
+        .deployment("demo")
+        .expect("read")
+        .expect("there");
+    assert_eq!(deployment.phase, Phase::Partial);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn a_machine_that_stopped_is_not_waited_for() {
+    let bench = Bench::new();
+    bench.fakes.silent("worker-1", "");
+    bench.fakes.stopped("worker-1");
+    let began = Instant::now();
+    let outcome = bench.launch(LONG).expect("launched");
+    assert!(began.elapsed() < LONG / 2);
+    let stuck = outcome.nodes[2].stuck.as_ref().expect("stuck");
+    assert_eq!(stuck.why, "its machine stopped");
+}
+
+#[test]
+fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
+    let bench = Bench::new();
+    bench.fakes.unwatchable();
+    let outcome = bench.launch(SHORT).expect("launched");
+    let events = bench.events.lock().expect("whole");
+    let warnings = events
+        .iter()
+        .filter(|e| matches!(e, Event::Warning { .. }))
+        .count();
+    assert_eq!(warnings, 1, "{events:?}");
+    let why = &outcome.nodes[0].stuck.as_ref().expect("stuck").why;
+    assert_eq!(why, "the rendezvous cannot be watched: ejabberd is stopped");
+}
+
+#[test]
+fn after_an_interrupt_nothing_more_is_made() {
+    let bench = Bench::new();
+    bench.interrupt.set();
+    let error = bench.launch(LONG).expect_err("interrupted");
+    assert_eq!(error.code, ExitCode::Interrupted);
+    assert_eq!(bench.fakes.existing(), [] as [&str; 0]);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}

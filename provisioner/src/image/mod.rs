@@ -1,0 +1,296 @@
+//! Builds images: a recipe, Debian's packages and `ipop-node` become a disk and a kernel.
+//!
+//! Two stages, each kept by the hash of what went into it: `packages` (minutes; shared by roles
+//! that ask for the same packages) and `root` (seconds). No loop mount, no virtual machine; root
+//! is needed for the owners of files. Secrets and host keys never enter an image.
+
+pub mod cache;
+pub mod child;
+pub mod hash;
+pub mod mirror;
+pub mod packages;
+pub mod plan;
+pub mod recipe;
+pub mod root;
+pub mod source;
+
+use std::path::{Path, PathBuf};
+
+use crate::backend::Image;
+use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Sink};
+
+use cache::{Cache, io_error};
+use mirror::Mirror;
+use recipe::{Recipe, RecipeError};
+use source::Source;
+
+/// The time that all files of an image carry (1 January 2025), so that builds can be compared.
+pub const EPOCH: u64 = 1_735_689_600;
+
+/// Where the inputs of a build are and where its results go.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOptions {
+    /// Folder for results and downloads ([`crate::layout::Layout::images`]).
+    pub cache: PathBuf,
+    /// Folder of recipes instead of the compiled-in ones.
+    pub recipes: Option<PathBuf>,
+    /// The static `ipop-node`; `None` looks beside `provision` and in the build folder.
+    pub node_binary: Option<PathBuf>,
+    /// Debian mirror (`http://host/debian`); `None` takes this machine's own.
+    pub mirror: Option<String>,
+    /// Installs the packages anew, with whatever updates the mirror has.
+    pub refresh: bool,
+}
+
+impl BuildOptions {
+    /// Options with the given cache folder and the rest from `IPOP_RECIPES`, `IPOP_NODE_BINARY`
+    /// and `IPOP_DEBIAN_MIRROR`.
+    pub fn from_env(cache: PathBuf) -> Self {
+        let var = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+        Self {
+            cache,
+            recipes: var("IPOP_RECIPES").map(Into::into),
+            node_binary: var("IPOP_NODE_BINARY").map(Into::into),
+            mirror: var("IPOP_DEBIAN_MIRROR").map(|v| v.to_string_lossy().into_owned()),
+            refresh: false,
+        }
+    }
+
+    fn source(&self) -> Result<Source, CliError> {
+        match &self.recipes {
+            None => Ok(Source::compiled_in()),
+            Some(dir) => Source::folder(dir).map_err(|e| {
+                CliError::new(
+                    ExitCode::Config,
+                    format!("cannot read recipes from {}", dir.display()),
+                )
+                .caused_by(e)
+                .hint("--recipes and IPOP_RECIPES name a folder with one folder per role")
+            }),
+        }
+    }
+
+    fn mirror(&self) -> Result<Mirror, CliError> {
+        let own = Mirror::of_host(Path::new("/etc/apt"));
+        match (&self.mirror, own) {
+            (Some(main), own) => {
+                let security = own
+                    .filter(|own| own.main == *main)
+                    .and_then(|own| own.security);
+                Ok(Mirror {
+                    main: main.trim_end_matches('/').to_owned(),
+                    security,
+                })
+            }
+            (None, Some(own)) => Ok(own),
+            (None, None) => Err(CliError::new(
+                ExitCode::Config,
+                "no Debian mirror is configured below /etc/apt",
+            )
+            .hint("name one with --mirror or IPOP_DEBIAN_MIRROR")),
+        }
+    }
+
+    fn node_binary(&self) -> Result<PathBuf, CliError> {
+        let candidates = match &self.node_binary {
+            Some(path) => vec![path.clone()],
+            None => beside_this_program(),
+        };
+        candidates
+            .iter()
+            .find(|path| path.is_file())
+            .cloned()
+            .ok_or_else(|| {
+                let looked: Vec<_> = candidates.iter().map(|p| p.display().to_string()).collect();
+                CliError::new(
+                    ExitCode::Missing,
+                    format!("no static ipop-node at {}", looked.join(" or ")),
+                )
+                .hint("build it, or name it with --node-binary or IPOP_NODE_BINARY")
+            })
+    }
+}
+
+/// The roles that can be built from the compiled-in recipes.
+pub fn roles() -> Vec<String> {
+    Source::compiled_in().roles()
+}
+
+/// The roles that can be built with these options.
+pub fn roles_of(options: &BuildOptions) -> Result<Vec<String>, CliError> {
+    Ok(options.source()?.roles())
+}
+
+/// Builds the image of a role, or returns the one in the cache when nothing has changed.
+pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Image, CliError> {
+    let recipe = Recipe::load(&options.source()?, role).map_err(recipe_error)?;
+    let node = options.node_binary()?;
+    static_or_error(&node)?;
+    let node_sha256 = hash::sha256_file(&node).map_err(|e| io_error("cannot read", &node, e))?;
+    let cache = Cache::open(&options.cache)?;
+    let _lock = cache.lock(role, || {
+        events.emit(Event::Step {
+            message: format!("image {role}: waiting for another build"),
+        });
+    })?;
+    for tool in [
+        child::MMDEBSTRAP,
+        child::MKE2FS,
+        child::QEMU_IMG,
+        child::TAR,
+    ] {
+        tool.find()?;
+    }
+    let mirror = || {
+        root_or_error()?;
+        options.mirror()
+    };
+    let (packages, tar) = packages::stage(&cache, &recipe, mirror, options.refresh, events)?;
+    let hash = plan::image_hash(&recipe, &packages.sha256, &node_sha256);
+    let dir = cache.built(role, &hash);
+    if !dir.join(root::MANIFEST).exists() {
+        root_or_error()?;
+        let work = cache.work(role)?;
+        let inputs = root::Inputs {
+            recipe: &recipe,
+            hash: &hash,
+            packages: (&packages, &tar),
+            node: (&node, &node_sha256),
+        };
+        let made = root::stage(&inputs, &work, events).and_then(|out| cache.publish(&out, &dir));
+        cache.discard(&work)?;
+        made?;
+        cache.prune(role, &dir)?;
+    }
+    Ok(Image {
+        role: role.to_owned(),
+        hash,
+        disk: dir.join(root::DISK),
+        kernel: dir.join(root::KERNEL),
+        initrd: None,
+        cmdline: recipe.cmdline,
+    })
+}
+
+fn recipe_error(error: RecipeError) -> CliError {
+    let code = match error {
+        RecipeError::UnknownRole { .. } => ExitCode::Name,
+        _ => ExitCode::Config,
+    };
+    CliError::new(code, error.to_string())
+}
+
+fn beside_this_program() -> Vec<PathBuf> {
+    let Ok(program) = std::env::current_exe() else {
+        return Vec::new();
+    };
+    let static_build = "x86_64-unknown-linux-gnu/release/ipop-node";
+    // target/<profile>/provision, or one folder deeper for tests. The static build comes first:
+    // what lies beside `provision` in a build folder is linked dynamically.
+    let mut candidates: Vec<_> = program
+        .ancestors()
+        .skip(1)
+        .take(3)
+        .map(|dir| dir.join(static_build))
+        .collect();
+    candidates.extend(program.parent().map(|dir| dir.join("ipop-node")));
+    candidates
+}
+
+/// A dynamically linked node would need the guest to have this machine's libraries.
+fn static_or_error(node: &Path) -> Result<(), CliError> {
+    let bytes = std::fs::read(node).map_err(|e| io_error("cannot read", node, e))?;
+    match has_interpreter(&bytes) {
+        Some(false) => Ok(()),
+        Some(true) => Err(CliError::new(ExitCode::Missing, format!("{} is not linked statically", node.display()))
+            .hint("build it with RUSTFLAGS='-C target-feature=+crt-static' and --target x86_64-unknown-linux-gnu")),
+        None => Err(CliError::new(ExitCode::Missing, format!("{} is not a 64-bit ELF program", node.display()))),
+    }
+}
+
+/// Whether an ELF64 file asks for a dynamic loader (a `PT_INTERP` program header).
+fn has_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    let header = elf
+        .get(..64)
+        .filter(|h| h.starts_with(b"\x7fELF\x02\x01"))?;
+    let offset = usize::try_from(u64::from_le_bytes(header[32..40].try_into().ok()?)).ok()?;
+    let size = usize::from(u16::from_le_bytes([header[54], header[55]]));
+    let count = usize::from(u16::from_le_bytes([header[56], header[57]]));
+    let kind = |i: usize| {
+        let at = offset.checked_add(i * size)?;
+        Some(u32::from_le_bytes(
+            elf.get(at..at.checked_add(4)?)?.try_into().ok()?,
+        ))
+    };
+    Some((0..count).any(|i| kind(i) == Some(PT_INTERP)))
+}
+
+fn root_or_error() -> Result<(), CliError> {
+    use std::os::unix::fs::MetadataExt as _;
+    let uid = std::fs::metadata("/proc/self").map(|m| m.uid());
+    if matches!(uid, Ok(0)) {
+        return Ok(());
+    }
+    Err(CliError::new(
+        ExitCode::Missing,
+        "building an image needs root: its files belong to many users",
+    )
+    .hint("run it with sudo; using a finished image does not need root"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(cache: &Path) -> BuildOptions {
+        BuildOptions {
+            cache: cache.to_owned(),
+            ..BuildOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_role_that_does_not_exist_is_a_wrong_name() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let error = build("wroker", &options(dir.path()), &|_| {}).expect_err("no such role");
+        assert_eq!(error.code, ExitCode::Name);
+    }
+
+    #[test]
+    fn a_missing_node_binary_is_named() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let wanted = BuildOptions {
+            node_binary: Some("/nowhere/ipop-node".into()),
+            ..options(dir.path())
+        };
+        let error = build("worker", &wanted, &|_| {}).expect_err("no such file");
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (
+                ExitCode::Missing,
+                "no static ipop-node at /nowhere/ipop-node"
+            )
+        );
+    }
+
+    #[test]
+    fn a_dynamically_linked_node_is_refused_before_anything_is_built() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let dynamic = BuildOptions {
+            node_binary: Some("/bin/sh".into()),
+            ..options(dir.path())
+        };
+        let error = build("worker", &dynamic, &|_| {}).expect_err("not static");
+        assert_eq!(error.message, "/bin/sh is not linked statically");
+    }
+
+    #[test]
+    fn a_text_file_is_no_program_and_a_cut_one_no_panic() {
+        assert_eq!(has_interpreter(b"#!/bin/sh"), None);
+        let sh = std::fs::read("/bin/sh").expect("a shell");
+        assert_eq!(has_interpreter(&sh[..64]), Some(false));
+        assert_eq!(has_interpreter(&sh), Some(true));
+    }
+}

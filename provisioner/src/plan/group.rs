@@ -1,0 +1,117 @@
+//! `COUNT@SITE`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Most nodes of one group: a number above is a slip of the finger.
+const MAX: u32 = 10_000;
+
+/// Some nodes of one role on one site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// How many.
+    pub count: u32,
+    /// Site name.
+    pub site: String,
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.count, self.site)
+    }
+}
+
+impl FromStr for Group {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((count, site)) = text.split_once('@') else {
+            return Err(format!("write it as COUNT@SITE, like 2@{}", site_of(text)));
+        };
+        if site.is_empty() {
+            return Err(format!(
+                "the site is missing; write it as COUNT@SITE, like {count}@local"
+            ));
+        }
+        if !ipop_proto::config::is_dns_label(site) {
+            return Err(format!("`{site}` cannot be the name of a site"));
+        }
+        let count = count
+            .parse()
+            .ok()
+            .filter(|n| (1..=MAX).contains(n))
+            .ok_or_else(|| format!("`{count}` is not a count between 1 and {MAX}"))?;
+        Ok(Self {
+            count,
+            site: site.to_owned(),
+        })
+    }
+}
+
+/// Reads the front end's group, where `SITE` alone means one.
+pub fn frontend(text: &str) -> Result<Group, String> {
+    let group = if text.contains('@') || text.parse::<u32>().is_ok() {
+        text.parse::<Group>()?
+    } else {
+        format!("1@{text}").parse()?
+    };
+    match group.count {
+        1 => Ok(group),
+        n => Err(format!(
+            "a cluster has exactly one front end, not {n}; write 1@{}",
+            group.site
+        )),
+    }
+}
+
+fn site_of(text: &str) -> &str {
+    if text.parse::<u32>().is_ok() || text.is_empty() {
+        "local"
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_defect_of_a_group_is_named() {
+        for (text, message) in [
+            ("2", "write it as COUNT@SITE, like 2@local"),
+            ("lab", "write it as COUNT@SITE, like 2@lab"),
+            (
+                "2@",
+                "the site is missing; write it as COUNT@SITE, like 2@local",
+            ),
+            ("0@lab", "`0` is not a count between 1 and 10000"),
+            ("x@lab", "`x` is not a count between 1 and 10000"),
+            ("2@La b", "`La b` cannot be the name of a site"),
+        ] {
+            assert_eq!(text.parse::<Group>().expect_err(text), message);
+        }
+        assert_eq!(
+            "20@lab".parse(),
+            Ok(Group {
+                count: 20,
+                site: "lab".to_owned()
+            })
+        );
+    }
+
+    #[test]
+    fn the_front_end_is_one_and_may_leave_out_the_count() {
+        let one = Ok(Group {
+            count: 1,
+            site: "lab".to_owned(),
+        });
+        assert_eq!(frontend("lab"), one);
+        assert_eq!(frontend("1@lab"), one);
+        let error = frontend("2@lab").expect_err("two");
+        assert_eq!(
+            error,
+            "a cluster has exactly one front end, not 2; write 1@lab"
+        );
+    }
+}

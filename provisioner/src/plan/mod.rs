@@ -1,0 +1,191 @@
+//! From what was asked to what will be made. Pure: no I/O, no clock, no randomness of its own.
+
+pub mod group;
+pub mod network;
+pub mod personal;
+
+use std::collections::BTreeSet;
+
+use ipop_proto::address::OverlayAddrs;
+
+use self::group::Group;
+use self::network::{Net4, OverlayNets};
+use crate::error::{CliError, ExitCode};
+use crate::name::{NodeName, check_deployment};
+use crate::site::Sites;
+
+/// Role of the node that users sign in to and that exports the shared folder.
+pub const FRONTEND: &str = "frontend";
+/// Role of the nodes that do the work.
+pub const WORKER: &str = "worker";
+
+/// Name of a deployment when none is asked for; numbered when taken.
+const DEFAULT_NAME: &str = "cluster";
+/// Guests' defaults, where neither the command nor the site says otherwise.
+const MEMORY_MIB: u32 = 512;
+const CPUS: u32 = 1;
+const DISK_GIB: u32 = 4;
+
+/// What was asked.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Name, if one was asked for.
+    pub name: Option<String>,
+    /// Front end.
+    pub frontend: Vec<Group>,
+    /// Workers.
+    pub workers: Vec<Group>,
+    /// Memory of each guest in MiB, if asked for.
+    pub memory_mib: Option<u32>,
+    /// Virtual CPUs of each guest, if asked for.
+    pub cpus: Option<u32>,
+}
+
+/// What the planner must know of the world.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Names of the deployments there are.
+    pub names: BTreeSet<String>,
+    /// Networks that the overlay must not overlap.
+    pub used: Vec<Net4>,
+    /// Randomness for the IPv6 overlay (RFC 4193 section 3.2.2).
+    pub seed: [u8; 7],
+}
+
+/// Everything about a cluster that is decided before anything is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterPlan {
+    /// Deployment name.
+    pub name: String,
+    /// XMPP domain of an embedded rendezvous.
+    pub domain: String,
+    /// Overlay networks.
+    pub nets: OverlayNets,
+    /// Nodes, the front end first.
+    pub nodes: Vec<NodePlan>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Name.
+    pub name: NodeName,
+    /// Role.
+    pub role: String,
+    /// Site.
+    pub site: String,
+    /// Overlay addresses.
+    pub addrs: OverlayAddrs,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Root disk in GiB.
+    pub disk_gib: u32,
+}
+
+impl ClusterPlan {
+    /// The front end.
+    pub fn frontend(&self) -> &NodePlan {
+        &self.nodes[0]
+    }
+
+    /// The workers.
+    pub fn workers(&self) -> &[NodePlan] {
+        &self.nodes[1..]
+    }
+
+    /// Names of all nodes.
+    pub fn names(&self) -> Vec<NodeName> {
+        self.nodes.iter().map(|n| n.name.clone()).collect()
+    }
+
+    /// Roles whose images are needed, each once.
+    pub fn roles(&self) -> BTreeSet<&str> {
+        self.nodes.iter().map(|n| n.role.as_str()).collect()
+    }
+
+    /// Sites with their nodes' number.
+    pub fn sites(&self) -> BTreeSet<&str> {
+        self.nodes.iter().map(|n| n.site.as_str()).collect()
+    }
+}
+
+/// Plans a cluster.
+pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPlan, CliError> {
+    let name = name(request.name.as_deref(), &world.names)?;
+    let frontends: u32 = request.frontend.iter().map(|g| g.count).sum();
+    if frontends != 1 {
+        return Err(CliError::new(
+            ExitCode::Usage,
+            format!("a cluster has exactly one front end, not {frontends}"),
+        )
+        .hint("write --frontend 1@SITE"));
+    }
+    let roles = [(FRONTEND, &request.frontend), (WORKER, &request.workers)];
+    let total: u32 = roles
+        .iter()
+        .flat_map(|(_, groups)| groups.iter())
+        .map(|g| g.count)
+        .sum();
+    let nets = network::choose(&name, total, &world.used, world.seed)?;
+    let mut nodes = Vec::new();
+    for (role, groups) in roles {
+        let mut index = 0;
+        for group in groups {
+            let site = sites.find(&group.site)?;
+            for _ in 0..group.count {
+                let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
+                nodes.push(NodePlan {
+                    name: NodeName(format!("{role}-{index}")),
+                    role: role.to_owned(),
+                    site: group.site.clone(),
+                    addrs: nets.host(host),
+                    memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
+                    cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
+                    disk_gib: DISK_GIB,
+                });
+                index += 1;
+            }
+        }
+    }
+    for site in sites.iter() {
+        let wanted = nodes.iter().filter(|n| n.site == site.name).count();
+        if let Some(max) = site.max
+            && wanted > max as usize
+        {
+            return Err(CliError::new(
+                ExitCode::Usage,
+                format!(
+                    "{wanted} nodes are wanted on site `{}`, which takes {max}",
+                    site.name
+                ),
+            )
+            .hint("ask for fewer, or raise the site's `max` in sites.toml"));
+        }
+    }
+    Ok(ClusterPlan {
+        domain: format!("{name}.ipop"),
+        name,
+        nets,
+        nodes,
+    })
+}
+
+fn name(asked: Option<&str>, taken: &BTreeSet<String>) -> Result<String, CliError> {
+    if let Some(name) = asked {
+        check_deployment(name).map_err(|problem| {
+            CliError::new(ExitCode::Usage, format!("the name `{name}` {problem}"))
+        })?;
+        if taken.contains(name) {
+            return Err(crate::state::name_taken(name));
+        }
+        return Ok(name.to_owned());
+    }
+    let numbered = (2..).map(|n| format!("{DEFAULT_NAME}-{n}"));
+    let mut names = std::iter::once(DEFAULT_NAME.to_owned()).chain(numbered);
+    Ok(names.find(|n| !taken.contains(n)).unwrap_or_default())
+}
+
+#[cfg(test)]
+pub mod tests;

@@ -1,0 +1,140 @@
+//! The sites that machines can be launched on, and the rendezvous they meet at: `sites.toml`.
+
+mod file;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::libvirt::LibvirtSite;
+use crate::error::{CliError, ExitCode};
+use crate::name::suggestion;
+use crate::rendezvous::config::RendezvousConfig;
+
+/// The site that exists without any file.
+pub const LOCAL: &str = "local";
+
+/// One site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Name.
+    pub name: String,
+    /// How its machines are launched.
+    pub kind: SiteKind,
+    /// Memory of its guests in MiB, unless the command says otherwise.
+    pub memory_mib: Option<u32>,
+    /// Virtual CPUs of its guests, unless the command says otherwise.
+    pub cpus: Option<u32>,
+    /// Most machines of one deployment.
+    pub max: Option<u32>,
+}
+
+/// Kinds of site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SiteKind {
+    /// A host with libvirt.
+    Libvirt(LibvirtSite),
+}
+
+/// Everything `sites.toml` says.
+#[derive(Debug, Clone)]
+pub struct Sites {
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The sites, `local` first.
+    sites: Vec<Site>,
+    /// The rendezvous of new deployments.
+    pub rendezvous: RendezvousConfig,
+}
+
+impl Default for Sites {
+    fn default() -> Self {
+        let local = Site {
+            name: LOCAL.to_owned(),
+            kind: SiteKind::Libvirt(LibvirtSite::default()),
+            memory_mib: None,
+            cpus: None,
+            max: None,
+        };
+        Self {
+            file: None,
+            sites: vec![local],
+            rendezvous: RendezvousConfig::default(),
+        }
+    }
+}
+
+impl Sites {
+    /// Reads `asked`, or the first of the usual files that exists; without any, there is `local`.
+    pub fn load(
+        asked: Option<&Path>,
+        env: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, CliError> {
+        let dir = |name: &str| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
+        let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")));
+        let usual = [
+            config.map(|c| c.join("ipop/sites.toml")),
+            Some("/etc/ipop/sites.toml".into()),
+        ];
+        let candidates = match asked {
+            Some(path) => vec![path.to_owned()],
+            None => usual.into_iter().flatten().collect(),
+        };
+        for path in candidates {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    let sites = Self::parse(&text, &path.display().to_string())?;
+                    return Ok(Self {
+                        file: Some(path),
+                        ..sites
+                    });
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && asked.is_none() => {}
+                Err(e) => {
+                    let message = format!("cannot read the sites file `{}`", path.display());
+                    return Err(CliError::new(ExitCode::Config, message).caused_by(e));
+                }
+            }
+        }
+        Ok(Self::default())
+    }
+
+    /// Reads the text of a sites file; `name` is for messages.
+    pub fn parse(text: &str, name: &str) -> Result<Self, CliError> {
+        let parsed = file::parse(text, name)?;
+        let mut sites = Self::default();
+        for site in parsed.sites {
+            match sites.sites.iter_mut().find(|s| s.name == site.name) {
+                Some(known) => *known = site,
+                None => sites.sites.push(site),
+            }
+        }
+        Ok(Self {
+            rendezvous: parsed.rendezvous.unwrap_or_default(),
+            ..sites
+        })
+    }
+
+    /// All sites.
+    pub fn iter(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter()
+    }
+
+    /// The site of this name, or which it might have been.
+    pub fn find(&self, name: &str) -> Result<&Site, CliError> {
+        if let Some(site) = self.sites.iter().find(|s| s.name == name) {
+            return Ok(site);
+        }
+        let names: Vec<_> = self.sites.iter().map(|s| &s.name).collect();
+        let error = CliError::new(ExitCode::Name, format!("there is no site `{name}`"));
+        Err(match suggestion(name, names.iter().copied()) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("`provision site list` shows the sites; sites.toml defines them"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+use super::*;
+
+#[test]
+fn a_file_adds_sites_and_may_change_local() {
+    let text = r#"
+        [site.local]
+        kind = "libvirt"
+        memory = "1G"
+
+        [site.lab]
+        kind = "libvirt"
+        uri = "qemu+ssh://lab.example/system"
+        max = 8
+
+        [rendezvous]
+        kind = "embedded"
+    "#;
+    let sites = Sites::parse(text, "sites.toml").expect("valid");
+    let names: Vec<_> = sites.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["local", "lab"]);
+    assert_eq!(sites.find("local").expect("there").memory_mib, Some(1024));
+    let SiteKind::Libvirt(lab) = &sites.find("lab").expect("there").kind;
+    assert_eq!(lab.uri, "qemu+ssh://lab.example/system");
+}
+
+#[test]
+fn each_defect_of_a_file_is_named_with_its_line() {
+    let defects = [
+        "[site.lab]\nkind = \"libvirt\"\nmemroy = \"1G\"\n",
+        "[site.lab]\nkind = \"xen\"\n",
+        "[site.lab]\nuri = \"qemu:///system\"\n",
+        "[site.lab]\nkind = \"libvirt\"\nmemory = \"1\"\n",
+        "[site.lab]\nkind = \"libvirt\"\nmax = 0\n",
+        "[site.Lab]\nkind = \"libvirt\"\n",
+        "[sites.lab]\nkind = \"libvirt\"\n",
+        "[rendezvous]\nkind = \"embedded\"\nport = 5222\n",
+        "[site.lab\n",
+    ];
+    let messages: Vec<_> = defects
+        .iter()
+        .map(|text| {
+            Sites::parse(text, "sites.toml")
+                .expect_err("defective")
+                .to_string()
+        })
+        .collect();
+    insta::assert_snapshot!(messages.join("\n\n"));
+}
+
+#[test]
+fn a_file_that_was_asked_for_must_be_there() {
+    let error =
+        Sites::load(Some(Path::new("/nonexistent/sites.toml")), |_| None).expect_err("absent");
+    assert_eq!(error.code, ExitCode::Config);
+    assert!(
+        Sites::load(None, |_| None)
+            .expect("local")
+            .find(LOCAL)
+            .is_ok()
+    );
+}

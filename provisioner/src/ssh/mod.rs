@@ -1,0 +1,4 @@
+//! SSH to nodes: keys made per deployment, host keys known beforehand, strict checking.
+
+pub mod command;
+pub mod keys;

@@ -1,0 +1,78 @@
+//! The tables, and how an older database becomes a newer one.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::failed;
+use crate::error::{CliError, ExitCode};
+
+/// One step per schema version; a step is never changed after a release.
+const STEPS: &[&str] = &["
+CREATE TABLE deployments (
+    id        INTEGER PRIMARY KEY,
+    name      TEXT NOT NULL,
+    created   INTEGER NOT NULL,
+    destroyed INTEGER,
+    phase     TEXT NOT NULL
+              CHECK (phase IN ('creating', 'joined', 'partial', 'destroying', 'destroyed')),
+    domain    TEXT NOT NULL,
+    net4      TEXT NOT NULL,
+    net6      TEXT NOT NULL,
+    settings  TEXT NOT NULL
+);
+CREATE UNIQUE INDEX name_of_the_living ON deployments (name) WHERE phase <> 'destroyed';
+CREATE TABLE nodes (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    name       TEXT NOT NULL,
+    role       TEXT NOT NULL,
+    site       TEXT NOT NULL,
+    ipv4       TEXT NOT NULL,
+    ipv6       TEXT NOT NULL,
+    host_key   TEXT,
+    underlay   TEXT,
+    UNIQUE (deployment, name)
+);
+CREATE TABLE stages (
+    deployment INTEGER NOT NULL,
+    node       TEXT NOT NULL,
+    stage      TEXT NOT NULL,
+    seconds    REAL NOT NULL,
+    UNIQUE (deployment, node, stage),
+    FOREIGN KEY (deployment, node) REFERENCES nodes (deployment, name) ON DELETE CASCADE
+);
+CREATE TABLE resources (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    owner      TEXT NOT NULL,
+    node       TEXT,
+    kind       TEXT NOT NULL,
+    ident      TEXT NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('planned', 'made', 'removed')),
+    UNIQUE (deployment, owner, kind, ident)
+);
+"];
+
+/// Brings the database to the newest version. One that is newer still is refused.
+pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CliError> {
+    let result = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+    let tx = result.map_err(|e| failed(path, "upgrade", e))?;
+    let read = tx.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0));
+    let version = read.map_err(|e| failed(path, "read", e))?;
+    if version as usize > STEPS.len() {
+        let message = format!(
+            "the state database `{}` has version {version}",
+            path.display()
+        );
+        return Err(CliError::new(ExitCode::Missing, message).hint(format!(
+            "this provision knows versions up to {}; use a newer one",
+            STEPS.len()
+        )));
+    }
+    for step in &STEPS[version as usize..] {
+        tx.execute_batch(step)
+            .map_err(|e| failed(path, "upgrade", e))?;
+    }
+    tx.pragma_update(None, "user_version", STEPS.len() as u32)
+        .and_then(|()| tx.commit())
+        .map_err(|e| failed(path, "upgrade", e))
+}

@@ -1,0 +1,264 @@
+//! Looks at a deployment from outside the product: the command line as a user runs it, and
+//! `virsh`, `/proc`, sockets and files for what is really there.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// What a run of a command gave.
+#[derive(Debug)]
+pub struct Run {
+    /// The arguments, for messages.
+    pub what: String,
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    fn new(what: String, output: &Output) -> Self {
+        Self {
+            what,
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Panics with everything the command said unless it ended with `code`.
+    pub fn expect_code(&self, code: i32) -> &Self {
+        assert_eq!(
+            self.code,
+            Some(code),
+            "{}\n--- stdout\n{}\n--- stderr\n{}",
+            self.what,
+            self.stdout,
+            self.stderr
+        );
+        self
+    }
+
+    /// Standard output as one JSON value a line.
+    pub fn json_lines(&self) -> Vec<Value> {
+        self.stdout
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("not JSON ({e}): {l}")))
+            .collect()
+    }
+}
+
+/// Runs `virsh` on the system's libvirt and gives its standard output.
+pub fn virsh(args: &[&str]) -> String {
+    let output = Command::new("virsh")
+        .args(["--connect", "qemu:///system", "--quiet"])
+        .args(args)
+        .output()
+        .expect("virsh runs");
+    Run::new(format!("virsh {}", args.join(" ")), &output).expect_code(0).stdout.clone()
+}
+
+/// One deployment under test, with a state directory of its own.
+pub struct Outside {
+    name: String,
+    state: PathBuf,
+    cache: PathBuf,
+    provision: PathBuf,
+}
+
+impl Outside {
+    /// Removes what an earlier, broken run may have left of the same deployment.
+    pub fn new(name: &str) -> Self {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let outside = Self {
+            name: name.to_owned(),
+            state: target.join("test-state").join(name),
+            cache: target.join("test-cache"),
+            provision: target.join("debug/provision"),
+        };
+        if outside.state.join("state.db").exists() {
+            let _ = outside.provision(&["destroy", name]);
+        }
+        outside
+    }
+
+    /// `provision` with this deployment's directories.
+    pub fn provision_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.provision);
+        command
+            .args(args)
+            .env("IPOP_STATE_DIR", &self.state)
+            .env("IPOP_CACHE_DIR", &self.cache)
+            .stdin(std::process::Stdio::null());
+        command
+    }
+
+    /// Runs `provision` to its end.
+    pub fn provision(&self, args: &[&str]) -> Run {
+        let output = self.provision_command(args).output().expect("provision runs");
+        Run::new(format!("provision {}", args.join(" ")), &output)
+    }
+
+    /// Runs a shell command on a node and gives its standard output.
+    pub fn on(&self, node: &str, command: &str) -> String {
+        let run = self.try_on(node, command);
+        run.expect_code(0).stdout.clone()
+    }
+
+    fn try_on(&self, node: &str, command: &str) -> Run {
+        self.provision(&["ssh", &format!("{}/{node}", self.name), "--", command])
+    }
+
+    /// What `ipop-node status --json` says on a node.
+    pub fn node_status(&self, node: &str) -> Value {
+        serde_json::from_str(&self.on(node, "ipop-node status --json")).expect("status is JSON")
+    }
+
+    /// The same, or nothing while the node cannot be reached.
+    pub fn node_status_if_reachable(&self, node: &str) -> Option<Value> {
+        let run = self.try_on(node, "ipop-node status --json");
+        (run.code == Some(0)).then(|| serde_json::from_str(&run.stdout).ok())?
+    }
+
+    /// One peer out of a status.
+    pub fn peer_of(&self, status: &Value, name: &str) -> Value {
+        status["peers"]
+            .as_array()
+            .and_then(|peers| peers.iter().find(|p| p["name"] == name))
+            .cloned()
+            .unwrap_or_else(|| panic!("no peer {name} in {status:#}"))
+    }
+
+    /// The address libvirt's DHCP gave to a node.
+    pub fn underlay_address(&self, node: &str) -> IpAddr {
+        let leases = virsh(&["domifaddr", &format!("ipop-{}-{node}", self.name)]);
+        leases
+            .split_whitespace()
+            .find_map(|word| word.split('/').next()?.parse::<IpAddr>().ok())
+            .unwrap_or_else(|| panic!("no lease for {node}: {leases}"))
+    }
+
+    /// Whether a TCP connection is accepted.
+    pub fn tcp_open(&self, addr: &IpAddr, port: u16) -> bool {
+        TcpStream::connect_timeout(&SocketAddr::new(*addr, port), Duration::from_secs(3)).is_ok()
+    }
+
+    /// Fails if the command line of any process holds a secret of this deployment.
+    pub fn assert_no_secret_on_command_lines(&self) {
+        let mut searched = 0;
+        let secrets = self.secrets();
+        assert!(!secrets.is_empty(), "no secret found below {}", self.state.display());
+        for (pid, cmdline) in command_lines() {
+            searched += 1;
+            for secret in &secrets {
+                assert!(!cmdline.contains(secret.as_str()), "process {pid} shows a secret");
+            }
+            assert!(
+                !cmdline.contains("io.systemd.credential"),
+                "process {pid} carries credentials on its command line"
+            );
+        }
+        assert!(searched > 1, "no process was looked at");
+    }
+
+    /// Passwords and private keys kept for the deployment, by content, long lines only.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        let mut folders = vec![self.state.join("deployments").join(&self.name)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.contains("password") || name.contains("key") && !name.ends_with(".pub") {
+                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    secrets.extend(
+                        text.lines()
+                            .filter(|l| l.len() >= 16 && !l.starts_with("-----"))
+                            .map(str::to_owned),
+                    );
+                }
+            }
+        }
+        secrets
+    }
+
+    /// The Erlang machine that runs this deployment's ejabberd.
+    pub fn rendezvous_server_pid_if_any(&self) -> Option<u32> {
+        let mark = self.state.join("deployments").join(&self.name);
+        let mark = mark.canonicalize().unwrap_or(mark);
+        command_lines()
+            .into_iter()
+            .find(|(pid, line)| {
+                line.contains("beam") && (line.contains(&*mark.to_string_lossy()) || environment_holds(*pid, &mark))
+            })
+            .map(|(pid, _)| pid)
+    }
+
+    /// The same, when it must be there.
+    pub fn rendezvous_server_pid(&self) -> u32 {
+        self.rendezvous_server_pid_if_any().expect("ejabberd of the deployment runs")
+    }
+
+    /// Kills a process of this deployment.
+    pub fn kill(&self, pid: u32) {
+        let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Whether a process still runs.
+    pub fn alive(&self, pid: u32) -> bool {
+        Path::new("/proc").join(pid.to_string()).exists()
+    }
+
+    /// Fails if a domain, volume, network, process or file of the deployment is left.
+    pub fn assert_nothing_left(&self) {
+        let mark = format!("ipop-{}", self.name);
+        for what in [
+            virsh(&["list", "--all", "--name"]),
+            virsh(&["net-list", "--all", "--name"]),
+            virsh(&["pool-list", "--name"])
+                .split_whitespace()
+                .map(|pool| virsh(&["vol-list", pool]))
+                .collect(),
+        ] {
+            assert!(!what.contains(&mark), "left in libvirt: {what}");
+        }
+        let folder = self.state.join("deployments").join(&self.name);
+        let left: Vec<String> = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|name| name != "lock")
+            .collect();
+        assert!(left.is_empty(), "left in {}: {left:?}", folder.display());
+        for (pid, line) in command_lines() {
+            assert!(!line.contains(&*folder.to_string_lossy()), "process {pid} is left: {line}");
+        }
+    }
+}
+
+/// Every process's command line, arguments joined by blanks.
+fn command_lines() -> Vec<(u32, String)> {
+    std::fs::read_dir("/proc")
+        .expect("/proc is there")
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let raw = std::fs::read(entry.path().join("cmdline")).ok()?;
+            Some((pid, String::from_utf8_lossy(&raw).replace('\0', " ")))
+        })
+        .collect()
+}
+
+fn environment_holds(pid: u32, mark: &Path) -> bool {
+    std::fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|raw| String::from_utf8_lossy(&raw).contains(&*mark.to_string_lossy()))
+}

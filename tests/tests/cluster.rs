@@ -1,0 +1,145 @@
+//! A whole virtual cluster under real libvirt, ejabberd and NFS, looked at from outside the
+//! product: by `virsh`, `ps`, `ss`, `findmnt` and the files that are there.
+//!
+//! Needs root, a running libvirt, and the binaries `scripts/test` builds.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use ipop_tests::outside::{Outside, virsh};
+use ipop_tests::wait_until;
+
+const NAME: &str = "vmtest";
+
+#[test]
+fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
+    let outside = Outside::new(NAME);
+
+    // --- One command, and its report is true.
+    let run = outside.provision(&[
+        "cluster", "--name", NAME, "--frontend", "1@local", "--workers", "2@local", "--json",
+    ]);
+    run.expect_code(0);
+    let events = run.json_lines();
+    for node in ["frontend-0", "worker-0", "worker-1"] {
+        let stages: Vec<&str> = events
+            .iter()
+            .filter(|e| e["event"] == "stage" && e["node"] == node)
+            .filter_map(|e| e["stage"].as_str())
+            .collect();
+        assert_eq!(
+            stages,
+            ["image", "created", "booted", "signed-in", "linked", "ready"],
+            "stages of {node}"
+        );
+    }
+    let domains = virsh(&["list", "--name"]);
+    for node in ["frontend-0", "worker-0", "worker-1"] {
+        assert!(domains.lines().any(|d| d == format!("ipop-{NAME}-{node}")), "{domains}");
+    }
+
+    // --- The nodes themselves agree.
+    let status = outside.node_status("worker-0");
+    assert_eq!(status["sign_in"]["state"], "online");
+    let frontend = outside.peer_of(&status, "frontend-0");
+    assert_eq!(frontend["link"]["state"], "up", "{status:#}");
+    let frontend4 = frontend["addrs"]["ipv4"].as_str().expect("address").split('/').next().expect("address").to_owned();
+    let frontend6 = frontend["addrs"]["ipv6"].as_str().expect("address").split('/').next().expect("address").to_owned();
+    for worker in ["worker-0", "worker-1"] {
+        assert_eq!(outside.on(worker, "hostname").trim(), worker);
+        outside.on(worker, &format!("ping -c 3 -W 5 {frontend4} && ping -c 3 -W 5 {frontend6}"));
+    }
+
+    // --- The share is NFSv4.2 over the overlay, and only there.
+    let mount = outside.on("worker-0", "findmnt -n -o FSTYPE,SOURCE,OPTIONS /share");
+    assert!(mount.contains("nfs4") && mount.contains("vers=4.2"), "{mount}");
+    assert!(mount.contains(&frontend4) || mount.contains(&frontend6), "{mount}");
+    outside.on("worker-0", "echo 'lake data' > /share/from-worker-0 && sync -f /share");
+    assert_eq!(outside.on("worker-1", "cat /share/from-worker-0").trim(), "lake data");
+    assert_eq!(outside.on("frontend-0", "cat /export/from-worker-0").trim(), "lake data");
+    let underlay = outside.underlay_address("frontend-0");
+    assert!(!outside.tcp_open(&underlay, 2049), "NFS answers on the underlay at {underlay}");
+    let listeners = outside.on("frontend-0", "ss -Hltn 'sport = :2049'");
+    assert!(
+        listeners.lines().all(|l| l.contains(&frontend4) || l.contains(&frontend6)),
+        "nfsd listens beyond the overlay: {listeners}"
+    );
+    let services = outside.on("frontend-0", "ss -Hltun | awk '{print $5}'");
+    assert!(!services.lines().any(|l| l.ends_with(":111")), "rpcbind listens: {services}");
+
+    // --- No secret where others can read it.
+    outside.assert_no_secret_on_command_lines();
+
+    // --- A killed node comes back by itself, and says so.
+    outside.on("worker-1", "systemctl kill -s KILL ipop-node.service; true");
+    wait_until(Duration::from_secs(180), "worker-1 to link again", || {
+        let status = outside.node_status_if_reachable("frontend-0")?;
+        let peer = outside.peer_of(&status, "worker-1");
+        (peer["link"]["state"] == "up").then_some(())
+    });
+    assert_eq!(outside.on("worker-1", "cat /share/from-worker-0").trim(), "lake data");
+
+    // --- A killed rendezvous is started again, and traffic does not stop meanwhile.
+    let before = outside.rendezvous_server_pid();
+    outside.kill(before);
+    assert_eq!(outside.on("worker-0", "cat /share/from-worker-0").trim(), "lake data");
+    wait_until(Duration::from_secs(120), "the rendezvous to be started again", || {
+        let now = outside.rendezvous_server_pid_if_any()?;
+        (now != before).then_some(())
+    });
+    wait_until(Duration::from_secs(180), "worker-0 to sign in again", || {
+        let status = outside.node_status_if_reachable("worker-0")?;
+        (status["sign_in"]["state"] == "online").then_some(())
+    });
+
+    // --- Status and logs say what is there.
+    let status = outside.provision(&["status", NAME, "--json"]);
+    status.expect_code(0);
+    let logs = outside.provision(&["logs", &format!("{NAME}/worker-0")]);
+    logs.expect_code(0);
+    assert!(logs.stdout.contains("Linux version"), "no console log in: {}", logs.stdout);
+    outside.provision(&["ssh", &format!("{NAME}/worker-0"), "--", "exit 7"]).expect_code(7);
+    outside
+        .provision(&["cluster", "--name", NAME, "--frontend", "1@local", "--workers", "1@local"])
+        .expect_code(4);
+
+    // --- Destroyed is gone, and twice is no error.
+    let server = outside.rendezvous_server_pid();
+    outside.provision(&["destroy", NAME]).expect_code(0);
+    outside.assert_nothing_left();
+    assert!(!outside.alive(server), "ejabberd {server} still runs");
+    outside.provision(&["destroy", NAME]).expect_code(0);
+}
+
+#[test]
+fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
+    const NAME: &str = "vmstuck";
+    let outside = Outside::new(NAME);
+    let mut child = outside
+        .provision_command(&[
+            "cluster", "--name", NAME, "--frontend", "1@local", "--workers", "1@local", "--timeout",
+            "60s", "--json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("provision starts");
+    let mut created = None;
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        let line = line.expect("text");
+        let event: serde_json::Value = serde_json::from_str(&line).expect("one JSON value a line");
+        if event["event"] == "stage" && event["stage"] == "created" && event["node"] == "worker-0" {
+            virsh(&["suspend", &format!("ipop-{NAME}-worker-0")]);
+            created = Some(Instant::now());
+        }
+    }
+    let output = child.wait_with_output().expect("provision ends");
+    let created = created.expect("worker-0 was created");
+    assert!(created.elapsed() < Duration::from_secs(120), "took {:?}", created.elapsed());
+    assert_eq!(output.status.code(), Some(7));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("worker-0") && stderr.contains("created"), "{stderr}");
+    outside.provision(&["destroy", NAME]).expect_code(0);
+    outside.assert_nothing_left();
+}

@@ -17,11 +17,16 @@ impl Notifier {
     pub fn from_env() -> Self {
         let socket = match std::env::var_os("NOTIFY_SOCKET") {
             Some(name) if !name.is_empty() => connect(name.as_bytes())
-                .inspect_err(|error| tracing::warn!(%error, "no notifications to the service manager"))
+                .inspect_err(
+                    |error| tracing::warn!(%error, "no notifications to the service manager"),
+                )
                 .ok(),
             _ => None,
         };
-        Self { socket, last: String::new() }
+        Self {
+            socket,
+            last: String::new(),
+        }
     }
 
     /// The node is up: TUN device and control socket are there.

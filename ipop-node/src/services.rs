@@ -12,15 +12,27 @@ use ipop_proto::stanza::services::{Service, ServiceTransport};
 
 /// The servers to use. `now` is what credential lifetimes count from.
 pub fn ice_servers(services: &[Service], now: SystemTime) -> Vec<IceServer> {
-    services.iter().filter_map(|service| ice_server(service, now)).collect()
+    services
+        .iter()
+        .filter_map(|service| ice_server(service, now))
+        .collect()
 }
 
 fn ice_server(service: &Service, now: SystemTime) -> Option<IceServer> {
     if let ServiceTransport::Other(transport) = &service.transport {
-        tracing::debug!(host = service.host, transport, "service not reached over UDP, not used");
+        tracing::debug!(
+            host = service.host,
+            transport,
+            "service not reached over UDP, not used"
+        );
         return None;
     }
-    let Ok(ip) = service.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() else {
+    let Ok(ip) = service
+        .host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    else {
         tracing::warn!(
             host = service.host,
             "STUN or TURN service not used: its host is a name; \
@@ -33,7 +45,9 @@ fn ice_server(service: &Service, now: SystemTime) -> Option<IceServer> {
         addr: SocketAddr::new(ip, service.port),
         username: service.username.clone(),
         password: service.password.clone(),
-        expires_in: service.expires.map(|at| at.duration_since(now).unwrap_or_default()),
+        expires_in: service
+            .expires
+            .map(|at| at.duration_since(now).unwrap_or_default()),
     })
 }
 

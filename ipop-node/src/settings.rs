@@ -52,7 +52,9 @@ impl Settings {
         let password_path = locate(&config.xmpp.password_file, credentials);
         let password = read("password file", &password_path)?;
         // A trailing newline is the editor's, not the password's.
-        let password = String::from_utf8_lossy(&password).trim_end_matches(['\r', '\n']).to_owned();
+        let password = String::from_utf8_lossy(&password)
+            .trim_end_matches(['\r', '\n'])
+            .to_owned();
         if password.is_empty() {
             return Err(SettingsError::NoPassword(password_path));
         }
@@ -79,7 +81,9 @@ pub fn read_config(path: &Path, credentials: Option<&Path>) -> Result<NodeConfig
 
 /// `$CREDENTIALS_DIRECTORY`, set by systemd for a unit with credentials (systemd.exec(5)).
 pub fn credentials_directory() -> Option<PathBuf> {
-    std::env::var_os("CREDENTIALS_DIRECTORY").filter(|dir| !dir.is_empty()).map(PathBuf::from)
+    std::env::var_os("CREDENTIALS_DIRECTORY")
+        .filter(|dir| !dir.is_empty())
+        .map(PathBuf::from)
 }
 
 /// A relative path means a credential when there is one of that name.
@@ -91,8 +95,11 @@ fn locate(path: &Path, credentials: Option<&Path>) -> PathBuf {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SettingsError> {
-    std::fs::read(path)
-        .map_err(|source| SettingsError::Read { what, path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| SettingsError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -116,8 +123,11 @@ mod tests {
     #[test]
     fn relative_paths_are_credentials() {
         let dir = tempfile::tempdir().expect("directory");
-        for (name, text) in [("ipop.config", CONFIG), ("ipop.password", "sesame\n"), ("ipop.ca", "x")]
-        {
+        for (name, text) in [
+            ("ipop.config", CONFIG),
+            ("ipop.password", "sesame\n"),
+            ("ipop.ca", "x"),
+        ] {
             std::fs::write(dir.path().join(name), text).expect("written");
         }
         let settings =
@@ -132,6 +142,9 @@ mod tests {
         let config = dir.path().join("ipop.config");
         std::fs::write(&config, CONFIG).expect("written");
         let error = Settings::load(&config, Some(dir.path())).expect_err("no password");
-        assert_eq!(error.to_string(), "cannot read the password file ipop.password");
+        assert_eq!(
+            error.to_string(),
+            "cannot read the password file ipop.password"
+        );
     }
 }

@@ -46,6 +46,8 @@ pub enum Frame {
     ChannelData,
     /// A DTLS record (RFC 6347).
     Dtls,
+    /// ICMP's "destination unreachable" about one of the four above, from a router or a host.
+    Unreachable,
     /// TCP.
     Tcp(Segment),
     /// Anything else; the text says what.
@@ -59,7 +61,17 @@ impl Capture {
         let log = NamedTempFile::new().expect("temporary file");
         let child = netns
             .command("tcpdump")
-            .args(["-i", interface, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w"])
+            .args([
+                "-i",
+                interface,
+                "-s",
+                "0",
+                "-U",
+                "--immediate-mode",
+                "-Z",
+                "root",
+                "-w",
+            ])
             .arg(file.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -67,7 +79,10 @@ impl Capture {
             .spawn()
             .expect("tcpdump");
         wait_until("tcpdump", Duration::from_secs(20), || {
-            fs::read_to_string(log.path()).expect("log").contains("listening on").then_some(())
+            fs::read_to_string(log.path())
+                .expect("log")
+                .contains("listening on")
+                .then_some(())
         });
         Self { child, file }
     }
@@ -76,7 +91,9 @@ impl Capture {
     pub fn finish(mut self) -> Vec<Vec<u8>> {
         // SIGTERM, so that what it has buffered is written.
         let pid = self.child.id().to_string();
-        let sent = std::process::Command::new("kill").args(["-TERM", &pid]).status();
+        let sent = std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status();
         assert!(sent.expect("`kill` runs").success());
         wait_until("the end of tcpdump", Duration::from_secs(20), || {
             self.child.try_wait().expect("our child")
@@ -96,12 +113,17 @@ impl Drop for Capture {
 /// Splits a file in pcap format of this machine's byte order.
 fn packets(mut file: &[u8]) -> Vec<Vec<u8>> {
     let word = |bytes: &[u8]| u32::from_ne_bytes(bytes[..4].try_into().expect("four bytes"));
-    assert!(matches!(word(file), 0xa1b2_c3d4 | 0xa1b2_3c4d), "not a capture");
+    assert!(
+        matches!(word(file), 0xa1b2_c3d4 | 0xa1b2_3c4d),
+        "not a capture"
+    );
     file = &file[24..];
     let mut packets = Vec::new();
     while file.len() >= 16 {
         let length = word(&file[8..]) as usize;
-        let Some(packet) = file.get(16..16 + length) else { break };
+        let Some(packet) = file.get(16..16 + length) else {
+            break;
+        };
         packets.push(packet.to_vec());
         file = &file[16 + length..];
     }
@@ -111,31 +133,66 @@ fn packets(mut file: &[u8]) -> Vec<Vec<u8>> {
 /// Says what an Ethernet frame is.
 pub fn classify(frame: &[u8]) -> Frame {
     let other = |what: &str| Frame::Other(format!("{what}: {frame:02x?}"));
-    let Some((header, packet)) = frame.split_at_checked(14) else { return other("short") };
+    let Some((header, packet)) = frame.split_at_checked(14) else {
+        return other("short");
+    };
     match header[12..] {
         [0x08, 0x06] => Frame::Neighbour,
-        [0x08, 0x00] if packet.len() >= 20 => {
-            let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-            let start = usize::from(packet[0] & 15) * 4;
-            let ip = |at: usize| -> IpAddr {
-                <[u8; 4]>::try_from(&packet[at..at + 4]).expect("four bytes").into()
-            };
-            match packet.get(start..length) {
-                Some(rest) => transport(packet[9], ip(12), ip(16), rest),
-                None => other("cut IPv4"),
-            }
-        }
-        [0x86, 0xdd] if packet.len() >= 40 => {
-            let length = usize::from(u16::from_be_bytes([packet[4], packet[5]]));
-            let ip = |at: usize| -> IpAddr {
-                <[u8; 16]>::try_from(&packet[at..at + 16]).expect("sixteen bytes").into()
-            };
-            match packet.get(40..40 + length) {
-                Some(rest) => transport(packet[6], ip(8), ip(24), rest),
-                None => other("cut IPv6"),
-            }
-        }
+        [0x08, 0x00] => ipv4(packet),
+        [0x86, 0xdd] => ipv6(packet),
         _ => other("not IP"),
+    }
+}
+
+fn ipv4(packet: &[u8]) -> Frame {
+    let parts = || {
+        let length = usize::from(u16::from_be_bytes(packet.get(2..4)?.try_into().ok()?));
+        let start = usize::from(packet.first()? & 15) * 4;
+        let ip = |at: usize| {
+            Some(IpAddr::from(
+                <[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?,
+            ))
+        };
+        Some((
+            *packet.get(9)?,
+            ip(12)?,
+            ip(16)?,
+            packet.get(start..length)?,
+        ))
+    };
+    match parts() {
+        Some((protocol, from, to, rest)) => transport(protocol, from, to, rest),
+        None => Frame::Other(format!("cut IPv4: {packet:02x?}")),
+    }
+}
+
+fn ipv6(packet: &[u8]) -> Frame {
+    let parts = || {
+        let length = usize::from(u16::from_be_bytes(packet.get(4..6)?.try_into().ok()?));
+        let ip = |at: usize| {
+            Some(IpAddr::from(
+                <[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?,
+            ))
+        };
+        Some((
+            *packet.get(6)?,
+            ip(8)?,
+            ip(24)?,
+            packet.get(40..40 + length)?,
+        ))
+    };
+    match parts() {
+        Some((protocol, from, to, rest)) => transport(protocol, from, to, rest),
+        None => Frame::Other(format!("cut IPv6: {packet:02x?}")),
+    }
+}
+
+/// ICMP errors quote what they are about.
+fn unreachable(quoted: Frame) -> Frame {
+    match quoted {
+        Frame::Stun | Frame::ChannelData | Frame::Dtls | Frame::Unreachable => Frame::Unreachable,
+        Frame::Other(what) => Frame::Other(format!("ICMP about {what}")),
+        Frame::Neighbour | Frame::Tcp(_) => Frame::Other(format!("ICMP about {quoted:?}")),
     }
 }
 
@@ -147,6 +204,8 @@ fn transport(protocol: u8, from: IpAddr, to: IpAddr, data: &[u8]) -> Frame {
         2 => Frame::Neighbour,
         // IPv6 hop-by-hop: only multicast listener reports, ICMPv6 inside, have it here.
         0 if data.first() == Some(&58) => Frame::Neighbour,
+        1 if data.len() > 8 && data[0] == 3 => unreachable(ipv4(&data[8..])),
+        58 if data.len() > 8 && data[0] == 1 => unreachable(ipv6(&data[8..])),
         58 if matches!(data.first(), Some(130..=137 | 143)) => Frame::Neighbour,
         17 if data.len() >= 8 => udp(&data[8..]).unwrap_or_else(|| other("UDP")),
         6 if data.len() >= 20 => {
@@ -164,7 +223,12 @@ fn transport(protocol: u8, from: IpAddr, to: IpAddr, data: &[u8]) -> Frame {
 }
 
 fn udp(payload: &[u8]) -> Option<Frame> {
-    let length = |at: usize| Some(usize::from(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?])));
+    let length = |at: usize| {
+        Some(usize::from(u16::from_be_bytes([
+            *payload.get(at)?,
+            *payload.get(at + 1)?,
+        ])))
+    };
     match payload.first()? {
         0..=3 if payload.get(4..8)? == COOKIE && payload.len() == 20 + length(2)? => {
             Some(Frame::Stun)
@@ -182,7 +246,9 @@ fn udp(payload: &[u8]) -> Option<Frame> {
 /// Whether a datagram is nothing but whole DTLS records.
 fn dtls_records(mut data: &[u8]) -> bool {
     while !data.is_empty() {
-        let Some(header) = data.get(..13) else { return false };
+        let Some(header) = data.get(..13) else {
+            return false;
+        };
         let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
         if !matches!(header[..3], [20..=23, 0xfe, 0xfd | 0xff]) || data.len() < 13 + length {
             return false;

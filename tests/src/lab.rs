@@ -59,7 +59,11 @@ impl Lab {
                 member(netns, number, &ejabberd)
             })
             .collect();
-        Self { nodes, server: ejabberd, _networks: vec![switch, server] }
+        Self {
+            nodes,
+            server: ejabberd,
+            _networks: vec![switch, server],
+        }
     }
 
     /// Two nodes, each behind a NAT of its own, and a server on the outside. IPv4 only.
@@ -79,13 +83,24 @@ impl Lab {
             netns.cable("eth0", &router, "inside");
             router.address("inside", &format!("192.168.{number}.1/24"));
             netns.address("eth0", &format!("192.168.{number}.2/24"));
-            netns.run(&["ip", "route", "add", "default", "via", &format!("192.168.{number}.1")]);
+            netns.run(&[
+                "ip",
+                "route",
+                "add",
+                "default",
+                "via",
+                &format!("192.168.{number}.1"),
+            ]);
             router.run(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
             router.nft(&nat_rules(mapping));
             nodes.push(member(netns, number, &ejabberd));
             networks.push(router);
         }
-        Self { nodes, server: ejabberd, _networks: networks }
+        Self {
+            nodes,
+            server: ejabberd,
+            _networks: networks,
+        }
     }
 
     /// Starts every node and waits until each has a link to each other.
@@ -113,7 +128,10 @@ impl Lab {
 
     fn ordered_pairs(&self) -> impl Iterator<Item = (&Node, &Node)> {
         self.nodes.iter().flat_map(|a| {
-            self.nodes.iter().filter(move |b| b.number != a.number).map(move |b| (a, b))
+            self.nodes
+                .iter()
+                .filter(move |b| b.number != a.number)
+                .map(move |b| (a, b))
         })
     }
 }
@@ -127,8 +145,14 @@ fn member(netns: Netns, number: u8, server: &Ejabberd) -> Node {
 }
 
 fn start_server(netns: &Netns, listen: Vec<IpAddr>) -> Ejabberd {
-    let prefix = ["ip", "netns", "exec", netns.name()].map(str::to_owned).to_vec();
-    Ejabberd::start_with(Options { listen, prefix, tls13: true })
+    let prefix = ["ip", "netns", "exec", netns.name()]
+        .map(str::to_owned)
+        .to_vec();
+    Ejabberd::start_with(Options {
+        listen,
+        prefix,
+        tls13: true,
+    })
 }
 
 /// A namespace with nothing but a bridge.
@@ -154,7 +178,10 @@ fn address_lan(netns: &Netns, host: u8, families: Families) -> Vec<IpAddr> {
         let prefix = if address.contains(':') { 64 } else { 24 };
         netns.address("eth0", &format!("{address}/{prefix}"));
     }
-    addresses.iter().map(|address| address.parse().expect("an address")).collect()
+    addresses
+        .iter()
+        .map(|address| address.parse().expect("an address"))
+        .collect()
 }
 
 /// What comes unasked is dropped before it is tracked: as a tracked flow it would take the port
@@ -166,13 +193,14 @@ fn nat_rules(mapping: Mapping) -> String {
     };
     format!(
         "table ip nat {{
-           chain out {{ type nat hook postrouting priority 100; oifname eth0 {how} }}
+           chain out {{ type nat hook postrouting priority 100;
+             oifname eth0 {how}; }}
          }}
          table ip filter {{
            chain in {{ type filter hook input priority 0; policy accept;
-             iifname eth0 ct state new drop }}
+             iifname eth0 ct state new drop; }}
            chain through {{ type filter hook forward priority 0; policy accept;
-             iifname eth0 ct state new drop }}
+             iifname eth0 ct state new drop; }}
          }}"
     )
 }

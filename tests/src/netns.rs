@@ -41,7 +41,10 @@ impl Netns {
     pub fn output(&self, words: &[&str]) -> Output {
         let (program, arguments) = words.split_first().expect("a program");
         let mut command = self.command(program);
-        command.args(arguments).output().expect("`ip` runs; is the package `iproute2` installed?")
+        command
+            .args(arguments)
+            .output()
+            .expect("`ip` runs; is the package `iproute2` installed?")
     }
 
     /// Runs a command inside that must succeed, and gives its standard output.
@@ -55,7 +58,17 @@ impl Netns {
 
     /// Joins the two namespaces by a cable: `here` in this one, `there` in `other`, both up.
     pub fn cable(&self, here: &str, other: &Netns, there: &str) {
-        let ends = ["netns", &self.name, "type", "veth", "peer", "name", there, "netns", &other.name];
+        let ends = [
+            "netns",
+            &self.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            there,
+            "netns",
+            &other.name,
+        ];
         run("ip", &[&["link", "add", here], &ends[..]].concat());
         self.run(&["ip", "link", "set", here, "up"]);
         other.run(&["ip", "link", "set", there, "up"]);
@@ -84,13 +97,17 @@ impl Netns {
 
     /// Whether a host answers pings from here.
     pub fn reaches(&self, address: &str) -> bool {
-        self.output(&["ping", "-n", "-c", "1", "-W", "1", address]).status.success()
+        self.output(&["ping", "-n", "-c", "1", "-W", "1", address])
+            .status
+            .success()
     }
 }
 
 impl Drop for Netns {
     fn drop(&mut self) {
-        let deleted = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let deleted = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
         if !deleted.is_ok_and(|status| status.success()) {
             eprintln!("network namespace {} is left behind", self.name);
         }
@@ -98,7 +115,10 @@ impl Drop for Netns {
 }
 
 fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program).args(arguments).output().expect("program runs");
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect("program runs");
     checked(&[&[program], arguments].concat(), &output);
 }
 

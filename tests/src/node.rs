@@ -61,7 +61,12 @@ ca_file = "ipop.ca"
                 servers = server.servers()
             ),
         );
-        Self { netns, number, dir, child: None }
+        Self {
+            netns,
+            number,
+            dir,
+            child: None,
+        }
     }
 
     /// Node name.
@@ -71,7 +76,10 @@ ca_file = "ipop.ca"
 
     /// Both overlay addresses, IPv4 first.
     pub fn addrs(&self) -> [String; 2] {
-        [format!("{NET4}.{}", self.number + 1), format!("{NET6}{}", self.number + 1)]
+        [
+            format!("{NET4}.{}", self.number + 1),
+            format!("{NET6}{}", self.number + 1),
+        ]
     }
 
     /// Starts it, the way systemd does: secrets by credentials directory.
@@ -93,7 +101,12 @@ ca_file = "ipop.ca"
         self.child = Some(command.spawn().expect("`ip` runs"));
         wait_until("the control socket of a started node", PATIENCE, || {
             let ended = self.child.as_mut()?.try_wait().expect("our child");
-            assert!(ended.is_none(), "{} ended: {ended:?}\n{}", self.name(), self.log());
+            assert!(
+                ended.is_none(),
+                "{} ended: {ended:?}\n{}",
+                self.name(),
+                self.log()
+            );
             self.try_status()
         });
     }
@@ -113,16 +126,26 @@ ca_file = "ipop.ca"
     /// Sends SIGTERM and waits for the end, at most `limit`.
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         let pid = self.pid().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("`kill` runs");
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("`kill` runs");
         assert!(sent.success());
         let mut child = self.child.take().expect("a running node");
-        wait_until("the end of a node after SIGTERM", limit, || child.try_wait().expect("our child"))
+        wait_until("the end of a node after SIGTERM", limit, || {
+            child.try_wait().expect("our child")
+        })
     }
 
     /// Runs a subcommand against this node's control socket.
     pub fn control(&self, words: &[&str]) -> std::process::Output {
         let socket = self.dir.path().join("control.sock");
-        Command::new(binary()).args(words).arg("--control").arg(socket).output().expect("it runs")
+        Command::new(binary())
+            .args(words)
+            .arg("--control")
+            .arg(socket)
+            .output()
+            .expect("it runs")
     }
 
     /// Its status.
@@ -131,7 +154,8 @@ ca_file = "ipop.ca"
     ///
     /// When it does not answer.
     pub fn status(&self) -> NodeStatus {
-        self.try_status().unwrap_or_else(|| panic!("{} does not answer\n{}", self.name(), self.log()))
+        self.try_status()
+            .unwrap_or_else(|| panic!("{} does not answer\n{}", self.name(), self.log()))
     }
 
     /// Its status, if it answers.
@@ -143,7 +167,10 @@ ca_file = "ipop.ca"
 
     /// What it says of the peer `other`.
     pub fn peer(&self, other: &Node) -> Option<PeerStatus> {
-        self.status().peers.into_iter().find(|peer| peer.name == other.name())
+        self.status()
+            .peers
+            .into_iter()
+            .find(|peer| peer.name == other.name())
     }
 
     /// The peer `other` if the link to it is up.
@@ -163,14 +190,21 @@ ca_file = "ipop.ca"
     pub fn log(&self) -> String {
         let all = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         let lines: Vec<&str> = all.lines().collect();
-        format!("--- {} ---\n{}", self.name(), lines[lines.len().saturating_sub(60)..].join("\n"))
+        format!(
+            "--- {} ---\n{}",
+            self.name(),
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        )
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let status = self.child.as_ref().map(|_| self.control(&["status"]).stdout);
+            let status = self
+                .child
+                .as_ref()
+                .map(|_| self.control(&["status"]).stdout);
             eprintln!("{}", String::from_utf8_lossy(&status.unwrap_or_default()));
             eprintln!("{}", self.log());
         }
@@ -188,7 +222,10 @@ pub fn binary() -> PathBuf {
         return path.into();
     }
     let test = std::env::current_exe().expect("own path");
-    let profile = test.parent().and_then(Path::parent).expect("profile directory");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("profile directory");
     let target = profile.parent().expect("target directory");
     let built = |path: &PathBuf| -> Option<SystemTime> { fs::metadata(path).ok()?.modified().ok() };
     [

@@ -19,7 +19,10 @@ pub fn streams(segments: &[Segment]) -> BTreeMap<Direction, Vec<u8>> {
         .iter()
         .filter(|segment| !segment.payload.is_empty())
         .map(|segment| {
-            let start = first.get(&(segment.from, segment.to)).copied().unwrap_or(segment.seq);
+            let start = first
+                .get(&(segment.from, segment.to))
+                .copied()
+                .unwrap_or(segment.seq);
             (segment.seq.wrapping_sub(start), segment)
         })
         .collect();
@@ -40,7 +43,10 @@ pub fn streams(segments: &[Segment]) -> BTreeMap<Direction, Vec<u8>> {
 /// for the last. None when it is not of that form.
 pub fn clear_part(stream: &[u8]) -> Option<(&[u8], usize)> {
     let text = String::from_utf8_lossy(stream);
-    let begun = ["<starttls", "<proceed"].iter().filter_map(|word| text.rfind(word)).max()?;
+    let begun = ["<starttls", "<proceed"]
+        .iter()
+        .filter_map(|word| text.rfind(word))
+        .max()?;
     let end = begun + stream.get(begun..)?.iter().position(|byte| *byte == b'>')? + 1;
     let (clear, mut rest) = stream.split_at(end);
     // `<starttls xmlns='…'></starttls>` is the same element.
@@ -66,7 +72,10 @@ mod tests {
     #[test]
     fn plaintext_after_starttls_is_noticed() {
         let tls = b"<stream><starttls xmlns='urn:x'/>\x16\x03\x01\x00\x01x\x17\x03\x03\x00\x02yy";
-        assert_eq!(clear_part(tls).map(|(clear, records)| (clear.len(), records)), Some((33, 2)));
+        assert_eq!(
+            clear_part(tls).map(|(clear, records)| (clear.len(), records)),
+            Some((33, 2))
+        );
         assert!(clear_part(b"<stream><starttls xmlns='urn:x'/><auth>secret</auth>").is_none());
         assert!(clear_part(b"<stream><auth>secret</auth>").is_none());
     }

@@ -17,14 +17,22 @@ fn five_nodes_ping_through_every_pair_also_after_one_was_killed_and_one_has_left
     lab.wait_linked();
     lab.ping_all();
 
-    let device = |lab: &Lab| lab.nodes[4].netns.output(&["ip", "link", "show", "ipop0"]).status.success();
+    let device = |lab: &Lab| {
+        lab.nodes[4]
+            .netns
+            .output(&["ip", "link", "show", "ipop0"])
+            .status
+            .success()
+    };
     assert!(device(&lab));
     let status = lab.nodes[4].terminate(Duration::from_secs(5));
     assert!(status.success(), "{status}");
     assert!(!device(&lab), "the TUN device is left behind");
     for node in &lab.nodes[..4] {
         let what = format!("{} sees node-4 gone", node.name());
-        wait_until(&what, Duration::from_secs(3), || node.link(&lab.nodes[4]).is_none().then_some(()));
+        wait_until(&what, Duration::from_secs(3), || {
+            node.link(&lab.nodes[4]).is_none().then_some(())
+        });
     }
 }
 
@@ -39,7 +47,9 @@ fn links_outlive_the_server_and_a_new_node_joins_when_it_is_back() {
 
     lab.server.stop();
     let online = |lab: &Lab, n: usize| lab.nodes[n].status().sign_in == SignIn::Online;
-    wait_until("the end of the session", PATIENCE, || (!online(&lab, 0)).then_some(()));
+    wait_until("the end of the session", PATIENCE, || {
+        (!online(&lab, 0)).then_some(())
+    });
     lab.nodes[0].ping(&lab.nodes[1], PATIENCE);
     assert!(linked(&lab).is_some());
 
@@ -61,6 +71,8 @@ fn a_wrong_password_is_said_to_be_refused() {
         SignIn::Refused { condition } => Some(condition),
         _ => None,
     };
-    let condition = wait_until("the refusal", PATIENCE, || refused(lab.nodes[0].status().sign_in));
+    let condition = wait_until("the refusal", PATIENCE, || {
+        refused(lab.nodes[0].status().sign_in)
+    });
     assert_eq!(condition, "not-authorized");
 }

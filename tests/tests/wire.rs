@@ -15,22 +15,50 @@ const PATTERN: &[u8] = b"secretping";
 const SIGNALLING: [&[u8]; 3] = [b"jingle", b"fingerprint", b"SCRAM-SHA-256\""];
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }
 
-/// Joins, pings with a known pattern, and gives what `eth0` of the first node saw.
-fn captured(lab: &mut Lab) -> Vec<Vec<u8>> {
-    let wire = Capture::start(&lab.nodes[0].netns, "eth0");
+/// Joins, pings with a known pattern, and gives what `eth0` of each node saw.
+fn captured(lab: &mut Lab) -> Vec<Vec<Vec<u8>>> {
+    let wires: Vec<_> = lab
+        .nodes
+        .iter()
+        .map(|node| Capture::start(&node.netns, "eth0"))
+        .collect();
     lab.join_all();
     let overlay = Capture::start(&lab.nodes[0].netns, "ipop0");
     for addr in lab.nodes[1].addrs() {
-        let words = ["ping", "-n", "-c", "3", "-i", "0.2", "-W", "2", "-p", PATTERN_HEX, &addr];
-        let answered = || lab.nodes[0].netns.output(&words).status.success().then_some(());
+        let words = [
+            "ping",
+            "-n",
+            "-c",
+            "3",
+            "-i",
+            "0.2",
+            "-W",
+            "2",
+            "-p",
+            PATTERN_HEX,
+            &addr,
+        ];
+        let answered = || {
+            lab.nodes[0]
+                .netns
+                .output(&words)
+                .status
+                .success()
+                .then_some(())
+        };
         wait_until("ping", Duration::from_secs(20), answered);
     }
     let inside = overlay.finish();
-    assert!(inside.iter().any(|packet| contains(packet, PATTERN)), "the pattern was never sent");
-    wire.finish()
+    assert!(
+        inside.iter().any(|packet| contains(packet, PATTERN)),
+        "the pattern was never sent"
+    );
+    wires.into_iter().map(Capture::finish).collect()
 }
 
 /// Checks every frame and gives how many were STUN, DTLS and ChannelData.
@@ -40,6 +68,7 @@ fn audit(frames: &[Vec<u8>], lab: &Lab) -> (usize, usize, usize) {
     for frame in frames {
         match classify(frame) {
             Frame::Neighbour => continue,
+            Frame::Unreachable => {}
             Frame::Stun => stun += 1,
             Frame::Dtls => dtls += 1,
             Frame::ChannelData => channel += 1,
@@ -52,9 +81,15 @@ fn audit(frames: &[Vec<u8>], lab: &Lab) -> (usize, usize, usize) {
             }
             Frame::Other(what) => panic!("unknown on the wire: {what}"),
         }
-        assert!(!contains(frame, PATTERN), "ping's payload in the clear: {frame:02x?}");
+        assert!(
+            !contains(frame, PATTERN),
+            "ping's payload in the clear: {frame:02x?}"
+        );
         for word in SIGNALLING {
-            assert!(!contains(frame, word), "signalling in the clear: {frame:02x?}");
+            assert!(
+                !contains(frame, word),
+                "signalling in the clear: {frame:02x?}"
+            );
         }
         for addr in lab.nodes.iter().flat_map(|node| node.addrs()) {
             let ip: std::net::IpAddr = addr.parse().expect("an address");
@@ -62,7 +97,10 @@ fn audit(frames: &[Vec<u8>], lab: &Lab) -> (usize, usize, usize) {
                 std::net::IpAddr::V4(v4) => v4.octets().to_vec(),
                 std::net::IpAddr::V6(v6) => v6.octets().to_vec(),
             };
-            assert!(!contains(frame, &bytes), "overlay address {addr} in the clear");
+            assert!(
+                !contains(frame, &bytes),
+                "overlay address {addr} in the clear"
+            );
         }
     }
     let streams = streams(&segments);
@@ -79,16 +117,25 @@ fn audit(frames: &[Vec<u8>], lab: &Lab) -> (usize, usize, usize) {
 #[test]
 fn the_underlay_shows_only_stun_dtls_and_tls() {
     let mut lab = Lab::lan(2, Families::Both);
-    let frames = captured(&mut lab);
-    let (stun, dtls, _) = audit(&frames, &lab);
-    assert!(stun > 0 && dtls > 10, "{stun} STUN, {dtls} DTLS");
+    for frames in captured(&mut lab) {
+        let (stun, dtls, _) = audit(&frames, &lab);
+        assert!(stun > 0 && dtls > 10, "{stun} STUN, {dtls} DTLS");
+    }
 }
 
 #[test]
-fn a_relayed_link_shows_only_turn_and_tls() {
+fn a_relayed_link_shows_only_turn_dtls_and_tls() {
     let mut lab = Lab::behind_nats(Mapping::AddressAndPortDependent);
-    let frames = captured(&mut lab);
-    let (stun, dtls, channel) = audit(&frames, &lab);
-    assert!(stun > 0 && channel > 10, "{stun} STUN, {channel} ChannelData");
-    assert_eq!(dtls, 0, "DTLS outside of TURN");
+    // One end may send to the other's relayed address without an allocation of its own: then only
+    // the other end's wire has ChannelData.
+    let seen: Vec<_> = captured(&mut lab)
+        .iter()
+        .map(|frames| audit(frames, &lab))
+        .collect();
+    assert!(seen.iter().all(|(stun, _, _)| *stun > 0), "{seen:?}");
+    assert!(seen.iter().any(|(_, _, channel)| *channel > 10), "{seen:?}");
+    assert!(
+        seen.iter().all(|(_, dtls, channel)| dtls + channel > 10),
+        "{seen:?}"
+    );
 }

@@ -13,6 +13,8 @@ use crate::settings::SettingsError;
 pub enum Exit {
     /// An operating system error, or a defect.
     System = 1,
+    /// Wrong arguments (clap's own code).
+    Usage = 2,
     /// The configuration, or a file it names.
     Config = 3,
     /// Another node has the control socket.

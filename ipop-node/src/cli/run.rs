@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
 
 fn start_log(filter: Option<&str>) -> Result<(), CliError> {
     let bad = |text: &str, error| {
-        CliError::new(Exit::Config, format!("`{text}` is not a log filter"))
+        CliError::new(Exit::Usage, format!("`{text}` is not a log filter"))
             .caused_by(error)
             .hint("write a level (`info`), or target=level pairs with commas between")
     };
@@ -59,7 +59,7 @@ fn start_log(filter: Option<&str>) -> Result<(), CliError> {
         .map_err(|error| bad(xmpp::LOG_LIMIT, error))?;
     let filter = EnvFilter::builder()
         .parse(&text)
-        .map_err(|error| bad(&text, error.into()))?;
+        .map_err(|error| bad(&text, error))?;
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

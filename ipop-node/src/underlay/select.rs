@@ -46,14 +46,19 @@ impl Rules {
             && !addr.is_unspecified()
             && !addr.is_multicast()
             && !self.ignore_addresses.contains(&addr)
-            && !self.ignore_interfaces.iter().any(|pattern| glob(pattern, name))
+            && !self
+                .ignore_interfaces
+                .iter()
+                .any(|pattern| glob(pattern, name))
     }
 }
 
 /// The addresses of interfaces that are up and that the rules admit, sorted.
 pub fn addresses(rules: &Rules) -> io::Result<Vec<IpAddr>> {
     let mut found: Vec<IpAddr> = getifaddrs()?
-        .filter(|i| i.flags.contains(InterfaceFlags::UP) && !i.flags.contains(InterfaceFlags::LOOPBACK))
+        .filter(|i| {
+            i.flags.contains(InterfaceFlags::UP) && !i.flags.contains(InterfaceFlags::LOOPBACK)
+        })
         .filter_map(|interface| {
             let addr = match interface.address {
                 Address::V4(v4) => IpAddr::V4(v4.address),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipop_node::xmpp::{self, Event, Password, Session};
 use ipop_proto::address::OverlayAddrs;
 use ipop_proto::candidate::CandidateKind;
+use ipop_proto::service::IceServerKind;
 use ipop_proto::status::{
     Advertisement, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
 };
@@ -191,6 +192,16 @@ fn a_cluster_is_followed_until_it_has_joined_and_when_a_node_leaves() {
     w.say(RoleState::Ready, &["frontend-0"]);
     assert_eq!(next(&mut watcher), reached("worker-0", Stage::Ready));
     assert!(watcher.progress().all_joined());
+
+    let services = w
+        .runtime
+        .block_on(w.session.query_services())
+        .expect("XEP-0215");
+    let kinds: Vec<IceServerKind> = services.iter().map(|service| service.kind).collect();
+    assert_eq!(kinds, [IceServerKind::Stun, IceServerKind::Turn]);
+    assert!(services.iter().all(|service| service.host == "127.0.0.1"));
+    assert!(services[1].username.is_some() && services[1].password.is_some());
+    assert!(services[1].expires.is_some());
 
     let facts = watcher.facts(&worker).expect("an answer");
     assert_eq!(facts.link, Some(CandidateKind::Relay));

@@ -20,7 +20,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 mod site;
+mod turn;
 use site::Site;
+use turn::Turn;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -200,8 +202,25 @@ fn a_cluster_is_followed_until_it_has_joined_and_when_a_node_leaves() {
     let kinds: Vec<IceServerKind> = services.iter().map(|service| service.kind).collect();
     assert_eq!(kinds, [IceServerKind::Stun, IceServerKind::Turn]);
     assert!(services.iter().all(|service| service.host == "127.0.0.1"));
-    assert!(services[1].username.is_some() && services[1].password.is_some());
-    assert!(services[1].expires.is_some());
+    let service = &services[1];
+    assert!(service.expires.is_some());
+    let (Some(user), Some(password)) = (&service.username, &service.password) else {
+        panic!("no credentials: {service:?}")
+    };
+    let address = format!("{}:{}", service.host, service.port)
+        .parse()
+        .expect("an address");
+    let mut turn = Turn::new(address, user, password.expose());
+    assert_eq!(turn.allocate(), None, "it relays");
+    assert_eq!(turn.permit("192.0.2.9".parse().expect("valid")), None);
+    let metadata = "169.254.169.254".parse().expect("valid");
+    assert_eq!(
+        turn.permit(metadata),
+        Some(403),
+        "not to a cloud's metadata"
+    );
+    let mut thief = Turn::new(address, user, "wrong");
+    assert_eq!(thief.allocate(), Some(401));
 
     let facts = watcher.facts(&worker).expect("an answer");
     assert_eq!(facts.link, Some(CandidateKind::Relay));

@@ -16,7 +16,8 @@ use crate::rendezvous::{RendezvousError, files, password};
 pub const API_SOCKET: &str = "api.sock";
 
 /// Networks that TURN must not relay to, with their prefix lengths: this machine's loopback, link
-/// local (cloud metadata services), "this network", multicast and broadcast.
+/// local (cloud metadata services), "this network", multicast and broadcast. Not `::ffff:0:0/96`:
+/// ejabberd would take it for the whole of IPv4.
 const NOT_RELAYED_TO: &[(&str, u8)] = &[
     ("0.0.0.0", 8),
     ("127.0.0.0", 8),
@@ -25,7 +26,6 @@ const NOT_RELAYED_TO: &[(&str, u8)] = &[
     ("240.0.0.0", 4),
     ("::", 128),
     ("::1", 128),
-    ("::ffff:0:0", 96),
     ("fd00:ec2::254", 128),
     ("fe80::", 10),
     ("ff00::", 8),

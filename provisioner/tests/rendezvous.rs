@@ -378,7 +378,10 @@ fn a_killed_server_comes_back_and_a_stopped_one_leaves_nothing() {
     );
     let stun = SocketAddr::new(LOOPBACK, site.stun_port());
     site.rendezvous.stop().expect("stops");
-    assert_eq!(processes_of(&site), Vec::<String>::new());
+    // Erlang's helper process follows by itself once its pipe is closed.
+    wait_for("the end of all processes", Duration::from_secs(10), || {
+        processes_of(&site).is_empty().then_some(())
+    });
     TcpListener::bind(c2s(&endpoint)).expect("the XMPP port is free");
     UdpSocket::bind(stun).expect("the STUN port is free");
     site.rendezvous.stop().expect("stopping twice is no error");

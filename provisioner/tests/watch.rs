@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipop_node::xmpp::{self, Event, Password, Session};
 use ipop_proto::address::OverlayAddrs;
 use ipop_proto::candidate::CandidateKind;
+use ipop_proto::service::IceServerKind;
 use ipop_proto::status::{
     Advertisement, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
 };
@@ -19,7 +20,9 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 mod site;
+mod turn;
 use site::Site;
+use turn::Turn;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -191,6 +194,33 @@ fn a_cluster_is_followed_until_it_has_joined_and_when_a_node_leaves() {
     w.say(RoleState::Ready, &["frontend-0"]);
     assert_eq!(next(&mut watcher), reached("worker-0", Stage::Ready));
     assert!(watcher.progress().all_joined());
+
+    let services = w
+        .runtime
+        .block_on(w.session.query_services())
+        .expect("XEP-0215");
+    let kinds: Vec<IceServerKind> = services.iter().map(|service| service.kind).collect();
+    assert_eq!(kinds, [IceServerKind::Stun, IceServerKind::Turn]);
+    assert!(services.iter().all(|service| service.host == "127.0.0.1"));
+    let service = &services[1];
+    assert!(service.expires.is_some());
+    let (Some(user), Some(password)) = (&service.username, &service.password) else {
+        panic!("no credentials: {service:?}")
+    };
+    let address = format!("{}:{}", service.host, service.port)
+        .parse()
+        .expect("an address");
+    let mut turn = Turn::new(address, user, password.expose());
+    assert_eq!(turn.allocate(), None, "it relays");
+    assert_eq!(turn.permit("192.0.2.9".parse().expect("valid")), None);
+    let metadata = "169.254.169.254".parse().expect("valid");
+    assert_eq!(
+        turn.permit(metadata),
+        Some(403),
+        "not to a cloud's metadata"
+    );
+    let mut thief = Turn::new(address, user, "wrong");
+    assert_eq!(thief.allocate(), Some(401));
 
     let facts = watcher.facts(&worker).expect("an answer");
     assert_eq!(facts.link, Some(CandidateKind::Relay));

@@ -84,7 +84,7 @@ impl Api {
         ca_pem: &str,
         admin: Option<&Admin>,
     ) -> Result<Self, TargetError> {
-        let (target, path) = Target::parse(url, ca_pem)?;
+        let (target, path) = Target::parse(url, domain, ca_pem)?;
         let authorization = admin.map(|admin| {
             let pair = format!("{}:{}", admin.jid, admin.password.expose());
             Secret::new(format!("Basic {}", BASE64_STANDARD.encode(pair)))

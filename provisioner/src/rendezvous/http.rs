@@ -25,7 +25,12 @@ const MAX_ANSWER: u64 = 16 << 20;
 #[derive(Debug, Clone)]
 pub enum Target {
     /// A Unix socket of this machine; what its answers are worth is decided by file permissions.
-    Unix(PathBuf),
+    Unix {
+        /// The socket.
+        socket: PathBuf,
+        /// Virtual host to ask for.
+        host: String,
+    },
     /// HTTPS, verified against one CA.
     Tls {
         /// Host name or address, which the certificate must name.
@@ -62,10 +67,12 @@ pub struct Answer {
 
 impl Target {
     /// Reads `https://host[:port][/path]` or `unix:/path`; returns the target and the path before
-    /// the command, without a trailing slash.
-    pub fn parse(url: &str, ca_pem: &str) -> Result<(Self, String), TargetError> {
+    /// the command, without a trailing slash. Through a socket, the virtual host asked for is
+    /// `domain`.
+    pub fn parse(url: &str, domain: &str, ca_pem: &str) -> Result<(Self, String), TargetError> {
         if let Some(path) = url.strip_prefix("unix:") {
-            return Ok((Self::Unix(PathBuf::from(path)), "/api".to_owned()));
+            let (socket, host) = (PathBuf::from(path), domain.to_owned());
+            return Ok((Self::Unix { socket, host }, "/api".to_owned()));
         }
         let bad = || TargetError::Url(url.to_owned());
         let rest = url.strip_prefix("https://").ok_or_else(bad)?;
@@ -98,11 +105,11 @@ impl Target {
     /// Sends one POST and reads the answer to its end.
     pub fn post(&self, path: &str, authorization: Option<&str>, json: &str) -> io::Result<Answer> {
         match self {
-            Self::Unix(socket) => {
+            Self::Unix { socket, host } => {
                 let stream = connect_unix(socket)?;
                 stream.set_read_timeout(Some(TIMEOUT))?;
                 stream.set_write_timeout(Some(TIMEOUT))?;
-                exchange(stream, "localhost", path, authorization, json)
+                exchange(stream, host, path, authorization, json)
             }
             Self::Tls { host, port, tls } => {
                 let name =
@@ -251,16 +258,18 @@ mod tests {
             "https://[::1/api",
         ] {
             assert!(
-                matches!(Target::parse(bad, ""), Err(TargetError::Url(_))),
+                matches!(Target::parse(bad, "d", ""), Err(TargetError::Url(_))),
                 "{bad}"
             );
         }
         assert!(matches!(
-            Target::parse("https://h/api", ""),
+            Target::parse("https://h/api", "d", ""),
             Err(TargetError::Ca)
         ));
-        let (target, path) = Target::parse("unix:/run/api.sock", "").expect("valid");
-        assert!(matches!(target, Target::Unix(p) if p == "/run/api.sock"));
+        let (target, path) = Target::parse("unix:/run/api.sock", "d", "").expect("valid");
+        assert!(
+            matches!(target, Target::Unix { socket, .. } if socket == Path::new("/run/api.sock"))
+        );
         assert_eq!(path, "/api");
     }
 }

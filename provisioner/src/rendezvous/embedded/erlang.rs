@@ -63,7 +63,6 @@ impl Installation {
             .env("ERL_LIBS", &self.libraries)
             .env("ERL_CRASH_DUMP_BYTES", "0")
             .env("EJABBERD_CONFIG_PATH", paths.ejabberd_yml())
-            .env("EJABBERD_MNESIA_SCHEMA", &paths.dir)
             .env("EJABBERD_LOG_PATH", paths.ejabberd_log());
         command
     }

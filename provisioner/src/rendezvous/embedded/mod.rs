@@ -32,16 +32,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
 /// How much of a log an error shows, in bytes.
 const TAIL: u64 = 3000;
-/// Which tables Mnesia keeps in memory and logs at once. ejabberd's default for these would write
-/// them back every three minutes only, and a killed server would forget its accounts.
-const MNESIA_SCHEMA: &str = "\
-passwd:
-  storage_type: disc_copies
-roster:
-  storage_type: disc_copies
-roster_version:
-  storage_type: disc_copies
-";
 
 /// The embedded server of one deployment.
 pub struct Embedded {
@@ -75,10 +65,6 @@ impl Paths {
     }
     fn ejabberd_yml(&self) -> PathBuf {
         self.dir.join("ejabberd.yml")
-    }
-    /// ejabberd prescribes the name.
-    fn mnesia_schema(&self) -> PathBuf {
-        self.dir.join("ejabberd.schema")
     }
     fn spool(&self) -> PathBuf {
         self.dir.join("spool")
@@ -239,7 +225,6 @@ impl Embedded {
             .render(&self.deployment, &self.paths)
             .map_err(RendezvousError::Render)?;
         self.hand_over(&owner, &self.paths.ejabberd_yml(), &yml)?;
-        self.hand_over(&owner, &self.paths.mnesia_schema(), MNESIA_SCHEMA)?;
         Ok(spec)
     }
 

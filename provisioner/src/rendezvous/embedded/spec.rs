@@ -16,7 +16,8 @@ use crate::rendezvous::{RendezvousError, files, password};
 pub const API_SOCKET: &str = "api.sock";
 
 /// Networks that TURN must not relay to, with their prefix lengths: this machine's loopback, link
-/// local (cloud metadata services), "this network", multicast and broadcast.
+/// local (cloud metadata services), "this network", multicast and broadcast. Not `::ffff:0:0/96`:
+/// ejabberd would take it for the whole of IPv4.
 const NOT_RELAYED_TO: &[(&str, u8)] = &[
     ("0.0.0.0", 8),
     ("127.0.0.0", 8),
@@ -25,7 +26,6 @@ const NOT_RELAYED_TO: &[(&str, u8)] = &[
     ("240.0.0.0", 4),
     ("::", 128),
     ("::1", 128),
-    ("::ffff:0:0", 96),
     ("fd00:ec2::254", 128),
     ("fe80::", 10),
     ("ff00::", 8),
@@ -52,7 +52,9 @@ pub struct Spec {
 struct Context<'a> {
     deployment: &'a str,
     domain: &'a str,
-    listen: &'a [IpAddr],
+    listen: Vec<Listener>,
+    /// Addresses that clients are told of.
+    offered: Vec<IpAddr>,
     c2s_port: u16,
     stun_port: u16,
     turn: Turn,
@@ -62,10 +64,16 @@ struct Context<'a> {
     stun_secret: &'a str,
 }
 
+/// One address, and the addresses that those who come to it relay from.
+#[derive(Serialize)]
+struct Listener {
+    ip: IpAddr,
+    turn_ipv4: Option<IpAddr>,
+    turn_ipv6: Option<IpAddr>,
+}
+
 #[derive(Serialize)]
 struct Turn {
-    ipv4: Option<IpAddr>,
-    ipv6: Option<IpAddr>,
     min_port: u16,
     max_port: u16,
     blacklist: Vec<String>,
@@ -165,10 +173,35 @@ impl Spec {
 
     /// Where XMPP clients connect.
     pub fn servers(&self) -> Vec<String> {
+        let port = self.c2s_port;
+        self.offered()
+            .map(|ip| SocketAddr::new(ip, port).to_string())
+            .collect()
+    }
+
+    /// Addresses that others can reach; loopback is one only when there is nothing else.
+    fn offered(&self) -> impl Iterator<Item = IpAddr> {
+        let only_loopback = self.listen.iter().all(IpAddr::is_loopback);
         self.listen
             .iter()
-            .map(|ip| SocketAddr::new(*ip, self.c2s_port).to_string())
-            .collect()
+            .copied()
+            .filter(move |ip| only_loopback || !ip.is_loopback())
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        let relay = |ip: IpAddr, family: fn(&IpAddr) -> bool| {
+            if family(&ip) {
+                Some(ip)
+            } else {
+                self.offered().find(family)
+            }
+        };
+        let listener = |ip: &IpAddr| Listener {
+            ip: *ip,
+            turn_ipv4: relay(*ip, IpAddr::is_ipv4),
+            turn_ipv6: relay(*ip, IpAddr::is_ipv6),
+        };
+        self.listen.iter().map(listener).collect()
     }
 
     /// ejabberd's configuration file.
@@ -180,12 +213,11 @@ impl Spec {
             Context {
                 deployment,
                 domain: &self.domain,
-                listen: &self.listen,
+                listen: self.listeners(),
+                offered: self.offered().collect(),
                 c2s_port: self.c2s_port,
                 stun_port: self.stun_port,
                 turn: Turn {
-                    ipv4: self.listen.iter().find(|ip| ip.is_ipv4()).copied(),
-                    ipv6: self.listen.iter().find(|ip| ip.is_ipv6()).copied(),
                     min_port,
                     max_port,
                     blacklist: self.blacklist(),
@@ -205,9 +237,8 @@ impl Spec {
             .iter()
             .filter(|(network, prefix)| {
                 !self
-                    .listen
-                    .iter()
-                    .any(|ip| network_contains(network, *prefix, *ip))
+                    .offered()
+                    .any(|ip| network_contains(network, *prefix, ip))
             })
             .map(|(network, prefix)| format!("{network}/{prefix}"))
             .collect()
@@ -304,6 +335,9 @@ mod tests {
         let local = spec(&["127.0.0.1"]).blacklist();
         assert!(!local.contains(&"127.0.0.0/8".to_owned()));
         assert!(local.contains(&"169.254.0.0/16".to_owned()));
+        let both = spec(&["127.0.0.1", "192.0.2.1"]);
+        assert_eq!(both.blacklist(), public);
+        assert_eq!(both.servers(), ["192.0.2.1:41222"]);
     }
 
     #[test]

@@ -324,6 +324,7 @@ impl Node {
                     tracing::debug!(?sockets, "local addresses changed");
                     self.overlay.set_sockets(Instant::now(), sockets);
                     self.put_out();
+                    self.session.retry_now();
                 }
             }
             Err(error) => tracing::warn!(%error, "local addresses cannot be listed"),

@@ -11,12 +11,13 @@
 //! The library below logs whole stanzas, TURN credentials among them, at TRACE: filter its target
 //! with [`LOG_LIMIT`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipop_proto::signal::{SessionId, Signal};
 use ipop_proto::stanza::services::Service;
 use ipop_proto::status::{Advertisement, NodeStatus};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 mod account;
 mod answers;
@@ -172,8 +173,11 @@ pub fn open_with(
     let (commands, command_queue) = mpsc::unbounded_channel();
     let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
     let (leaving, leaving_seen) = watch::channel(false);
-    tokio::spawn(task::Task::new(login, timing, command_queue, event_queue, leaving_seen).run());
-    Ok((Session { commands, leaving }, events))
+    let retry = Arc::new(Notify::new());
+    let task =
+        task::Task::new(login, timing, command_queue, event_queue, leaving_seen, retry.clone());
+    tokio::spawn(task.run());
+    Ok((Session { commands, leaving, retry }, events))
 }
 
 /// A handle on the session; clones share it. The session ends when the last one is dropped, as
@@ -182,9 +186,16 @@ pub fn open_with(
 pub struct Session {
     commands: mpsc::UnboundedSender<Command>,
     leaving: watch::Sender<bool>,
+    retry: Arc<Notify>,
 }
 
 impl Session {
+    /// Ends the pause before the next attempt to connect, because what made the last one fail may
+    /// be over: an address or a route came.
+    pub fn retry_now(&self) {
+        self.retry.notify_one();
+    }
+
     /// Publishes `advertisement` from now on, now and after every sign-in. Before the first call
     /// the session is present without being a node.
     pub fn advertise(&self, advertisement: Advertisement) {

@@ -1,10 +1,11 @@
 //! The task behind a session: sign in, live on the stream, wait, again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipop_proto::stanza;
 use ipop_proto::status::Advertisement;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::account::Login;
@@ -29,6 +30,7 @@ pub(super) struct Task {
     pub members: Members,
     events: mpsc::Sender<Event>,
     leaving: watch::Receiver<bool>,
+    retry: Arc<Notify>,
 }
 
 /// Why a stream, or the session, ended.
@@ -48,6 +50,7 @@ impl Task {
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::Sender<Event>,
         leaving: watch::Receiver<bool>,
+        retry: Arc<Notify>,
     ) -> Self {
         let members = Members::new(login.jid.clone());
         Self {
@@ -58,6 +61,7 @@ impl Task {
             members,
             events,
             leaving,
+            retry,
         }
     }
 
@@ -97,8 +101,17 @@ impl Task {
                     None => self.offline(error.text, &mut backoff).await,
                 },
             };
-            if let Err(left) = self.meanwhile(tokio::time::sleep(pause)).await {
-                return left;
+            let retry = self.retry.clone();
+            let paused = async {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => false,
+                    () = retry.notified() => true,
+                }
+            };
+            match self.meanwhile(paused).await {
+                Err(left) => return left,
+                Ok(true) => backoff.reset(),
+                Ok(false) => {}
             }
         }
     }

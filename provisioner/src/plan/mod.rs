@@ -188,4 +188,4 @@ fn name(asked: Option<&str>, taken: &BTreeSet<String>) -> Result<String, CliErro
 }
 
 #[cfg(test)]
-pub mod tests;
+mod tests;

@@ -188,4 +188,4 @@ fn name(asked: Option<&str>, taken: &BTreeSet<String>) -> Result<String, CliErro
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use provisioner::layout::Layout;
@@ -48,8 +47,11 @@ impl Site {
     }
 
     pub fn try_start(&self) -> Result<Endpoint, RendezvousError> {
-        let mut supervisor = Command::new(example("supervise"));
-        supervisor.arg(&self.layout.state).arg(&self.name);
+        let mut supervisor = Command::new(env!("CARGO_BIN_EXE_provision"));
+        supervisor
+            .arg("--state-dir")
+            .arg(&self.layout.state)
+            .args(["rendezvous", "run", &self.name]);
         self.rendezvous.start_with(&[LOOPBACK], Some(supervisor))
     }
 
@@ -64,14 +66,4 @@ impl Drop for Site {
             eprintln!("left behind: {error}");
         }
     }
-}
-
-/// A program from this package's `examples`.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("own path");
-    let profile = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("target directory");
-    profile.join("examples").join(name)
 }

@@ -90,6 +90,10 @@ impl Layout {
     pub fn create(&self) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         for dir in [&self.state, &self.cache] as [&Path; 2] {
+            // Directories above it get the usual mode: the rendezvous's user must pass them.
+            if let Some(parent) = dir.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)

@@ -2,6 +2,7 @@
 //! `virsh`, `/proc`, sockets and files for what is really there.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -74,10 +75,14 @@ pub struct Outside {
 impl Outside {
     /// Removes what an earlier, broken run may have left of the same deployment.
     pub fn new(name: &str) -> Self {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let target = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the package is in a workspace")
+            .join("target");
+        // Not below the checkout, which may be in a home that ejabberd's user cannot pass.
         let outside = Self {
             name: name.to_owned(),
-            state: target.join("test-state").join(name),
+            state: PathBuf::from("/var/tmp/ipop-test").join(name),
             cache: target.join("test-cache"),
             provision: target.join("debug/provision"),
         };
@@ -89,8 +94,11 @@ impl Outside {
 
     /// `provision` with this deployment's directories.
     pub fn provision_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.provision);
+        // A mount that hangs must not hang the test.
+        let mut command = Command::new("timeout");
         command
+            .args(["--kill-after", "10", "1800"])
+            .arg(&self.provision)
             .args(args)
             .env("IPOP_STATE_DIR", &self.state)
             .env("IPOP_CACHE_DIR", &self.cache)
@@ -110,8 +118,10 @@ impl Outside {
         run.expect_code(0).stdout.clone()
     }
 
-    fn try_on(&self, node: &str, command: &str) -> Run {
-        self.provision(&["ssh", &format!("{}/{node}", self.name), "--", command])
+    /// The same with whatever it ended with.
+    pub fn try_on(&self, node: &str, command: &str) -> Run {
+        let command = format!("timeout 120 sh -c '{}'", command.replace('\'', "'\\''"));
+        self.provision(&["ssh", &format!("{}/{node}", self.name), "--", &command])
     }
 
     /// What `ipop-node status --json` says on a node.
@@ -166,33 +176,41 @@ impl Outside {
         assert!(searched > 1, "no process was looked at");
     }
 
-    /// Passwords and private keys kept for the deployment, by content, long lines only.
+    /// Passwords and private keys kept for the deployment, by content; none may be readable by all.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
-        let mut folders = vec![self.state.join("deployments").join(&self.name)];
+        let mut keys = 0;
+        let mut folders = vec![self.folder()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if path.is_dir() {
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.is_dir() {
                     folders.push(path);
-                } else if name.contains("password") || name.contains("key") && !name.ends_with(".pub") {
-                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let key = text.contains("PRIVATE KEY");
+                if key || name.contains("password") {
+                    keys += u32::from(key);
+                    let mode = meta.permissions().mode() & 0o7777;
+                    assert_eq!(mode & 0o007, 0, "{} has mode {mode:o}", path.display());
                     secrets.extend(
                         text.lines()
-                            .filter(|l| l.len() >= 16 && !l.starts_with("-----"))
+                            .filter(|l| l.len() >= 32 && !l.starts_with("-----"))
                             .map(str::to_owned),
                     );
                 }
             }
         }
+        assert!(keys >= 4, "only {keys} private keys found, every node has one");
         secrets
     }
 
     /// The Erlang machine that runs this deployment's ejabberd.
     pub fn rendezvous_server_pid_if_any(&self) -> Option<u32> {
-        let mark = self.state.join("deployments").join(&self.name);
-        let mark = mark.canonicalize().unwrap_or(mark);
+        let mark = self.folder();
         command_lines()
             .into_iter()
             .find(|(pid, line)| {
@@ -230,18 +248,31 @@ impl Outside {
         ] {
             assert!(!what.contains(&mark), "left in libvirt: {what}");
         }
-        let folder = self.state.join("deployments").join(&self.name);
-        let left: Vec<String> = std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|e| e.file_name().to_string_lossy().into_owned())
-            .filter(|name| name != "lock")
-            .collect();
-        assert!(left.is_empty(), "left in {}: {left:?}", folder.display());
+        let folder = self.folder();
+        assert!(!folder.exists(), "{} is left", folder.display());
+        let supervisor = format!("rendezvous run {}", self.name);
         for (pid, line) in command_lines() {
-            assert!(!line.contains(&*folder.to_string_lossy()), "process {pid} is left: {line}");
+            assert!(
+                !line.contains(&*folder.to_string_lossy()) && !line.contains(&supervisor),
+                "process {pid} is left: {line}"
+            );
         }
+    }
+
+    /// Asks the deployment's ejabberd, by its API's socket and not through the product.
+    pub fn rendezvous_api(&self, command: &str, arguments: &str) -> Value {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--max-time", "20", "--unix-socket"])
+            .arg(self.folder().join("rendezvous/spool/api.sock"))
+            .args(["--data", arguments, &format!("http://localhost/api/{command}")])
+            .output()
+            .expect("curl runs");
+        let run = Run::new(format!("ejabberd API {command}"), &output);
+        serde_json::from_str(&run.expect_code(0).stdout).expect("the API answers JSON")
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.state.join("deployments").join(&self.name)
     }
 }
 

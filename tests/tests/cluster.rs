@@ -34,6 +34,19 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             "stages of {node}"
         );
     }
+    let result = events.last().expect("a result");
+    assert_eq!((&result["event"], &result["joined"]), (&"result".into(), &true.into()), "{result}");
+    assert!(result["nodes"][1]["rtt_us"].as_u64().is_some_and(|rtt| rtt > 0), "{result}");
+    let mut accounts: Vec<String> =
+        serde_json::from_value(outside.rendezvous_api("registered_users", &format!(r#"{{"host":"{NAME}.ipop"}}"#)))
+            .expect("names");
+    accounts.sort();
+    assert_eq!(accounts, ["frontend-0", "provision", "worker-0", "worker-1"]);
+    let online = outside.rendezvous_api("connected_users", "{}");
+    let online: Vec<String> = serde_json::from_value(online).expect("JIDs");
+    for node in ["frontend-0", "worker-0", "worker-1"] {
+        assert!(online.iter().any(|jid| jid.starts_with(&format!("{node}@{NAME}.ipop/"))), "{online:?}");
+    }
     let domains = virsh(&["list", "--name"]);
     for node in ["frontend-0", "worker-0", "worker-1"] {
         assert!(domains.lines().any(|d| d == format!("ipop-{NAME}-{node}")), "{domains}");
@@ -59,8 +72,12 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     assert_eq!(outside.on("worker-1", "cat /share/from-worker-0").trim(), "lake data");
     assert_eq!(outside.on("frontend-0", "cat /export/from-worker-0").trim(), "lake data");
     let underlay = outside.underlay_address("frontend-0");
+    assert!(outside.tcp_open(&underlay, 22), "the jump host does not answer at {underlay}");
+    let worker = outside.underlay_address("worker-0");
+    assert!(!outside.tcp_open(&worker, 22), "a worker's ssh answers on the underlay");
     assert!(!outside.tcp_open(&underlay, 2049), "NFS answers on the underlay at {underlay}");
     let listeners = outside.on("frontend-0", "ss -Hltn 'sport = :2049'");
+    assert!(!listeners.trim().is_empty(), "nfsd does not listen");
     assert!(
         listeners.lines().all(|l| l.contains(&frontend4) || l.contains(&frontend6)),
         "nfsd listens beyond the overlay: {listeners}"
@@ -72,7 +89,13 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     outside.assert_no_secret_on_command_lines();
 
     // --- A killed node comes back by itself, and says so.
+    let before = outside.on("worker-1", "systemctl show -p NRestarts --value ipop-node");
+    assert_eq!(before.trim(), "0");
     outside.on("worker-1", "systemctl kill -s KILL ipop-node.service; true");
+    wait_until("ipop-node on worker-1 to be started again", Duration::from_secs(180), || {
+        let run = outside.try_on("worker-1", "systemctl show -p NRestarts --value ipop-node");
+        (run.code == Some(0) && run.stdout.trim() == "1").then_some(())
+    });
     wait_until("worker-1 to link again", Duration::from_secs(180), || {
         let status = outside.node_status_if_reachable("frontend-0")?;
         let peer = outside.peer_of(&status, "worker-1");

@@ -31,6 +31,15 @@ pub enum RendezvousError {
     /// No address to listen on.
     #[error("the rendezvous of `{0}` has no address to listen on")]
     NoAddress(String),
+    /// An external server's name has no address.
+    #[error("the address of the XMPP server `{server}` cannot be found")]
+    Resolve {
+        /// `host:port` as configured.
+        server: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// It was never prepared.
     #[error("`{0}` has no rendezvous on this machine")]
     Absent(String),
@@ -137,7 +146,7 @@ impl RendezvousError {
             Self::Port { .. } | Self::Ended { .. } | Self::NoAnswer { .. } | Self::Api(_) => {
                 ExitCode::Unavailable
             }
-            Self::NoAddress(_) | Self::NoPassword { .. } => ExitCode::Config,
+            Self::NoAddress(_) | Self::NoPassword { .. } | Self::Resolve { .. } => ExitCode::Config,
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 ExitCode::Missing
             }
@@ -163,6 +172,7 @@ impl RendezvousError {
                 _ => "choose another port or address in [rendezvous]",
             },
             Self::NoAddress(_) => "set `listen` in [rendezvous] to addresses of this machine",
+            Self::Resolve { .. } => "write `servers` in [rendezvous] as host:port, and check the name",
             Self::NoPassword { .. } => "set password_env or password_file in [rendezvous]",
             Self::Api(ApiError::Forbidden { .. }) => {
                 "check admin and its password in [rendezvous], and api_permissions on the server"
@@ -188,6 +198,7 @@ impl From<RendezvousError> for CliError {
 fn cause(error: RendezvousError) -> Option<Box<dyn std::error::Error + Send + Sync>> {
     match error {
         RendezvousError::Port { source, .. }
+        | RendezvousError::Resolve { source, .. }
         | RendezvousError::Process { source, .. }
         | RendezvousError::File { source, .. }
         | RendezvousError::Entropy(source) => Some(source.into()),

@@ -1,5 +1,7 @@
 //! An ejabberd that somebody else runs.
 
+use std::net::ToSocketAddrs;
+
 use super::api::{Admin, Api, ApiError};
 use super::config::ExternalConfig;
 use super::{Endpoint, RendezvousError};
@@ -27,7 +29,7 @@ impl External {
             .map_err(ApiError::Target)?;
         let endpoint = Endpoint {
             domain: config.domain.clone(),
-            servers: config.servers.clone(),
+            servers: resolve(&config.servers)?,
             ca_pem,
         };
         Ok(Self { api, endpoint })
@@ -49,6 +51,23 @@ impl External {
     }
 }
 
+/// The servers' addresses: nodes are static binaries without a resolver.
+fn resolve(servers: &[String]) -> Result<Vec<String>, RendezvousError> {
+    let mut addresses = Vec::new();
+    for server in servers {
+        let found = server.to_socket_addrs().map_err(|source| RendezvousError::Resolve {
+            server: server.clone(),
+            source,
+        })?;
+        for address in found.map(|address| address.to_string()) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+    }
+    Ok(addresses)
+}
+
 fn password(config: &ExternalConfig, admin: &str) -> Result<Secret<String>, RendezvousError> {
     let missing = |place: String| RendezvousError::NoPassword {
         admin: admin.to_owned(),
@@ -65,4 +84,17 @@ fn password(config: &ExternalConfig, admin: &str) -> Result<Secret<String>, Rend
         .ok_or_else(|| missing("the configuration".to_owned()))?;
     let text = std::fs::read_to_string(path).map_err(|_| missing(path.display().to_string()))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_given_to_nodes_as_addresses() {
+        let servers = ["192.0.2.7:5222".to_owned(), "[2001:db8::7]:5222".to_owned()];
+        assert_eq!(resolve(&servers).unwrap(), servers);
+        let error = resolve(&["192.0.2.7".to_owned()]).unwrap_err();
+        assert_eq!(error.to_string(), "the address of the XMPP server `192.0.2.7` cannot be found");
+    }
 }

@@ -118,10 +118,21 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     // --- Status and logs say what is there.
     let status = outside.provision(&["status", NAME, "--json"]);
-    status.expect_code(0);
+    let status = status.expect_code(0).json_lines().pop().expect("an object");
+    let members = status["members"].as_array().expect("members");
+    assert_eq!(members.len(), 3);
+    for member in members {
+        assert_eq!((&member["machine"], &member["now"]), (&"running".into(), &"ready".into()), "{member}");
+    }
     let logs = outside.provision(&["logs", &format!("{NAME}/worker-0")]);
     logs.expect_code(0);
-    assert!(logs.stdout.contains("Linux version"), "no console log in: {}", logs.stdout);
+    for mark in ["Welcome to Debian GNU/Linux 13", "ipop: booted", "link up"] {
+        assert!(logs.stdout.contains(mark), "no `{mark}` in: {}", logs.stdout);
+    }
+    let image = outside.provision(&["image", "build", "worker"]);
+    image.expect_code(0);
+    assert!(!image.stderr.contains("packages"), "the image was built again: {}", image.stderr);
+    outside.provision(&["site", "check", "local"]).expect_code(0);
     outside.provision(&["ssh", &format!("{NAME}/worker-0"), "--", "exit 7"]).expect_code(7);
     outside
         .provision(&["cluster", "--name", NAME, "--frontend", "1@local", "--workers", "1@local"])

@@ -12,13 +12,14 @@ use super::outcome::Outcome;
 use super::settings::Settings;
 use super::{Meeting, Parts};
 use crate::backend::{Backend, Image, MachineSpec, Resource};
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::plan::personal::{self, Keys};
 use crate::plan::{ClusterPlan, NodePlan};
 use crate::rendezvous::Endpoint;
+use crate::rendezvous::config::RendezvousConfig;
 use crate::ssh::keys::{CLIENT_KEY, KnownHosts};
 use crate::state::Database;
 use crate::state::record::{Owner, Phase};
@@ -124,15 +125,33 @@ impl Launch<'_> {
             let owner = Owner::Site(site.clone());
             let resources = backend.plan_shared(&self.plan.name)?;
             self.journal().plan(&owner, None, &resources)?;
+            let mut reached = false;
             for resource in &resources {
                 let make = || backend.create_shared(&self.plan.name, resource);
                 let address = self
                     .journal()
                     .make(&owner, std::slice::from_ref(resource), make)?;
+                reached |= address.is_some();
                 listen.extend(address.filter(|a| !listen.contains(a)));
+            }
+            if !reached {
+                self.check_reachable(site)?;
             }
         }
         Ok(listen)
+    }
+
+    /// A site whose machines do not share a network with this machine needs a rendezvous that
+    /// listens where the configuration says.
+    fn check_reachable(&self, site: &str) -> Result<(), CliError> {
+        match &self.settings.rendezvous {
+            RendezvousConfig::Embedded(config) if config.listen.is_empty() => Err(CliError::new(
+                ExitCode::Config,
+                format!("machines of site `{site}` cannot reach the rendezvous of this machine"),
+            )
+            .hint("set `listen` in [rendezvous] to an address of this machine that they reach")),
+            _ => Ok(()),
+        }
     }
 
     fn rendezvous(

@@ -18,7 +18,7 @@ use crate::event::{Event, Stage};
 use crate::layout::Layout;
 use crate::plan::ClusterPlan;
 use crate::plan::tests::demo;
-use crate::rendezvous::config::RendezvousConfig;
+use crate::rendezvous::config::{EmbeddedConfig, RendezvousConfig};
 use crate::site::Sites;
 use crate::state::Database;
 use crate::state::record::{NewDeployment, NodeRecord, Owner, Phase};
@@ -260,6 +260,28 @@ fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
     assert_eq!(warnings, 1, "{events:?}");
     let why = &outcome.nodes[0].stuck.as_ref().expect("stuck").why;
     assert_eq!(why, "the rendezvous cannot be watched: ejabberd is stopped");
+}
+
+#[test]
+fn a_site_whose_machines_cannot_reach_the_rendezvous_is_refused_unless_it_listens_elsewhere() {
+    let mut bench = Bench::new();
+    bench.fakes.remote();
+    let error = bench.launch(LONG).expect_err("nobody could sign in");
+    assert_eq!(error.code, ExitCode::Config);
+    assert_eq!(
+        error.message,
+        "machines of site `local` cannot reach the rendezvous of this machine"
+    );
+    bench.destroy();
+    bench.assert_nothing_is_left();
+
+    bench = Bench::new();
+    bench.fakes.remote();
+    bench.settings.rendezvous = RendezvousConfig::Embedded(EmbeddedConfig {
+        listen: vec![[203, 0, 113, 7].into()],
+        ..EmbeddedConfig::default()
+    });
+    assert!(bench.launch(LONG).expect("launched").joined);
 }
 
 #[test]

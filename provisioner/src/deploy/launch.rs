@@ -11,7 +11,7 @@ use super::journal::Journal;
 use super::outcome::Outcome;
 use super::settings::Settings;
 use super::{Meeting, Parts};
-use crate::backend::{Backend, Image, MachineSpec, Resource};
+use crate::backend::{Backend, Image, MachineSpec, MachineState, Resource};
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
@@ -60,6 +60,7 @@ impl Launch<'_> {
     /// happens: removing it is for `destroy`.
     pub fn run(&self, parts: &dyn Parts) -> Result<Outcome, CliError> {
         let backends = self.backends(parts)?;
+        self.check_names(&backends)?;
         // What can fail at once comes before what takes minutes.
         let listen = self.shared(&backends)?;
         let meeting = parts.meeting()?;
@@ -115,6 +116,21 @@ impl Launch<'_> {
             Ok((site.to_owned(), backend))
         };
         self.plan.sites().into_iter().map(open).collect()
+    }
+
+    /// A machine that is there already belongs to somebody else, who used the same name from
+    /// another state directory: what is recorded here would be taken over, and removed by destroy.
+    fn check_names(&self, backends: &Backends) -> Result<(), CliError> {
+        for node in &self.plan.nodes {
+            let (site, deployment) = (&node.site, &self.plan.name);
+            let state = backends[site].machine_state(deployment, &node.name)?;
+            if state != MachineState::Absent {
+                let machine = format!("{deployment}/{}", node.name);
+                let message = format!("site `{site}` already has a machine of `{machine}`");
+                return Err(CliError::new(ExitCode::Name, message).hint("choose another --name"));
+            }
+        }
+        Ok(())
     }
 
     /// Makes the sites' shared resources; returns where their machines reach this one.

@@ -285,6 +285,20 @@ fn a_site_whose_machines_cannot_reach_the_rendezvous_is_refused_unless_it_listen
 }
 
 #[test]
+fn a_machine_of_somebody_else_is_neither_taken_over_nor_removed() {
+    let bench = Bench::new();
+    bench.fakes.foreign("domain", "ipop-demo-worker-0");
+    let error = bench.launch(LONG).expect_err("the name is taken");
+    assert_eq!(error.code, ExitCode::Name);
+    assert_eq!(
+        error.message,
+        "site `local` already has a machine of `demo/worker-0`"
+    );
+    bench.destroy().check().expect("nothing was made");
+    assert_eq!(bench.fakes.existing(), ["domain ipop-demo-worker-0"]);
+}
+
+#[test]
 fn after_an_interrupt_nothing_more_is_made() {
     let bench = Bench::new();
     bench.interrupt.set();

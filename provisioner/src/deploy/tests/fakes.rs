@@ -69,6 +69,11 @@ impl Fakes {
         self.world().existing.iter().cloned().collect()
     }
 
+    /// Somebody else makes something.
+    pub fn foreign(&self, kind: &str, id: &str) {
+        self.world().existing.insert(format!("{kind} {id}"));
+    }
+
     pub fn fail_at(&self, step: usize, fault: Fault) {
         self.world().fault = Some((step, fault));
     }
@@ -223,9 +228,12 @@ impl Backend for Fakes {
         self.take_away(resource)
     }
 
-    fn machine_state(&self, _: &str, node: &NodeName) -> Result<MachineState, CliError> {
-        let stopped = self.world().stopped.contains(&node.0);
-        Ok(if stopped {
+    fn machine_state(&self, deployment: &str, node: &NodeName) -> Result<MachineState, CliError> {
+        let world = self.world();
+        let domain = format!("domain {}", machine_name(deployment, node));
+        Ok(if !world.existing.contains(&domain) {
+            MachineState::Absent
+        } else if world.stopped.contains(&node.0) {
             MachineState::Stopped
         } else {
             MachineState::Running

@@ -309,7 +309,12 @@ impl Watcher<'_> {
         }
     }
 
+    /// What a node says of itself. A rendezvous that is known to be dead is not tried again: that
+    /// would take a sign-in's time limit for every node.
     fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {
+        if self.trouble.is_some() {
+            return None;
+        }
         self.open().ok()?.status(node)
     }
 

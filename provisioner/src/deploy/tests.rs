@@ -263,6 +263,16 @@ fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
 }
 
 #[test]
+fn nodes_are_not_asked_for_their_status_through_a_rendezvous_that_died() {
+    let bench = Bench::new();
+    bench.fakes.silent("worker-1", "");
+    bench.fakes.dies_after(1);
+    let outcome = bench.launch(SHORT).expect("launched");
+    assert!(!outcome.joined);
+    assert!(outcome.nodes[0].stuck.is_none(), "{outcome:?}");
+}
+
+#[test]
 fn a_site_whose_machines_cannot_reach_the_rendezvous_is_refused_unless_it_listens_elsewhere() {
     let mut bench = Bench::new();
     bench.fakes.remote();

@@ -40,6 +40,9 @@ struct World {
     silent: BTreeMap<String, String>,
     stopped: BTreeSet<String>,
     unwatchable: bool,
+    /// The rendezvous dies after it was looked at so many times.
+    dies_after: Option<usize>,
+    dead: bool,
     /// The sites' machines are on no network of this host.
     remote: bool,
 }
@@ -61,6 +64,8 @@ impl Fakes {
             silent: BTreeMap::new(),
             stopped: BTreeSet::new(),
             unwatchable: false,
+            dies_after: None,
+            dead: false,
             remote: false,
         })))
     }
@@ -100,6 +105,10 @@ impl Fakes {
 
     pub fn unwatchable(&self) {
         self.world().unwatchable = true;
+    }
+
+    pub fn dies_after(&self, looks: usize) {
+        self.world().dies_after = Some(looks);
     }
 
     pub fn remote(&self) {
@@ -321,7 +330,14 @@ impl Meeting for Fakes {
 
 impl Watch for Fakes {
     fn look(&mut self, _: Duration) -> Result<BTreeMap<NodeName, Seen>, CliError> {
-        let world = self.world();
+        let mut world = self.world();
+        if let Some(left) = &mut world.dies_after {
+            let Some(less) = left.checked_sub(1) else {
+                world.dead = true;
+                return Err(CliError::new(ExitCode::Unavailable, "ejabberd died"));
+            };
+            *left = less;
+        }
         let names = ["frontend-0", "worker-0", "worker-1"];
         let online = names.iter().filter(|n| !world.silent.contains_key(**n));
         Ok(online
@@ -336,7 +352,9 @@ impl Watch for Fakes {
             .collect())
     }
 
-    fn status(&mut self, _: &NodeName) -> Option<NodeStatus> {
+    fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {
+        let dead = self.world().dead;
+        assert!(!dead, "{node} is asked through a dead rendezvous");
         None
     }
 }

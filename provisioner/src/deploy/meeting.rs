@@ -10,7 +10,7 @@ use super::{Meeting, Seen, Watch};
 use crate::backend::Resource;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
-use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous};
+use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous, State};
 use crate::watch::{WatchEvent, Watcher};
 
 /// A rendezvous and the nodes that meet there, the front end first.
@@ -34,6 +34,10 @@ impl Meeting for RealMeeting {
             .into_iter()
             .map(|resource| (owner(&resource), resource))
             .collect()
+    }
+
+    fn state(&self) -> State {
+        self.rendezvous.state()
     }
 
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {

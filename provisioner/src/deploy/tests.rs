@@ -263,6 +263,15 @@ fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
 }
 
 #[test]
+fn a_rendezvous_that_stopped_is_started_again_with_its_own_addresses() {
+    let bench = Bench::new();
+    bench.fakes.halts();
+    let outcome = bench.launch(LONG).expect("launched");
+    assert!(outcome.joined, "{outcome:?}");
+    assert!(!bench.fakes.halted());
+}
+
+#[test]
 fn nodes_are_not_asked_for_their_status_through_a_rendezvous_that_died() {
     let bench = Bench::new();
     bench.fakes.silent("worker-1", "");

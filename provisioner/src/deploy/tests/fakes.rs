@@ -15,7 +15,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Sink, Stage};
 use crate::layout::Layout;
 use crate::name::{NodeName, machine_name};
-use crate::rendezvous::{Account, Endpoint};
+use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::state::Database;
@@ -42,6 +42,9 @@ struct World {
     unwatchable: bool,
     /// The rendezvous dies after it was looked at so many times.
     dies_after: Option<usize>,
+    /// The rendezvous stops once the machines run.
+    halts: bool,
+    halted: bool,
     dead: bool,
     /// The sites' machines are on no network of this host.
     remote: bool,
@@ -65,6 +68,8 @@ impl Fakes {
             stopped: BTreeSet::new(),
             unwatchable: false,
             dies_after: None,
+            halts: false,
+            halted: false,
             dead: false,
             remote: false,
         })))
@@ -109,6 +114,15 @@ impl Fakes {
 
     pub fn dies_after(&self, looks: usize) {
         self.world().dies_after = Some(looks);
+    }
+
+    pub fn halts(&self) {
+        self.world().halts = true;
+    }
+
+    /// Whether the rendezvous does not run.
+    pub fn halted(&self) -> bool {
+        self.world().halted
     }
 
     pub fn remote(&self) {
@@ -230,7 +244,10 @@ impl Backend for Fakes {
     fn launch(&self, spec: &MachineSpec, _: &dyn Sink) -> Result<(), CliError> {
         let name = machine_name(&spec.deployment, &spec.node);
         self.make("volume", &name)?;
-        self.make("domain", &name)
+        self.make("domain", &name)?;
+        let mut world = self.world();
+        world.halted = world.halts;
+        Ok(())
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
@@ -288,10 +305,21 @@ impl Meeting for Fakes {
         plan
     }
 
+    fn state(&self) -> State {
+        if self.world().halted {
+            State::Stopped
+        } else {
+            State::Running { pid: None }
+        }
+    }
+
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
         let mut expected = vec![IpAddr::from([127, 0, 0, 1])];
         if !self.world().remote {
             expected.push([192, 168, 9, 1].into());
+        }
+        if std::mem::take(&mut self.world().halted) {
+            expected.clear();
         }
         assert_eq!(listen, expected);
         self.make("process", "demo")?;
@@ -324,6 +352,7 @@ impl Meeting for Fakes {
         if self.world().unwatchable {
             return Err(CliError::new(ExitCode::Unavailable, "ejabberd is stopped"));
         }
+        assert!(!self.world().halted, "a stopped rendezvous is watched");
         Ok(Box::new(self.clone()))
     }
 }

@@ -174,6 +174,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
     Ok(Settings {
         sites: used.collect::<Result<_, _>>()?,
         rendezvous: sites.rendezvous.clone(),
+        tag: format!("{:08x}", rand::random::<u32>()),
     })
 }
 

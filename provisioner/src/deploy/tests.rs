@@ -49,6 +49,7 @@ impl Bench {
         let settings = Settings {
             sites,
             rendezvous: RendezvousConfig::default(),
+            tag: "0000002a".to_owned(),
         };
         let database = Database::open(&layout.database()).expect("opens");
         let node = |n: &crate::plan::NodePlan| NodeRecord {

@@ -36,8 +36,13 @@ impl Site {
         // As root, the server's user must reach the state directory.
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
-        let rendezvous = Rendezvous::open(&layout, name, &RendezvousConfig::Embedded(config))
-            .expect("nothing to read");
+        let rendezvous = Rendezvous::open(
+            &layout,
+            name,
+            "0000002a",
+            &RendezvousConfig::Embedded(config),
+        )
+        .expect("nothing to read");
         Self {
             rendezvous,
             name: name.to_owned(),
@@ -48,10 +53,11 @@ impl Site {
 
     pub fn try_start(&self) -> Result<Endpoint, RendezvousError> {
         let mut supervisor = Command::new(env!("CARGO_BIN_EXE_provision"));
-        supervisor
-            .arg("--state-dir")
-            .arg(&self.layout.state)
-            .args(["rendezvous", "run", &self.name]);
+        supervisor.arg("--state-dir").arg(&self.layout.state).args([
+            "rendezvous",
+            "run",
+            &self.name,
+        ]);
         self.rendezvous.start_with(&[LOOPBACK], Some(supervisor))
     }
 

@@ -52,6 +52,10 @@ impl Meeting for RealMeeting {
         Ok(self.rendezvous.create_account(node)?)
     }
 
+    fn can_remove(&self) -> bool {
+        self.rendezvous.is_ours() || self.rendezvous.state() != State::Stopped
+    }
+
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
         Ok(self.rendezvous.remove(resource)?)
     }

@@ -80,6 +80,10 @@ pub trait Meeting: Send + Sync {
     /// Makes a node's account.
     fn create_account(&self, node: &NodeName) -> Result<Account, CliError>;
 
+    /// Whether removing has any prospect: a server of ours is removed without its help, one of
+    /// somebody else must answer.
+    fn can_remove(&self) -> bool;
+
     /// Removes what `plan` named.
     fn remove(&self, resource: &Resource) -> Result<(), CliError>;
 

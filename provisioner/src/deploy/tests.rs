@@ -211,6 +211,24 @@ fn what_cannot_be_removed_is_named_and_a_second_destroy_removes_it() {
 }
 
 #[test]
+fn what_does_not_answer_is_tried_once_and_all_of_it_is_named() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.fakes.unreachable();
+    let removal = bench.destroy();
+    assert_eq!(
+        bench.fakes.removals(),
+        2,
+        "one of the site, one of the rendezvous"
+    );
+    assert_eq!(removal.leftover.len(), bench.fakes.existing().len());
+    assert!(removal.leftover.iter().all(|l| l.why == "no route to host"));
+    bench.fakes.heal();
+    bench.destroy().check().expect("all removed");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
 fn a_worker_that_never_boots_is_named_with_its_stage_and_console_and_hangs_nothing() {
     let bench = Bench::new();
     bench

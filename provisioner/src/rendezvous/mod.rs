@@ -197,6 +197,11 @@ impl Rendezvous {
         }
     }
 
+    /// Whether the server is this deployment's own.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(_))
+    }
+
     /// What a client must know to sign in. The embedded server must have been started once.
     pub fn endpoint(&self) -> Result<Endpoint, RendezvousError> {
         match &self.kind {
@@ -290,7 +295,7 @@ impl Rendezvous {
     }
 
     fn vanishes(&self) -> bool {
-        matches!(self.kind, Kind::Embedded(_)) && !matches!(self.state(), State::Running { .. })
+        self.is_ours() && !matches!(self.state(), State::Running { .. })
     }
 
     fn register(&self, node: &str, password: Secret<String>) -> Result<Account, RendezvousError> {

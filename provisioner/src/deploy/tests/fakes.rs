@@ -37,6 +37,8 @@ struct World {
     fault: Option<(usize, Fault)>,
     removals: usize,
     removal_fault: Option<usize>,
+    /// No site and no rendezvous answers.
+    unreachable: bool,
     silent: BTreeMap<String, String>,
     stopped: BTreeSet<String>,
     unwatchable: bool,
@@ -64,6 +66,7 @@ impl Fakes {
             fault: None,
             removals: 0,
             removal_fault: None,
+            unreachable: false,
             silent: BTreeMap::new(),
             stopped: BTreeSet::new(),
             unwatchable: false,
@@ -92,9 +95,19 @@ impl Fakes {
         self.world().removal_fault = Some(step);
     }
 
+    pub fn unreachable(&self) {
+        self.world().unreachable = true;
+    }
+
+    /// How many removals were tried.
+    pub fn removals(&self) -> usize {
+        self.world().removals
+    }
+
     pub fn heal(&self) {
         let mut world = self.world();
         (world.fault, world.removal_fault) = (None, None);
+        (world.unreachable, world.removals) = (false, 0);
     }
 
     /// The node's machine says this and no more.
@@ -171,6 +184,9 @@ impl Fakes {
     fn take_away(&self, resource: &Resource) -> Result<(), CliError> {
         let mut world = self.world();
         world.removals += 1;
+        if world.unreachable {
+            return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
+        }
         if world.removal_fault == Some(world.removals) {
             return Err(CliError::new(ExitCode::Unavailable, "it is in use"));
         }
@@ -256,6 +272,9 @@ impl Backend for Fakes {
 
     fn machine_state(&self, deployment: &str, node: &NodeName) -> Result<MachineState, CliError> {
         let world = self.world();
+        if world.unreachable {
+            return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
+        }
         let domain = format!("domain {}", machine_name(deployment, node));
         Ok(if !world.existing.contains(&domain) {
             MachineState::Absent
@@ -346,6 +365,10 @@ impl Meeting for Fakes {
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
         self.take_away(resource)
+    }
+
+    fn can_remove(&self) -> bool {
+        !self.world().unreachable
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, CliError> {

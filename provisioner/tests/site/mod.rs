@@ -53,11 +53,10 @@ impl Site {
 
     pub fn try_start(&self) -> Result<Endpoint, RendezvousError> {
         let mut supervisor = Command::new(env!("CARGO_BIN_EXE_provision"));
-        supervisor.arg("--state-dir").arg(&self.layout.state).args([
-            "rendezvous",
-            "run",
-            &self.name,
-        ]);
+        supervisor
+            .arg("--state-dir")
+            .arg(&self.layout.state)
+            .args(["rendezvous", "run", &self.name]);
         self.rendezvous.start_with(&[LOOPBACK], Some(supervisor))
     }
 

@@ -84,7 +84,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     let plan = plan(&request, &sites, &world(&database)?)?;
     let settings = settings(&plan, &sites)?;
     let id = record(context, &database, &plan, &settings)?;
-    let _lock = Lock::take(&context.layout.deployment(&plan.name), &plan.name)?;
+    let _lock = lock(context, &database, &plan.name, id)?;
     let report = Report::new(context.mode(), &plan.names());
     let launch = Launch {
         layout: &context.layout,
@@ -174,7 +174,20 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
     Ok(Settings {
         sites: used.collect::<Result<_, _>>()?,
         rendezvous: sites.rendezvous.clone(),
+        tag: format!("{:08x}", rand::random::<u32>()),
     })
+}
+
+/// Locks the deployment that was just recorded.
+fn lock(context: &Context, database: &Database, name: &str, id: i64) -> Result<Lock, CliError> {
+    match context.locked(database, name)? {
+        Some((lock, deployment)) if deployment.id == id => Ok(lock),
+        _ => Err(CliError::new(
+            ExitCode::Name,
+            format!("another provision destroyed `{name}` before anything of it was made"),
+        )
+        .hint("run `provision cluster` again")),
+    }
 }
 
 /// Writes the deployment to the database before anything of it exists.

@@ -14,6 +14,7 @@ use crate::name::suggestion;
 use crate::report::Mode;
 use crate::site::Sites;
 use crate::state::Database;
+use crate::state::lock::Lock;
 use crate::state::record::Deployment;
 
 /// What every subcommand needs.
@@ -76,6 +77,23 @@ impl Context {
             .map(|d| d.name)
             .collect();
         Err(no_such_deployment(name, &names))
+    }
+
+    /// Locks a deployment; none when it is not there or no more.
+    pub fn locked(
+        &self,
+        database: &Database,
+        name: &str,
+    ) -> Result<Option<(Lock, Deployment)>, CliError> {
+        let dir = self.layout.deployment(name);
+        let lock = Lock::take(&dir, name)?;
+        // Another command may have removed it before its turn ended and ours began.
+        if let Some(deployment) = database.deployment(name)? {
+            return Ok(Some((lock, deployment)));
+        }
+        // Nobody else would: taking the lock made it.
+        std::fs::remove_dir_all(&dir).map_err(|e| CliError::file("remove", &dir, e))?;
+        Ok(None)
     }
 }
 

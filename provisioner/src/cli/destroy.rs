@@ -9,7 +9,6 @@ use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
 use crate::report::Report;
-use crate::state::lock::Lock;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,9 +41,7 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
         }
         return Ok(nothing_left(context, name));
     }
-    let _lock = Lock::take(&context.layout.deployment(&name), &name)?;
-    // Another destroy may have ended while this one waited for nothing but its turn.
-    let Some(deployment) = database.deployment(&name)? else {
+    let Some((_lock, deployment)) = context.locked(&database, &name)? else {
         return Ok(nothing_left(context, name));
     };
     let settings = Settings::of(&deployment)?;

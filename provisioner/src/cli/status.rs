@@ -14,6 +14,7 @@ use crate::deploy::{Meeting, Parts, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
 use crate::name::NodeName;
+use crate::rendezvous::State;
 use crate::report::table::{milliseconds, table};
 use crate::report::words;
 use crate::state::Database;
@@ -52,9 +53,18 @@ struct Summary {
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
-    /// Why the rendezvous could not be asked.
-    rendezvous: Option<String>,
+    rendezvous: Meet,
     members: Vec<Member>,
+}
+
+/// The rendezvous as it is now.
+#[derive(Debug, Serialize)]
+struct Meet {
+    /// Unknown when what its configuration names cannot be read.
+    #[serde(flatten)]
+    state: Option<State>,
+    /// Why it could not be asked for the nodes.
+    error: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -138,13 +148,22 @@ fn detail(
         settings: &settings,
         nodes,
     };
-    let mut watch = real.meeting().and_then(|m: Box<dyn Meeting>| m.watch());
-    let looked = watch.as_mut().ok().map(|watch| watch.look(LOOK));
-    let (seen, rendezvous) = match (looked, &watch) {
-        (Some(Ok(seen)), _) => (seen, None),
-        (Some(Err(e)), _) => (Default::default(), Some(e.message)),
-        (None, Err(e)) => (Default::default(), Some(e.message.clone())),
-        (None, Ok(_)) => (Default::default(), None),
+    let meeting = real.meeting();
+    let mut watch = match &meeting {
+        Ok(meeting) => watch(context, database, deployment, &**meeting),
+        Err(e) => Err(e.message.clone()),
+    };
+    let looked = match &mut watch {
+        Ok(watch) => watch.look(LOOK).map_err(|e| e.message),
+        Err(why) => Err(why.clone()),
+    };
+    let (seen, error) = match looked {
+        Ok(seen) => (seen, None),
+        Err(why) => (Default::default(), Some(why)),
+    };
+    let rendezvous = Meet {
+        state: meeting.ok().map(|meeting| meeting.state()),
+        error,
     };
     let mut members = Vec::new();
     for record in records {
@@ -157,6 +176,31 @@ fn detail(
         rendezvous,
         members,
     })
+}
+
+/// Watches the rendezvous, started again if it stopped: when this machine did, for one. The error
+/// is for a person.
+fn watch(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    meeting: &dyn Meeting,
+) -> Result<Box<dyn Watch>, String> {
+    if meeting.state() == State::Stopped {
+        if deployment.phase == Phase::Destroying {
+            return Err("it is being removed".to_owned());
+        }
+        // A destroy at the same time would not see what is started here.
+        let locked = context.locked(database, &deployment.name);
+        let (_lock, now) = locked
+            .map_err(|e| e.message)?
+            .ok_or_else(|| "it was removed".to_owned())?;
+        if now.id != deployment.id || now.phase == Phase::Destroying {
+            return Err("it was removed".to_owned());
+        }
+        meeting.start(&[]).map_err(|e| e.message)?;
+    }
+    meeting.watch().map_err(|e| e.message)
 }
 
 fn member(
@@ -233,10 +277,11 @@ fn show(detail: &Detail) -> String {
     let rows: Vec<_> = detail.members.iter().map(row).collect();
     let summary = &detail.summary;
     let mut out = format!(
-        "{}: {}, {} old\n\n",
+        "{}: {}, {} old\nrendezvous: {}\n\n",
         summary.name,
         summary.phase,
-        age(summary.age_seconds)
+        age(summary.age_seconds),
+        serves(detail.rendezvous.state.as_ref())
     );
     out += &table(
         &[
@@ -244,7 +289,7 @@ fn show(detail: &Detail) -> String {
         ],
         &rows,
     );
-    if let Some(why) = &detail.rendezvous {
+    if let Some(why) = &detail.rendezvous.error {
         out += &format!("\nwarning: the rendezvous cannot be asked: {why}\n");
     }
     for member in &detail.members {
@@ -253,6 +298,17 @@ fn show(detail: &Detail) -> String {
         }
     }
     out
+}
+
+fn serves(state: Option<&State>) -> String {
+    match state {
+        Some(State::Running { pid: Some(pid) }) => format!("running (pid {pid})"),
+        Some(State::Running { pid: None }) => "running".to_owned(),
+        Some(State::Starting { pid }) => format!("starting (pid {pid})"),
+        Some(State::Stopped) => "stopped".to_owned(),
+        Some(State::Absent) => "absent".to_owned(),
+        None => "unknown".to_owned(),
+    }
 }
 
 fn age(seconds: u64) -> String {

@@ -74,8 +74,8 @@ fn wrong_arguments_say_what_would_be_right() {
     insta::assert_snapshot!(all.join("\n"));
 }
 
-/// Runs `provision` in a state directory of its own.
-fn run(dir: &std::path::Path, line: &str) -> Result<u8, CliError> {
+/// `provision` in a state directory of its own.
+fn context(dir: &std::path::Path, line: &str) -> (Context, Command) {
     let words = std::iter::once("provision").chain(line.split(' '));
     let mut cli = Cli::try_parse_from(words).expect(line);
     cli.global.state_dir = Some(dir.join("state"));
@@ -90,7 +90,13 @@ fn run(dir: &std::path::Path, line: &str) -> Result<u8, CliError> {
         layout,
         global: cli.global,
     };
-    cli.command.run(&context)
+    (context, cli.command)
+}
+
+/// Runs `provision` in a state directory of its own.
+fn run(dir: &std::path::Path, line: &str) -> Result<u8, CliError> {
+    let (context, command) = context(dir, line);
+    command.run(&context)
 }
 
 #[test]
@@ -116,6 +122,34 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
     let all: Vec<_> = lines.iter().map(|line| refuse(line)).collect();
     insta::assert_snapshot!(all.join("\n"));
     assert_eq!(run(dir.path(), "list").expect("an empty list"), 0);
+}
+
+#[test]
+fn locking_a_deployment_that_was_destroyed_meanwhile_leaves_no_directory() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let context = context(dir.path(), "list").0;
+    let database = context.database().expect("opens");
+    let new = crate::state::record::NewDeployment {
+        name: "demo".to_owned(),
+        domain: "demo.ipop".to_owned(),
+        net4: "10.200.7.0/24".to_owned(),
+        net6: "fd12::/64".to_owned(),
+        settings: "{}".to_owned(),
+        nodes: Vec::new(),
+    };
+    let now = std::time::SystemTime::now();
+    let id = database.create(&new, now).expect("recorded");
+    let (lock, found) = context
+        .locked(&database, "demo")
+        .expect("free")
+        .expect("there");
+    assert_eq!(found.id, id);
+    drop(lock);
+    std::fs::remove_dir_all(context.layout.deployment("demo")).expect("removed");
+    database.bury(id, now).expect("buried");
+    let late = context.locked(&database, "demo").expect("free");
+    assert!(late.is_none());
+    assert!(!context.layout.deployment("demo").exists());
 }
 
 #[test]

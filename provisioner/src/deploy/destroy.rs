@@ -15,7 +15,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::layout::Layout;
 use crate::state::Database;
-use crate::state::record::{Deployment, Owner, Phase, ResourceRecord};
+use crate::state::record::{Deployment, NodeRecord, Owner, Phase, ResourceRecord};
 
 /// What a destroy did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -103,17 +103,25 @@ pub fn destroy(
         name: deployment.name.clone(),
         ..Removal::default()
     };
+    let nodes = database.nodes(deployment.id)?;
     let mut records = database.resources(deployment.id)?;
     // Machines first of all: they use what the rest is.
     records.reverse();
     records.sort_by_key(|r| r.node.is_none() || r.owner == Owner::Rendezvous);
-    let mut unreachable: BTreeSet<Owner> = BTreeSet::new();
+    // Those that do not answer, with why: each further try would wait for them again.
+    let mut unreachable: BTreeMap<Owner, String> = BTreeMap::new();
+    let mut warned: BTreeSet<Owner> = BTreeSet::new();
     for record in records {
         let ResourceRecord {
             owner, resource, ..
         } = record;
         if owner == Owner::Files && !removal.leftover.is_empty() {
             // Keys and the rendezvous's spool are needed for another try.
+            continue;
+        }
+        if let Some(why) = unreachable.get(&owner) {
+            let why = why.clone();
+            removal.leftover.push(Leftover { resource, why });
             continue;
         }
         let result = hands.remove(layout, &owner, &resource);
@@ -125,15 +133,16 @@ pub fn destroy(
                 removal.removed.push(resource);
             }
             Err(error) => {
-                if unreachable.insert(owner) {
-                    events.emit(Event::Warning {
-                        message: one_line(&error),
-                    });
+                let why = one_line(&error);
+                if warned.insert(owner.clone()) {
+                    let message = why.clone();
+                    events.emit(Event::Warning { message });
                 }
-                removal.leftover.push(Leftover {
-                    resource,
-                    why: one_line(&error),
-                });
+                if error.code == ExitCode::Unavailable && !hands.answers(&owner, deployment, &nodes)
+                {
+                    unreachable.insert(owner, why.clone());
+                }
+                removal.leftover.push(Leftover { resource, why });
             }
         }
     }
@@ -185,6 +194,24 @@ impl Hands<'_> {
                     resource.kind
                 ),
             )),
+        }
+    }
+
+    /// Whether an owner that refused something answers at all.
+    fn answers(&mut self, owner: &Owner, deployment: &Deployment, nodes: &[NodeRecord]) -> bool {
+        match owner {
+            Owner::Site(site) => {
+                let Ok(backend) = self.backend(site) else {
+                    return false;
+                };
+                let mut nodes = nodes.iter().filter(|node| node.site == *site);
+                nodes.next().is_none_or(|node| {
+                    let state = backend.machine_state(&deployment.name, &node.name);
+                    !state.is_err_and(|e| e.code == ExitCode::Unavailable)
+                })
+            }
+            Owner::Rendezvous => self.meeting.as_ref().is_some_and(|m| m.can_remove()),
+            Owner::Files => true,
         }
     }
 

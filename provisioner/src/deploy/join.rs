@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
 use crate::plan::NodePlan;
+use crate::rendezvous::State;
 
 /// What the image writes to the console once its system is up.
 pub const BOOTED: &str = "ipop: booted";
@@ -309,12 +310,20 @@ impl Watcher<'_> {
         }
     }
 
+    /// What a node says of itself. A rendezvous that is known to be dead is not tried again: that
+    /// would take a sign-in's time limit for every node.
     fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {
+        if self.trouble.is_some() {
+            return None;
+        }
         self.open().ok()?.status(node)
     }
 
     fn open(&mut self) -> Result<&mut Box<dyn Watch>, CliError> {
         if self.watch.is_none() {
+            if self.meeting.state() == State::Stopped {
+                self.meeting.start(&[])?;
+            }
             self.watch = Some(self.meeting.watch()?);
         }
         self.watch.as_mut().ok_or_else(CliError::interrupted)

@@ -11,14 +11,15 @@ use super::journal::Journal;
 use super::outcome::Outcome;
 use super::settings::Settings;
 use super::{Meeting, Parts};
-use crate::backend::{Backend, Image, MachineSpec, Resource};
-use crate::error::CliError;
+use crate::backend::{Backend, Image, MachineSpec, MachineState, Resource};
+use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::plan::personal::{self, Keys};
 use crate::plan::{ClusterPlan, NodePlan};
 use crate::rendezvous::Endpoint;
+use crate::rendezvous::config::RendezvousConfig;
 use crate::ssh::keys::{CLIENT_KEY, KnownHosts};
 use crate::state::Database;
 use crate::state::record::{Owner, Phase};
@@ -59,6 +60,7 @@ impl Launch<'_> {
     /// happens: removing it is for `destroy`.
     pub fn run(&self, parts: &dyn Parts) -> Result<Outcome, CliError> {
         let backends = self.backends(parts)?;
+        self.check_names(&backends)?;
         // What can fail at once comes before what takes minutes.
         let listen = self.shared(&backends)?;
         let meeting = parts.meeting()?;
@@ -116,6 +118,21 @@ impl Launch<'_> {
         self.plan.sites().into_iter().map(open).collect()
     }
 
+    /// A machine that is there already belongs to somebody else, who used the same name from
+    /// another state directory: what is recorded here would be taken over, and removed by destroy.
+    fn check_names(&self, backends: &Backends) -> Result<(), CliError> {
+        for node in &self.plan.nodes {
+            let (site, deployment) = (&node.site, &self.plan.name);
+            let state = backends[site].machine_state(deployment, &node.name)?;
+            if state != MachineState::Absent {
+                let machine = format!("{deployment}/{}", node.name);
+                let message = format!("site `{site}` already has a machine of `{machine}`");
+                return Err(CliError::new(ExitCode::Name, message).hint("choose another --name"));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the sites' shared resources; returns where their machines reach this one.
     fn shared(&self, backends: &Backends) -> Result<Vec<IpAddr>, CliError> {
         let mut listen = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
@@ -124,15 +141,33 @@ impl Launch<'_> {
             let owner = Owner::Site(site.clone());
             let resources = backend.plan_shared(&self.plan.name)?;
             self.journal().plan(&owner, None, &resources)?;
+            let mut reached = false;
             for resource in &resources {
                 let make = || backend.create_shared(&self.plan.name, resource);
                 let address = self
                     .journal()
                     .make(&owner, std::slice::from_ref(resource), make)?;
+                reached |= address.is_some();
                 listen.extend(address.filter(|a| !listen.contains(a)));
+            }
+            if !reached {
+                self.check_reachable(site)?;
             }
         }
         Ok(listen)
+    }
+
+    /// A site whose machines do not share a network with this machine needs a rendezvous that
+    /// listens where the configuration says.
+    fn check_reachable(&self, site: &str) -> Result<(), CliError> {
+        match &self.settings.rendezvous {
+            RendezvousConfig::Embedded(config) if config.listen.is_empty() => Err(CliError::new(
+                ExitCode::Config,
+                format!("machines of site `{site}` cannot reach the rendezvous of this machine"),
+            )
+            .hint("set `listen` in [rendezvous] to an address of this machine that they reach")),
+            _ => Ok(()),
+        }
     }
 
     fn rendezvous(

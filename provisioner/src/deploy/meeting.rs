@@ -10,7 +10,7 @@ use super::{Meeting, Seen, Watch};
 use crate::backend::Resource;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
-use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous};
+use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous, State};
 use crate::watch::{WatchEvent, Watcher};
 
 /// A rendezvous and the nodes that meet there, the front end first.
@@ -36,6 +36,10 @@ impl Meeting for RealMeeting {
             .collect()
     }
 
+    fn state(&self) -> State {
+        self.rendezvous.state()
+    }
+
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
         Ok(self.rendezvous.start(listen)?)
     }
@@ -46,6 +50,10 @@ impl Meeting for RealMeeting {
 
     fn create_account(&self, node: &NodeName) -> Result<Account, CliError> {
         Ok(self.rendezvous.create_account(node)?)
+    }
+
+    fn can_remove(&self) -> bool {
+        self.rendezvous.is_ours() || self.rendezvous.state() != State::Stopped
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {

@@ -34,7 +34,7 @@ use crate::backend::{Backend, Image, Resource};
 use crate::error::CliError;
 use crate::event::{Sink, Stage};
 use crate::name::NodeName;
-use crate::rendezvous::{Account, Endpoint};
+use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
 
@@ -67,7 +67,11 @@ pub trait Meeting: Send + Sync {
     /// What serving `nodes` will make, in creation order, with the node that a resource is for.
     fn plan(&self, nodes: &[NodeName]) -> Vec<(Option<NodeName>, Resource)>;
 
-    /// Starts it, listening on these addresses of this machine.
+    /// Whether it serves.
+    fn state(&self) -> State;
+
+    /// Starts it, listening on these addresses of this machine; one that was started before keeps
+    /// its ports, and its addresses too.
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError>;
 
     /// Makes the roster group and the operator's account.
@@ -75,6 +79,10 @@ pub trait Meeting: Send + Sync {
 
     /// Makes a node's account.
     fn create_account(&self, node: &NodeName) -> Result<Account, CliError>;
+
+    /// Whether removing has any prospect: a server of ours is removed without its help, one of
+    /// somebody else must answer.
+    fn can_remove(&self) -> bool;
 
     /// Removes what `plan` named.
     fn remove(&self, resource: &Resource) -> Result<(), CliError>;

@@ -48,7 +48,10 @@ impl Parts for Real<'_> {
     }
 
     fn meeting(&self) -> Result<Box<dyn Meeting>, CliError> {
-        let rendezvous = Rendezvous::open(self.layout, self.name, &self.settings.rendezvous)?;
+        let Settings {
+            tag, rendezvous, ..
+        } = self.settings;
+        let rendezvous = Rendezvous::open(self.layout, self.name, tag, rendezvous)?;
         Ok(Box::new(RealMeeting {
             rendezvous,
             nodes: self.nodes.clone(),

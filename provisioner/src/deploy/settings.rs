@@ -14,6 +14,10 @@ pub struct Settings {
     pub sites: Vec<Site>,
     /// Its rendezvous.
     pub rendezvous: RendezvousConfig,
+    /// Eight random hexadecimal digits that tell this deployment from others of its name where
+    /// they meet: on an external rendezvous.
+    #[serde(default)]
+    pub tag: String,
 }
 
 impl Settings {

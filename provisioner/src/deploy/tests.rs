@@ -18,7 +18,7 @@ use crate::event::{Event, Stage};
 use crate::layout::Layout;
 use crate::plan::ClusterPlan;
 use crate::plan::tests::demo;
-use crate::rendezvous::config::RendezvousConfig;
+use crate::rendezvous::config::{EmbeddedConfig, RendezvousConfig};
 use crate::site::Sites;
 use crate::state::Database;
 use crate::state::record::{NewDeployment, NodeRecord, Owner, Phase};
@@ -49,6 +49,7 @@ impl Bench {
         let settings = Settings {
             sites,
             rendezvous: RendezvousConfig::default(),
+            tag: "0000002a".to_owned(),
         };
         let database = Database::open(&layout.database()).expect("opens");
         let node = |n: &crate::plan::NodePlan| NodeRecord {
@@ -210,6 +211,24 @@ fn what_cannot_be_removed_is_named_and_a_second_destroy_removes_it() {
 }
 
 #[test]
+fn what_does_not_answer_is_tried_once_and_all_of_it_is_named() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.fakes.unreachable();
+    let removal = bench.destroy();
+    assert_eq!(
+        bench.fakes.removals(),
+        2,
+        "one of the site, one of the rendezvous"
+    );
+    assert_eq!(removal.leftover.len(), bench.fakes.existing().len());
+    assert!(removal.leftover.iter().all(|l| l.why == "no route to host"));
+    bench.fakes.heal();
+    bench.destroy().check().expect("all removed");
+    bench.assert_nothing_is_left();
+}
+
+#[test]
 fn a_worker_that_never_boots_is_named_with_its_stage_and_console_and_hangs_nothing() {
     let bench = Bench::new();
     bench
@@ -260,6 +279,61 @@ fn a_rendezvous_that_cannot_be_watched_is_warned_of_once_and_named() {
     assert_eq!(warnings, 1, "{events:?}");
     let why = &outcome.nodes[0].stuck.as_ref().expect("stuck").why;
     assert_eq!(why, "the rendezvous cannot be watched: ejabberd is stopped");
+}
+
+#[test]
+fn a_rendezvous_that_stopped_is_started_again_with_its_own_addresses() {
+    let bench = Bench::new();
+    bench.fakes.halts();
+    let outcome = bench.launch(LONG).expect("launched");
+    assert!(outcome.joined, "{outcome:?}");
+    assert!(!bench.fakes.halted());
+}
+
+#[test]
+fn nodes_are_not_asked_for_their_status_through_a_rendezvous_that_died() {
+    let bench = Bench::new();
+    bench.fakes.silent("worker-1", "");
+    bench.fakes.dies_after(1);
+    let outcome = bench.launch(SHORT).expect("launched");
+    assert!(!outcome.joined);
+    assert!(outcome.nodes[0].stuck.is_none(), "{outcome:?}");
+}
+
+#[test]
+fn a_site_whose_machines_cannot_reach_the_rendezvous_is_refused_unless_it_listens_elsewhere() {
+    let mut bench = Bench::new();
+    bench.fakes.remote();
+    let error = bench.launch(LONG).expect_err("nobody could sign in");
+    assert_eq!(error.code, ExitCode::Config);
+    assert_eq!(
+        error.message,
+        "machines of site `local` cannot reach the rendezvous of this machine"
+    );
+    bench.destroy();
+    bench.assert_nothing_is_left();
+
+    bench = Bench::new();
+    bench.fakes.remote();
+    bench.settings.rendezvous = RendezvousConfig::Embedded(EmbeddedConfig {
+        listen: vec![[203, 0, 113, 7].into()],
+        ..EmbeddedConfig::default()
+    });
+    assert!(bench.launch(LONG).expect("launched").joined);
+}
+
+#[test]
+fn a_machine_of_somebody_else_is_neither_taken_over_nor_removed() {
+    let bench = Bench::new();
+    bench.fakes.foreign("domain", "ipop-demo-worker-0");
+    let error = bench.launch(LONG).expect_err("the name is taken");
+    assert_eq!(error.code, ExitCode::Name);
+    assert_eq!(
+        error.message,
+        "site `local` already has a machine of `demo/worker-0`"
+    );
+    bench.destroy().check().expect("nothing was made");
+    assert_eq!(bench.fakes.existing(), ["domain ipop-demo-worker-0"]);
 }
 
 #[test]

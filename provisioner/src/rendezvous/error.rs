@@ -147,7 +147,12 @@ impl RendezvousError {
                 ExitCode::Unavailable
             }
             Self::NoAddress(_) | Self::NoPassword { .. } | Self::Resolve { .. } => ExitCode::Config,
-            Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Self::File { source, .. }
+                if matches!(
+                    source.kind(),
+                    std::io::ErrorKind::StorageFull | std::io::ErrorKind::PermissionDenied
+                ) =>
+            {
                 ExitCode::Missing
             }
             Self::Absent(_) => ExitCode::Name,

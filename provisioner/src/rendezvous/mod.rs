@@ -92,6 +92,9 @@ pub enum State {
 /// The rendezvous of one deployment.
 pub struct Rendezvous {
     deployment: String,
+    /// What others on the same server do not use: name of the roster group, and prefix of the
+    /// accounts where deployments share a domain.
+    group: String,
     dir: PathBuf,
     kind: Kind,
 }
@@ -103,20 +106,27 @@ enum Kind {
 
 impl Rendezvous {
     /// The rendezvous of `deployment`. Nothing is made or started; an external server's CA and
-    /// password are read.
+    /// password are read. `tag` tells the deployment from others of its name, made elsewhere, on
+    /// an external server.
     pub fn open(
         layout: &Layout,
         deployment: &str,
+        tag: &str,
         config: &RendezvousConfig,
     ) -> Result<Self, RendezvousError> {
         let dir = layout.rendezvous(deployment);
-        let kind = match config {
+        let (kind, group) = match config {
             RendezvousConfig::Embedded(config) => {
-                Kind::Embedded(Embedded::new(layout, deployment, config.clone()))
+                let embedded = Embedded::new(layout, deployment, config.clone());
+                (Kind::Embedded(embedded), deployment.to_owned())
             }
-            RendezvousConfig::External(config) => Kind::External(External::open(config)?),
+            RendezvousConfig::External(config) => {
+                let external = External::open(config)?;
+                (Kind::External(external), format!("{deployment}-{tag}"))
+            }
         };
         Ok(Self {
+            group,
             deployment: deployment.to_owned(),
             dir,
             kind,
@@ -133,7 +143,7 @@ impl Rendezvous {
         if let Kind::Embedded(_) = self.kind {
             plan.push(resource(PROCESS, self.deployment.clone()));
         }
-        plan.push(resource(ROSTER_GROUP, self.deployment.clone()));
+        plan.push(resource(ROSTER_GROUP, self.group.clone()));
         plan.push(resource(ACCOUNT, self.jid(OPERATOR)));
         plan.extend(
             nodes
@@ -187,6 +197,11 @@ impl Rendezvous {
         }
     }
 
+    /// Whether the server is this deployment's own.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Embedded(_))
+    }
+
     /// What a client must know to sign in. The embedded server must have been started once.
     pub fn endpoint(&self) -> Result<Endpoint, RendezvousError> {
         match &self.kind {
@@ -220,7 +235,7 @@ impl Rendezvous {
     /// Makes the deployment's roster group, whose members see each other, and the operator's
     /// account in it.
     pub fn create_group(&self) -> Result<(), RendezvousError> {
-        self.api()?.create_group(&self.deployment)?;
+        self.api()?.create_group(&self.group)?;
         self.operator().map(drop)
     }
 
@@ -272,7 +287,7 @@ impl Rendezvous {
             ACCOUNT => {
                 let user = resource.id.split('@').next().unwrap_or_default();
                 // Membership of a shared roster group outlives the account.
-                self.api()?.remove_member(&self.deployment, user)?;
+                self.api()?.remove_member(&self.group, user)?;
                 Ok(self.api()?.unregister(user)?)
             }
             other => Err(RendezvousError::UnknownResource(other.to_owned())),
@@ -280,13 +295,13 @@ impl Rendezvous {
     }
 
     fn vanishes(&self) -> bool {
-        matches!(self.kind, Kind::Embedded(_)) && !matches!(self.state(), State::Running { .. })
+        self.is_ours() && !matches!(self.state(), State::Running { .. })
     }
 
     fn register(&self, node: &str, password: Secret<String>) -> Result<Account, RendezvousError> {
         let (api, user) = (self.api()?, self.user(node));
         api.register(&user, &password)?;
-        api.add_member(&self.deployment, &user)?;
+        api.add_member(&self.group, &user)?;
         Ok(Account {
             jid: self.jid(node),
             password,
@@ -303,7 +318,46 @@ impl Rendezvous {
     fn user(&self, node: &str) -> String {
         match &self.kind {
             Kind::Embedded(_) => node.to_owned(),
-            Kind::External(_) => format!("{}.{node}", self.deployment),
+            Kind::External(_) => format!("{}.{node}", self.group),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deployments_of_one_name_share_no_account_and_no_group_on_an_external_server() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let layout = Layout {
+            state: dir.path().join("state"),
+            cache: dir.path().join("cache"),
+        };
+        let ca = ca::Ca::open(dir.path(), "x.test", std::time::SystemTime::now()).expect("made");
+        drop(ca);
+        let config = RendezvousConfig::External(config::ExternalConfig {
+            api: "unix:/nonexistent/api".to_owned(),
+            domain: "x.test".to_owned(),
+            servers: vec!["x.test:5222".to_owned()],
+            ca_file: dir.path().join("ca.pem"),
+            admin: None,
+            password_env: None,
+            password_file: None,
+        });
+        let open = |tag| Rendezvous::open(&layout, "demo", tag, &config).expect("opens");
+        let (one, other) = (open("0000002a"), open("0000002b"));
+        let node = NodeName("worker-0".to_owned());
+        let jid = one.jid(&node.0);
+        assert_eq!(jid, "demo-0000002a.worker-0@x.test");
+        assert_eq!(one.node_of(&jid), Some(node.clone()));
+        assert_eq!(other.node_of(&jid), None);
+        let others = other.plan(std::slice::from_ref(&node));
+        let shared = one
+            .plan(std::slice::from_ref(&node))
+            .into_iter()
+            .filter(|r| others.contains(r));
+        let kinds: Vec<_> = shared.map(|r| r.kind).collect();
+        assert_eq!(kinds, [DIR]);
     }
 }

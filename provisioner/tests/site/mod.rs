@@ -36,8 +36,13 @@ impl Site {
         // As root, the server's user must reach the state directory.
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("mode");
-        let rendezvous = Rendezvous::open(&layout, name, &RendezvousConfig::Embedded(config))
-            .expect("nothing to read");
+        let rendezvous = Rendezvous::open(
+            &layout,
+            name,
+            "0000002a",
+            &RendezvousConfig::Embedded(config),
+        )
+        .expect("nothing to read");
         Self {
             rendezvous,
             name: name.to_owned(),

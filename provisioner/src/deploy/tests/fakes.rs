@@ -15,7 +15,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Sink, Stage};
 use crate::layout::Layout;
 use crate::name::{NodeName, machine_name};
-use crate::rendezvous::{Account, Endpoint};
+use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::state::Database;
@@ -37,9 +37,19 @@ struct World {
     fault: Option<(usize, Fault)>,
     removals: usize,
     removal_fault: Option<usize>,
+    /// No site and no rendezvous answers.
+    unreachable: bool,
     silent: BTreeMap<String, String>,
     stopped: BTreeSet<String>,
     unwatchable: bool,
+    /// The rendezvous dies after it was looked at so many times.
+    dies_after: Option<usize>,
+    /// The rendezvous stops once the machines run.
+    halts: bool,
+    halted: bool,
+    dead: bool,
+    /// The sites' machines are on no network of this host.
+    remote: bool,
 }
 
 /// Backend, rendezvous and the rest in one.
@@ -56,14 +66,25 @@ impl Fakes {
             fault: None,
             removals: 0,
             removal_fault: None,
+            unreachable: false,
             silent: BTreeMap::new(),
             stopped: BTreeSet::new(),
             unwatchable: false,
+            dies_after: None,
+            halts: false,
+            halted: false,
+            dead: false,
+            remote: false,
         })))
     }
 
     pub fn existing(&self) -> Vec<String> {
         self.world().existing.iter().cloned().collect()
+    }
+
+    /// Somebody else makes something.
+    pub fn foreign(&self, kind: &str, id: &str) {
+        self.world().existing.insert(format!("{kind} {id}"));
     }
 
     pub fn fail_at(&self, step: usize, fault: Fault) {
@@ -74,9 +95,19 @@ impl Fakes {
         self.world().removal_fault = Some(step);
     }
 
+    pub fn unreachable(&self) {
+        self.world().unreachable = true;
+    }
+
+    /// How many removals were tried.
+    pub fn removals(&self) -> usize {
+        self.world().removals
+    }
+
     pub fn heal(&self) {
         let mut world = self.world();
         (world.fault, world.removal_fault) = (None, None);
+        (world.unreachable, world.removals) = (false, 0);
     }
 
     /// The node's machine says this and no more.
@@ -92,6 +123,23 @@ impl Fakes {
 
     pub fn unwatchable(&self) {
         self.world().unwatchable = true;
+    }
+
+    pub fn dies_after(&self, looks: usize) {
+        self.world().dies_after = Some(looks);
+    }
+
+    pub fn halts(&self) {
+        self.world().halts = true;
+    }
+
+    /// Whether the rendezvous does not run.
+    pub fn halted(&self) -> bool {
+        self.world().halted
+    }
+
+    pub fn remote(&self) {
+        self.world().remote = true;
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -136,6 +184,9 @@ impl Fakes {
     fn take_away(&self, resource: &Resource) -> Result<(), CliError> {
         let mut world = self.world();
         world.removals += 1;
+        if world.unreachable {
+            return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
+        }
         if world.removal_fault == Some(world.removals) {
             return Err(CliError::new(ExitCode::Unavailable, "it is in use"));
         }
@@ -197,7 +248,7 @@ impl Backend for Fakes {
 
     fn create_shared(&self, _: &str, resource: &Resource) -> Result<Option<IpAddr>, CliError> {
         self.make(&resource.kind, &resource.id)?;
-        Ok(Some([192, 168, 9, 1].into()))
+        Ok((!self.world().remote).then_some([192, 168, 9, 1].into()))
     }
 
     fn plan_machine(&self, spec: &MachineSpec) -> Result<Vec<Resource>, CliError> {
@@ -209,16 +260,25 @@ impl Backend for Fakes {
     fn launch(&self, spec: &MachineSpec, _: &dyn Sink) -> Result<(), CliError> {
         let name = machine_name(&spec.deployment, &spec.node);
         self.make("volume", &name)?;
-        self.make("domain", &name)
+        self.make("domain", &name)?;
+        let mut world = self.world();
+        world.halted = world.halts;
+        Ok(())
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
         self.take_away(resource)
     }
 
-    fn machine_state(&self, _: &str, node: &NodeName) -> Result<MachineState, CliError> {
-        let stopped = self.world().stopped.contains(&node.0);
-        Ok(if stopped {
+    fn machine_state(&self, deployment: &str, node: &NodeName) -> Result<MachineState, CliError> {
+        let world = self.world();
+        if world.unreachable {
+            return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
+        }
+        let domain = format!("domain {}", machine_name(deployment, node));
+        Ok(if !world.existing.contains(&domain) {
+            MachineState::Absent
+        } else if world.stopped.contains(&node.0) {
             MachineState::Stopped
         } else {
             MachineState::Running
@@ -264,11 +324,23 @@ impl Meeting for Fakes {
         plan
     }
 
+    fn state(&self) -> State {
+        if self.world().halted {
+            State::Stopped
+        } else {
+            State::Running { pid: None }
+        }
+    }
+
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
-        assert_eq!(
-            listen,
-            [IpAddr::from([127, 0, 0, 1]), [192, 168, 9, 1].into()]
-        );
+        let mut expected = vec![IpAddr::from([127, 0, 0, 1])];
+        if !self.world().remote {
+            expected.push([192, 168, 9, 1].into());
+        }
+        if std::mem::take(&mut self.world().halted) {
+            expected.clear();
+        }
+        assert_eq!(listen, expected);
         self.make("process", "demo")?;
         Ok(Endpoint {
             domain: "demo.ipop".to_owned(),
@@ -295,17 +367,29 @@ impl Meeting for Fakes {
         self.take_away(resource)
     }
 
+    fn can_remove(&self) -> bool {
+        !self.world().unreachable
+    }
+
     fn watch(&self) -> Result<Box<dyn Watch>, CliError> {
         if self.world().unwatchable {
             return Err(CliError::new(ExitCode::Unavailable, "ejabberd is stopped"));
         }
+        assert!(!self.world().halted, "a stopped rendezvous is watched");
         Ok(Box::new(self.clone()))
     }
 }
 
 impl Watch for Fakes {
     fn look(&mut self, _: Duration) -> Result<BTreeMap<NodeName, Seen>, CliError> {
-        let world = self.world();
+        let mut world = self.world();
+        if let Some(left) = &mut world.dies_after {
+            let Some(less) = left.checked_sub(1) else {
+                world.dead = true;
+                return Err(CliError::new(ExitCode::Unavailable, "ejabberd died"));
+            };
+            *left = less;
+        }
         let names = ["frontend-0", "worker-0", "worker-1"];
         let online = names.iter().filter(|n| !world.silent.contains_key(**n));
         Ok(online
@@ -320,7 +404,9 @@ impl Watch for Fakes {
             .collect())
     }
 
-    fn status(&mut self, _: &NodeName) -> Option<NodeStatus> {
+    fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {
+        let dead = self.world().dead;
+        assert!(!dead, "{node} is asked through a dead rendezvous");
         None
     }
 }

@@ -131,8 +131,16 @@ fn launch(paths: &Paths) -> Result<Child, RendezvousError> {
     let child = tokio::process::Command::from(command)
         .spawn()
         .map_err(|source| RendezvousError::process("run erl", source))?;
-    if let Some(pid) = child.id() {
-        record(pid, &paths.server_id())?;
+    recorded(child, &paths.server_id())
+}
+
+/// Records a child, or kills it: one that is not recorded could not be stopped by anybody.
+fn recorded(mut child: Child, path: &Path) -> Result<Child, RendezvousError> {
+    let result = child.id().map_or(Ok(()), |pid| record(pid, path));
+    if let Err(error) = result {
+        // It fails only for one that has ended.
+        let _ = child.start_kill();
+        return Err(error);
     }
     Ok(child)
 }
@@ -193,5 +201,25 @@ fn bound(log: &Path) {
             .write(true)
             .truncate(true)
             .open(log);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_child_that_cannot_be_recorded_does_not_live_on() {
+        let child = tokio::process::Command::new("sleep")
+            .arg("600")
+            .spawn()
+            .expect("sleep");
+        let id = ProcessId::of(child.id().expect("not waited for")).expect("its stat");
+        recorded(child, Path::new("/nonexistent/server.json")).expect_err("no such directory");
+        let began = Instant::now();
+        while id.alive() {
+            assert!(began.elapsed() < Duration::from_secs(10), "it lives");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }

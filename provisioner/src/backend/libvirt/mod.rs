@@ -234,12 +234,17 @@ impl Libvirt {
         })
     }
 
-    /// Held with [`Self::lock`] it is nobody else's: the lock's file is part of it, and this host.
-    fn probe_name(&self) -> String {
+    /// A name for what is made to try something. Held with [`Self::lock`] it is nobody else's: the
+    /// lock's file is part of it, and this host.
+    fn own_name(&self, prefix: &str) -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let digest = Sha256::digest(format!("{host}\n{}", self.cache.display()));
         let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}{digits}", accel::PROBE)
+        format!("{prefix}{digits}")
+    }
+
+    fn probe_name(&self) -> String {
+        self.own_name(accel::PROBE)
     }
 
     fn remove_volume(&self, id: &str, log: bool) -> Result<(), CliError> {

@@ -87,7 +87,7 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
-    /// List and check the sites machines can be launched on
+    /// List, check and clean the sites machines can be launched on
     Site(site::SiteArgs),
     /// Build and list the images machines are made of
     Image(image::ImageArgs),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use crate::error::CliError;
-use crate::report::Report;
 
 pub mod cluster;
 pub mod context;
@@ -107,11 +106,7 @@ impl Command {
             Self::Logs(args) => logs::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Site(args) => site::run(context, args),
-            Self::Image(args) => {
-                let report = Report::new(context.mode(), &[]);
-                args.run(&context.layout, &report)?;
-                Ok(0)
-            }
+            Self::Image(args) => image::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),
         }
     }

@@ -75,13 +75,6 @@ impl Layout {
         self.deployment(name).join("ssh")
     }
 
-    /// Console log of a node, as recorded while it joined.
-    pub fn console(&self, deployment: &str, node: &str) -> PathBuf {
-        self.deployment(deployment)
-            .join("console")
-            .join(format!("{node}.log"))
-    }
-
     /// Built images.
     pub fn images(&self) -> PathBuf {
         self.cache.join("images")

@@ -27,11 +27,13 @@ Examples:
   provision destroy cluster
 
 Exit codes:
-  0 done               5 host or service unavailable     9 remote command failed
-  1 internal error     6 missing program, right or disk  10 something could not be removed
-  2 wrong arguments    7 a node did not join in time     130 interrupted
+  0 done               5 host or service unavailable     10 something could not be removed
+  1 internal error     6 missing program, right or disk  130 interrupted
+  2 wrong arguments    7 a node did not join in time
   3 wrong file         8 image could not be built
-  4 no such name, or the name is taken";
+  4 no such name, or the name is taken
+
+`provision ssh` ends with the status of the command it ran.";
 
 /// Launches virtual clusters whose nodes join a private overlay network.
 ///

@@ -26,8 +26,6 @@ pub enum ExitCode {
     NotJoined = 7,
     /// The image could not be built.
     Image = 8,
-    /// A command run on a node failed (`provision ssh` passes the command's own status instead).
-    Remote = 9,
     /// Some resource could not be removed; run destroy again.
     Leftover = 10,
     /// Interrupted by the user.

@@ -11,7 +11,8 @@ use crate::error::{CliError, ExitCode};
 /// `$XDG_STATE_HOME` and `$XDG_CACHE_HOME`; `IPOP_STATE_DIR` and `IPOP_CACHE_DIR` override.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// Deployments, the database, keys. Mode 0700.
+    /// Deployments, the database, keys. Made with mode 0700; when root runs an embedded rendezvous
+    /// below it, ejabberd's group may pass through it (0710) but not list it.
     pub state: PathBuf,
     /// Built images and downloaded packages; may be deleted at any time.
     pub cache: PathBuf,
@@ -72,13 +73,6 @@ impl Layout {
     /// The deployment's SSH keys and `known_hosts`.
     pub fn ssh(&self, name: &str) -> PathBuf {
         self.deployment(name).join("ssh")
-    }
-
-    /// Console log of a node, as recorded while it joined.
-    pub fn console(&self, deployment: &str, node: &str) -> PathBuf {
-        self.deployment(deployment)
-            .join("console")
-            .join(format!("{node}.log"))
     }
 
     /// Built images.

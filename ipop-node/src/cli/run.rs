@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::Directive;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::{CliError, Exit};
 use crate::settings::{Settings, credentials_directory};
-use crate::{node, xmpp};
+use crate::{log, node};
 
 /// Join the overlay and stay in it until told to leave.
 ///
@@ -54,16 +54,10 @@ fn start_log(filter: Option<&str>) -> Result<(), CliError> {
         Some(text) => text.to_owned(),
         None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
     };
-    let limit: Directive = xmpp::LOG_LIMIT
-        .parse()
-        .map_err(|error| bad(xmpp::LOG_LIMIT, error))?;
     let filter = EnvFilter::builder()
         .parse(&text)
         .map_err(|error| bad(&text, error))?;
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_env_filter(filter.add_directive(limit))
-        .init();
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    log::subscriber(filter, std::io::stderr, ansi).init();
     Ok(())
 }

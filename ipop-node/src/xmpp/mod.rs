@@ -8,8 +8,8 @@
 //! anything but STARTTLS in the clear, never offers PLAIN, and does not keep signals for later: one
 //! that cannot be sent or is not answered comes back as [`Event::SignalFailed`].
 //!
-//! The library below logs whole stanzas, TURN credentials among them, at TRACE: filter its target
-//! with [`LOG_LIMIT`].
+//! The library below logs whole stanzas, TURN credentials among them, at TRACE: make the log with
+//! [`crate::log::subscriber`], which leaves them out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +33,6 @@ mod task;
 
 pub use account::{Account, AccountError, Password};
 use command::Command;
-
-/// Directive for a `tracing_subscriber::EnvFilter`, to be added last: stanzas stay out of logs.
-pub const LOG_LIMIT: &str = "tokio_xmpp=debug";
 
 /// How many events wait for the caller before the stream is no longer read.
 const EVENT_QUEUE: usize = 1024;

@@ -101,6 +101,12 @@ pub trait Backend: Send + Sync {
     /// Tries the host: connection, permissions, acceleration, disk. For `site check`.
     fn check(&self) -> Result<Vec<CheckLine>, CliError>;
 
+    /// Removes what launches left for the next ones (uploaded images) and no machine uses. Returns
+    /// the names of what was removed. A backend that leaves nothing has nothing to do.
+    fn prune(&self) -> Result<Vec<String>, CliError> {
+        Ok(Vec::new())
+    }
+
     /// How long a machine may take from start to joined on this host, judged by its acceleration.
     fn join_limit(&self) -> Result<Duration, CliError>;
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use clap::ColorChoice;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::Global;
 use crate::error::{CliError, ExitCode};
@@ -124,9 +125,5 @@ fn start_logging(global: &Global) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("IPOP_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     // A second initialisation happens in tests only and keeps the first.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+    let _ = ipop_node::log::subscriber(filter, std::io::stderr, false).try_init();
 }

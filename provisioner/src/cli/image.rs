@@ -1,13 +1,14 @@
 //! `provision image`: builds and lists images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
+use super::Context;
 use crate::error::CliError;
-use crate::event::Sink;
 use crate::image::{self, BuildOptions};
-use crate::layout::Layout;
+use crate::report::Report;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,31 +58,54 @@ struct ListArgs {
     recipes: Option<PathBuf>,
 }
 
-impl ImageArgs {
-    /// Runs the command. What it found is printed on standard output, one item a line.
-    pub fn run(self, layout: &Layout, events: &dyn Sink) -> Result<(), CliError> {
-        let env = BuildOptions::from_env(layout.images());
-        match self.command {
-            ImageCommand::Build(args) => {
-                let options = BuildOptions {
-                    recipes: args.recipes.or(env.recipes),
-                    node_binary: args.node_binary.or(env.node_binary),
-                    mirror: args.mirror.or(env.mirror),
-                    refresh: args.refresh,
-                    cache: env.cache,
-                };
-                let image = image::build(&args.role, &options, events)?;
-                println!("{}", image.disk.display());
-            }
-            ImageCommand::List(args) => {
-                for role in image::roles_of(&BuildOptions {
-                    recipes: args.recipes.or(env.recipes.clone()),
-                    ..env
-                })? {
-                    println!("{role}");
-                }
-            }
+#[derive(Debug, Serialize)]
+struct Built<'a> {
+    role: &'a str,
+    /// Names the content.
+    hash: &'a str,
+    disk: &'a Path,
+    kernel: &'a Path,
+    initrd: Option<&'a Path>,
+}
+
+#[derive(Debug, Serialize)]
+struct Roles {
+    roles: Vec<String>,
+}
+
+/// Runs the command. The result is a line for a script (the disk's path, or each role), or the
+/// event `result` in JSON.
+pub fn run(context: &Context, args: ImageArgs) -> Result<u8, CliError> {
+    let env = BuildOptions::from_env(context.layout.images());
+    let report = Report::new(context.mode(), &[]);
+    match args.command {
+        ImageCommand::Build(args) => {
+            let options = BuildOptions {
+                recipes: args.recipes.or(env.recipes),
+                node_binary: args.node_binary.or(env.node_binary),
+                mirror: args.mirror.or(env.mirror),
+                refresh: args.refresh,
+                cache: env.cache,
+            };
+            let image = image::build(&args.role, &options, &report)?;
+            let built = Built {
+                role: &image.role,
+                hash: &image.hash,
+                disk: &image.disk,
+                kernel: &image.kernel,
+                initrd: image.initrd.as_deref(),
+            };
+            report.finish(&built, |b| format!("{}\n", b.disk.display()));
         }
-        Ok(())
+        ImageCommand::List(args) => {
+            let roles = image::roles_of(&BuildOptions {
+                recipes: args.recipes.or(env.recipes.clone()),
+                ..env
+            })?;
+            report.finish(&Roles { roles }, |r| {
+                r.roles.iter().map(|role| format!("{role}\n")).collect()
+            });
+        }
     }
+    Ok(0)
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use crate::error::CliError;
-use crate::report::Report;
 
 pub mod cluster;
 pub mod context;
@@ -28,11 +27,13 @@ Examples:
   provision destroy cluster
 
 Exit codes:
-  0 done               5 host or service unavailable     9 remote command failed
-  1 internal error     6 missing program, right or disk  10 something could not be removed
-  2 wrong arguments    7 a node did not join in time     130 interrupted
+  0 done               5 host or service unavailable     10 something could not be removed
+  1 internal error     6 missing program, right or disk  130 interrupted
+  2 wrong arguments    7 a node did not join in time
   3 wrong file         8 image could not be built
-  4 no such name, or the name is taken";
+  4 no such name, or the name is taken
+
+`provision ssh` ends with the status of the command it ran.";
 
 /// Launches virtual clusters whose nodes join a private overlay network.
 ///
@@ -87,7 +88,7 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
-    /// List and check the sites machines can be launched on
+    /// List, check and clean the sites machines can be launched on
     Site(site::SiteArgs),
     /// Build and list the images machines are made of
     Image(image::ImageArgs),
@@ -107,11 +108,7 @@ impl Command {
             Self::Logs(args) => logs::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Site(args) => site::run(context, args),
-            Self::Image(args) => {
-                let report = Report::new(context.mode(), &[]);
-                args.run(&context.layout, &report)?;
-                Ok(0)
-            }
+            Self::Image(args) => image::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),
         }
     }

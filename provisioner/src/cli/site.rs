@@ -1,4 +1,4 @@
-//! `provision site`: lists and checks sites.
+//! `provision site`: lists, checks and cleans sites.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   provision site list
   provision site check local
+  provision site prune local
 
 A sites file, ~/.config/ipop/sites.toml or /etc/ipop/sites.toml, with every key:
 
@@ -44,7 +45,7 @@ or, for an ejabberd that exists:
   admin = \"admin@xmpp.example\"
   password_file = \"/etc/ipop/xmpp-password\"   # or password_env = \"VARIABLE\"";
 
-/// List and check the sites machines can be launched on.
+/// List, check and clean the sites machines can be launched on.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SiteArgs {
@@ -63,6 +64,21 @@ pub enum SiteCommand {
         /// The site [default: every site]
         site: Option<String>,
     },
+    /// Remove the uploaded images that no machine uses
+    ///
+    /// Each launch uploads what it needs and is not there, and destroy leaves it for the next one.
+    /// A launch that is under way is waited for when it was started from this machine by the same
+    /// user; nothing should be launched there from elsewhere meanwhile.
+    Prune {
+        /// The site [default: every site]
+        site: Option<String>,
+    },
+}
+
+#[derive(Debug, Serialize)]
+struct Pruned<'a> {
+    site: &'a str,
+    removed: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,14 +96,40 @@ pub fn run(context: &Context, args: SiteArgs) -> Result<u8, CliError> {
             list(context, &sites);
             Ok(0)
         }
-        SiteCommand::Check { site } => {
-            let chosen: Vec<_> = match &site {
-                Some(name) => vec![sites.find(name)?],
-                None => sites.iter().collect(),
-            };
-            check(context, &chosen)
+        SiteCommand::Check { site } => check(context, &chosen(&sites, site.as_deref())?),
+        SiteCommand::Prune { site } => {
+            prune(context, &chosen(&sites, site.as_deref())?)?;
+            Ok(0)
         }
     }
+}
+
+fn chosen<'a>(sites: &'a Sites, name: Option<&str>) -> Result<Vec<&'a Site>, CliError> {
+    Ok(match name {
+        Some(name) => vec![sites.find(name)?],
+        None => sites.iter().collect(),
+    })
+}
+
+fn prune(context: &Context, sites: &[&Site]) -> Result<(), CliError> {
+    context
+        .layout
+        .create()
+        .map_err(|e| CliError::file("create", &context.layout.cache, e))?;
+    for site in sites {
+        let removed = backend(&context.layout, site).prune()?;
+        let site = site.name.as_str();
+        if context.global.json {
+            println!("{}", serde_json::json!(Pruned { site, removed }));
+        } else if removed.is_empty() {
+            println!("{site}: nothing to remove");
+        } else {
+            for name in removed {
+                println!("{site}: removed {name}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn list(context: &Context, sites: &Sites) {

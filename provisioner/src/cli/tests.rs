@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 13] = [
+    let paths: [&[&str]; 14] = [
         &[],
         &["cluster"],
         &["status"],
@@ -26,6 +26,7 @@ fn the_help_of_every_subcommand_teaches() {
         &["site"],
         &["site", "list"],
         &["site", "check"],
+        &["site", "prune"],
         &["image"],
         &["image", "build"],
         &["image", "list"],
@@ -110,6 +111,7 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "logs demo/worker-0",
         "cluster --frontend locale --workers 2@local",
         "site check lokal",
+        "site prune lokal",
         "cluster --frontend local --sites /nonexistent/sites.toml",
     ];
     let refuse = |line: &str| {
@@ -175,4 +177,14 @@ fn errors_of_the_machine_have_their_own_code_and_say_what_to_do() {
         .map(|e| format!("{e}\nexit code {}\n", e.code as u8))
         .collect();
     insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn pruning_a_site_without_anything_uploaded_succeeds() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let sites = "[site.fake]\nkind = \"libvirt\"\nuri = \"test:///default\"\n";
+    std::fs::write(dir.path().join("sites.toml"), sites).expect("written");
+    for line in ["site prune fake", "site prune fake --json"] {
+        assert_eq!(run(dir.path(), line).expect(line), 0);
+    }
 }

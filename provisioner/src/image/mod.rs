@@ -112,11 +112,6 @@ impl BuildOptions {
     }
 }
 
-/// The roles that can be built from the compiled-in recipes.
-pub fn roles() -> Vec<String> {
-    Source::compiled_in().roles()
-}
-
 /// The roles that can be built with these options.
 pub fn roles_of(options: &BuildOptions) -> Result<Vec<String>, CliError> {
     Ok(options.source()?.roles())

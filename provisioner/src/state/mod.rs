@@ -7,6 +7,9 @@ pub mod lock;
 pub mod record;
 mod schema;
 
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,6 +22,8 @@ use crate::error::{CliError, ExitCode};
 use crate::event::Stage;
 use crate::name::NodeName;
 
+/// Mode of the database and the files beside it.
+const MODE: u32 = 0o600;
 /// How long to wait for another process's transaction.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -30,8 +35,9 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the database, making or upgrading it as needed.
+    /// Opens the database, making or upgrading it as needed. Only its owner may read it.
     pub fn open(path: &Path) -> Result<Self, CliError> {
+        keep_private(path)?;
         let failed = |e| failed(path, "open", e);
         let mut connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY).map_err(failed)?;
@@ -318,6 +324,38 @@ fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Makes an empty database of mode 0600, or gives that mode to one that is there with its log and
+/// index; SQLite takes it over for those it makes. A file that is there is not opened: closing it
+/// would drop the locks that other connections of this process hold (close(2) and fcntl(2)).
+fn keep_private(path: &Path) -> Result<(), CliError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path);
+    match made {
+        Ok(_) => return Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(CliError::file("create", path, e)),
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        let file = PathBuf::from(file);
+        let set = match std::fs::metadata(&file) {
+            Ok(metadata) if metadata.permissions().mode() & 0o777 == MODE => Ok(()),
+            Ok(_) => std::fs::set_permissions(&file, Permissions::from_mode(MODE)),
+            Err(e) => Err(e),
+        };
+        match set {
+            // The last connection of another process takes the two away when it ends.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.map_err(|e| CliError::file("set the mode of", &file, e))?,
+        }
+    }
+    Ok(())
 }
 
 fn failed(path: &Path, verb: &str, error: rusqlite::Error) -> CliError {

@@ -112,3 +112,33 @@ fn a_file_that_is_no_database_is_named() {
     let error = Database::open(&path).expect_err("defective");
     assert!(error.to_string().contains("state.db"), "{error}");
 }
+
+#[test]
+fn only_its_owner_reads_the_database_also_one_of_an_earlier_version() {
+    let modes = |dir: &Path| {
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .expect("a directory")
+            .map(|entry| {
+                let entry = entry.expect("an entry");
+                let mode = entry.metadata().expect("metadata").permissions().mode();
+                (entry.file_name().into_string().expect("text"), mode & 0o777)
+            })
+            .collect();
+        files.sort();
+        files
+    };
+    let private = ["state.db", "state.db-shm", "state.db-wal"].map(|n| (n.to_owned(), 0o600));
+    let (dir, database) = open();
+    database
+        .create(&new("demo"), SystemTime::now())
+        .expect("recorded");
+    assert_eq!(modes(dir.path()), private);
+
+    for (name, _) in &private {
+        std::fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o644))
+            .expect("set");
+    }
+    let again = Database::open(&dir.path().join("state.db")).expect("opens");
+    assert_eq!(modes(dir.path()), private);
+    assert!(again.deployment("demo").expect("read").is_some());
+}

@@ -13,6 +13,8 @@ use crate::error::{CliError, ExitCode};
 
 /// A role's image, unpacked, with room for a few machines to write.
 const ROOM: u64 = 4 << 30;
+/// Prefix of the network that is made to see whether one starts.
+const NETWORK: &str = "ipop-check-";
 
 impl Libvirt {
     /// All lines; after one without which nothing works, no more follow.
@@ -53,7 +55,9 @@ impl Libvirt {
 
     fn check_network(&self, conn: &Connect) -> Result<String, CliError> {
         let _lock = self.lock()?;
-        let name = format!("ipop-check-{}", std::process::id());
+        let name = self.own_name(NETWORK);
+        // What a check that was killed left behind.
+        network::remove(conn, &name)?;
         let started = network::ensure(conn, &name, self.connection.is_local());
         network::remove(conn, &name)?;
         started.map(|address| format!("a NAT network starts (tried with {address}/24)"))
@@ -205,5 +209,24 @@ mod tests {
         for line in &lines[..3] {
             assert!(line.ok, "{}", line.found);
         }
+    }
+
+    #[test]
+    fn the_network_of_a_check_that_was_killed_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = LibvirtSite {
+            uri: "test:///default".into(),
+            pool: Some("default-pool".into()),
+            pool_path: None,
+        };
+        let libvirt = Libvirt::new(site, dir.path());
+        let conn = virt::connect::Connect::open(Some("test:///default")).unwrap();
+        let name = libvirt.own_name(super::NETWORK);
+        // Without an address: taken over, it would fail the check.
+        let xml = format!("<network><name>{name}</name></network>");
+        conn.define_network_xml(&xml).unwrap();
+        let lines = libvirt.check().unwrap();
+        assert!(lines[1].ok, "{}", lines[1].found);
+        assert!(conn.lookup_network_by_name(&name).is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! A deployment has one NAT network on each host. A machine is a domain with a direct-booted
 //! kernel, a qcow2 overlay on the role's image, and a file with its personal data. Images are
 //! uploaded once per content into the pool, serve all deployments, and stay until
-//! [`Libvirt::prune`]; everything else is a [`Resource`].
+//! [`Backend::prune`]; everything else is a [`Resource`].
 
 pub mod accel;
 mod check;
@@ -15,6 +15,7 @@ pub mod storage;
 mod upload;
 
 use std::fs::File;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,6 +51,9 @@ pub const TCG_JOIN_LIMIT: Duration = Duration::from_secs(900);
 
 /// Prefixes of the volumes that belong to no deployment: images, and what a killed try left.
 const SHARED: [&str; 4] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-", accel::PROBE];
+
+/// Shared by launches, held alone by prune: taken before [`Libvirt::lock`].
+const IMAGES_LOCK: &str = "libvirt-images.lock";
 
 /// A libvirt site's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,21 +135,6 @@ impl Libvirt {
         }
     }
 
-    /// Removes the uploaded images that no machine uses. Returns their volumes' names.
-    pub fn prune(&self) -> Result<Vec<String>, CliError> {
-        let conn = self.connection.open()?;
-        let _lock = self.lock()?;
-        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
-            return Ok(Vec::new());
-        };
-        let domains = conn
-            .list_all_domains(0)
-            .context(|| "cannot list libvirt's domains".into())?;
-        // One that vanished meanwhile uses nothing.
-        let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
-        pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
-    }
-
     fn pool(&self, conn: &Connect) -> Result<Pool, CliError> {
         let _lock = self.lock()?;
         Pool::ensure(conn, self.site.pool_name(), self.site.pool_path())
@@ -221,10 +210,18 @@ impl Libvirt {
     /// Keeps other threads and other `provision` processes of this user from making the same
     /// shared thing. Held while the value lives.
     fn lock(&self) -> Result<File, CliError> {
-        let path = self.cache.join("libvirt.lock");
+        self.lock_file("libvirt.lock", File::lock)
+    }
+
+    fn lock_file(
+        &self,
+        name: &str,
+        take: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<File, CliError> {
+        let path = self.cache.join(name);
         let locked = std::fs::create_dir_all(&self.cache)
             .and_then(|()| File::create(&path))
-            .and_then(|file| file.lock().map(|()| file));
+            .and_then(|file| take(&file).map(|()| file));
         locked.map_err(|e| {
             CliError::new(
                 ExitCode::Internal,
@@ -234,12 +231,17 @@ impl Libvirt {
         })
     }
 
-    /// Held with [`Self::lock`] it is nobody else's: the lock's file is part of it, and this host.
-    fn probe_name(&self) -> String {
+    /// A name for what is made to try something. Held with [`Self::lock`] it is nobody else's: the
+    /// lock's file is part of it, and this host.
+    fn own_name(&self, prefix: &str) -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let digest = Sha256::digest(format!("{host}\n{}", self.cache.display()));
         let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
-        format!("{}{digits}", accel::PROBE)
+        format!("{prefix}{digits}")
+    }
+
+    fn probe_name(&self) -> String {
+        self.own_name(accel::PROBE)
     }
 
     fn remove_volume(&self, id: &str, log: bool) -> Result<(), CliError> {
@@ -309,6 +311,7 @@ impl Backend for Libvirt {
             CliError::new(ExitCode::Internal, what).caused_by(e)
         })?;
         has_room(spec)?;
+        let _images = self.lock_file(IMAGES_LOCK, File::lock_shared)?;
         let pool = self.pool(&conn)?;
         let image = self.upload(&pool, &spec.image, events)?;
         let accel = self
@@ -407,6 +410,22 @@ impl Backend for Libvirt {
     }
 
     /// Before the first launch on a host this is the limit of the slow kind, as nothing was tried.
+    fn prune(&self) -> Result<Vec<String>, CliError> {
+        let conn = self.connection.open()?;
+        // A launch has its images before there is a machine that uses them.
+        let _images = self.lock_file(IMAGES_LOCK, File::lock)?;
+        let _lock = self.lock()?;
+        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
+            return Ok(Vec::new());
+        };
+        let domains = conn
+            .list_all_domains(0)
+            .context(|| "cannot list libvirt's domains".into())?;
+        // One that vanished meanwhile uses nothing.
+        let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
+        pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
+    }
+
     fn join_limit(&self) -> Result<Duration, CliError> {
         let conn = self.connection.open()?;
         let memory = Memory::new(&self.cache, &self.connection, &conn, Versions::of(&conn)?);

@@ -273,6 +273,10 @@ impl Node {
                 self.overlay.peer_present(now, from, advertisement);
             }
             Event::Unavailable { from } => self.overlay.peer_gone(now, &from),
+            Event::Expelled { jid } => {
+                tracing::info!(jid, "no longer a member");
+                self.overlay.peer_expelled(now, &jid);
+            }
             Event::Signal { from, signal } => self.overlay.handle_signal(now, &from, signal),
             Event::SignalFailed { to, sid, condition } => {
                 self.overlay.signal_failed(now, &to, &sid, &condition);

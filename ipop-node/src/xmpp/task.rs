@@ -81,7 +81,7 @@ impl Task {
             let pause = match self.meanwhile(attempt).await {
                 Err(left) => return left,
                 Ok(Ok((stream, jid))) => {
-                    tracing::info!(%jid, "signed in");
+                    tracing::debug!(%jid, "signed in");
                     let since = Instant::now();
                     let end = Online::new(self, stream, jid).run().await;
                     if since.elapsed() >= GOOD {
@@ -95,7 +95,7 @@ impl Task {
                 }
                 Ok(Err(error)) => match error.refused {
                     Some(condition) => {
-                        tracing::warn!(error = error.text, "sign-in refused");
+                        tracing::debug!(error = error.text, "sign-in refused");
                         self.refused(condition).await
                     }
                     None => self.offline(error.text, &mut backoff).await,
@@ -123,7 +123,7 @@ impl Task {
 
     async fn offline(&mut self, error: String, backoff: &mut Backoff) -> Duration {
         let pause = backoff.pause(rand::random());
-        tracing::info!(error, pause_ms = pause.as_millis() as u64, "offline");
+        tracing::debug!(error, pause_ms = pause.as_millis() as u64, "offline");
         self.emit(Event::Offline { error }).await;
         pause
     }

@@ -8,8 +8,8 @@
 //! anything but STARTTLS in the clear, never offers PLAIN, and does not keep signals for later: one
 //! that cannot be sent or is not answered comes back as [`Event::SignalFailed`].
 //!
-//! The library below logs whole stanzas, TURN credentials among them, at TRACE: filter its target
-//! with [`LOG_LIMIT`].
+//! The library below logs whole stanzas, TURN credentials among them, at TRACE: filter what it logs
+//! with [`may_be_logged`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,10 @@ mod task;
 pub use account::{Account, AccountError, Password};
 use command::Command;
 
-/// Directive for a `tracing_subscriber::EnvFilter`, to be added last: stanzas stay out of logs.
-pub const LOG_LIMIT: &str = "tokio_xmpp=debug";
+/// Whether an event has no stanzas in it; for `tracing_subscriber::filter::filter_fn`.
+pub fn may_be_logged(metadata: &tracing::Metadata<'_>) -> bool {
+    !(metadata.target().starts_with("tokio_xmpp") && *metadata.level() == tracing::Level::TRACE)
+}
 
 /// How many events wait for the caller before the stream is no longer read.
 const EVENT_QUEUE: usize = 1024;

@@ -247,8 +247,12 @@ impl<'a> Online<'a> {
         let from = header.from.as_deref().map(Jid::new).transpose();
         match (name.to_string().as_str(), from, header.id) {
             ("iq", Ok(from), Some(id)) if request => {
-                self.reply(from, id, IqPayload::Error(inbound::bad_request()))
-                    .await
+                // Strangers do not learn that somebody is here.
+                let error = match self.sender(from.as_ref()) {
+                    Sender::Stranger => inbound::service_unavailable(),
+                    Sender::Server | Sender::Member | Sender::Own => inbound::bad_request(),
+                };
+                self.reply(from, id, IqPayload::Error(error)).await
             }
             _ => Ok(()),
         }

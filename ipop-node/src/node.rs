@@ -53,6 +53,9 @@ pub enum NodeError {
         #[source]
         source: io::Error,
     },
+    /// A part of the node ended although the node goes on: a defect.
+    #[error("the task of the {0} has ended")]
+    Ended(&'static str),
     /// The TUN device is gone.
     #[error("the TUN device `{interface}` cannot be read any more")]
     TunLost {
@@ -165,10 +168,13 @@ impl Node {
                     self.overlay.handle_timeout(Instant::now());
                     self.put_out();
                 }
-                question = control.next() => self.answer(question),
+                question = control.next() => {
+                    let question = question.ok_or(NodeError::Ended("control socket"))?;
+                    self.answer(question);
+                }
                 () = watch.changed() => self.rebind(),
-                Some(event) = events.recv() => {
-                    self.handle_event(event);
+                event = events.recv() => {
+                    self.handle_event(event.ok_or(NodeError::Ended("XMPP session"))?);
                     for _ in 1..EVENT_BATCH {
                         let Ok(event) = events.try_recv() else { break };
                         self.handle_event(event);
@@ -273,6 +279,10 @@ impl Node {
                 self.overlay.peer_present(now, from, advertisement);
             }
             Event::Unavailable { from } => self.overlay.peer_gone(now, &from),
+            Event::Expelled { jid } => {
+                tracing::info!(jid, "no longer a member");
+                self.overlay.peer_expelled(now, &jid);
+            }
             Event::Signal { from, signal } => self.overlay.handle_signal(now, &from, signal),
             Event::SignalFailed { to, sid, condition } => {
                 self.overlay.signal_failed(now, &to, &sid, &condition);

@@ -488,7 +488,7 @@ async fn a_member_added_later_is_seen_without_signing_in_again() {
     b.sees("a@xmpp.test/ipop").await;
     server.expel("b");
     a.wait("for b to be expelled", |event| {
-        matches!(event, Event::Unavailable { from } if from == b.jid).then_some(())
+        matches!(event, Event::Expelled { jid } if jid == "b@xmpp.test").then_some(())
     })
     .await;
 }

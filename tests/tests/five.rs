@@ -30,10 +30,28 @@ fn five_nodes_ping_through_every_pair_also_after_one_was_killed_and_one_has_left
     assert!(!device(&lab), "the TUN device is left behind");
     for node in &lab.nodes[..4] {
         let what = format!("{} sees node-4 gone", node.name());
-        wait_until(&what, Duration::from_secs(3), || {
+        wait_until(&what, Duration::from_secs(10), || {
             node.link(&lab.nodes[4]).is_none().then_some(())
         });
     }
+}
+
+#[test]
+fn an_expelled_member_loses_its_working_links() {
+    let mut lab = Lab::lan(3, Families::Both);
+    lab.join_all();
+    lab.ping_all();
+    lab.server.expel("node-1");
+    for (a, b) in [(0, 1), (2, 1), (1, 0)] {
+        let what = format!("node-{a} to lose node-{b}");
+        wait_until(&what, PATIENCE, || {
+            lab.nodes[a].peer(&lab.nodes[b]).is_none().then_some(())
+        });
+    }
+    for addr in lab.nodes[1].addrs() {
+        assert!(!lab.nodes[0].netns.reaches(&addr), "{addr} answered");
+    }
+    lab.nodes[0].ping(&lab.nodes[2], PATIENCE);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -44,13 +44,13 @@ pub struct NodeSection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OverlaySection {
-    /// Overlay name, for people.
+    /// Overlay name, for people; a DNS label.
     pub name: String,
     /// This node's IPv4 overlay address, `10.73.0.2/24`.
     pub ipv4: Overlay4,
     /// This node's IPv6 overlay address, `fd5a::2/64`.
     pub ipv6: Overlay6,
-    /// TUN device name, at most 15 bytes.
+    /// TUN device name, at most 15 bytes, without space, `/`, `%` and `:`.
     #[serde(default = "default_interface")]
     pub interface: String,
     /// Overlay MTU in bytes, 1280 to 9000.
@@ -64,8 +64,8 @@ pub struct OverlaySection {
 pub struct XmppSection {
     /// Bare JID of the node's account, `worker-0@demo.ipop`.
     pub jid: String,
-    /// Where to connect, `host:port` or `[v6]:port`, tried in order. STARTTLS; the certificate
-    /// must be valid for the JID's domain under the pinned CA.
+    /// Where to connect, `address:port` or `[v6]:port`, tried in order; names are not looked up.
+    /// STARTTLS; the certificate must be valid for the JID's domain under the pinned CA.
     pub servers: Vec<String>,
     /// File with the password; systemd credentials are found by `$CREDENTIALS_DIRECTORY` when the
     /// path is relative.
@@ -135,20 +135,43 @@ impl NodeConfig {
         if !is_dns_label(&self.node.name) {
             return value("node.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
         }
-        if self.overlay.interface.is_empty() || self.overlay.interface.len() > 15 {
-            return value("overlay.interface", "must have 1 to 15 bytes");
+        if !is_dns_label(&self.overlay.name) {
+            return value("overlay.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
+        }
+        if !is_interface_name(&self.overlay.interface) {
+            return value(
+                "overlay.interface",
+                "must have 1 to 15 printable ASCII characters, none of them `/`, `%` or `:`",
+            );
         }
         if !(1280..=9000).contains(&self.overlay.mtu) {
             return value("overlay.mtu", "must be between 1280 and 9000 bytes");
         }
         if self.xmpp.servers.is_empty() {
-            return value("xmpp.servers", "must name at least one host:port");
+            return value("xmpp.servers", "must name at least one address:port");
         }
-        if self.xmpp.jid.split('@').count() != 2 || self.xmpp.jid.contains('/') {
+        for server in &self.xmpp.servers {
+            if server.parse::<SocketAddr>().is_err() {
+                let problem = format!(
+                    "`{server}` must be address:port or [v6]:port; names are not looked up"
+                );
+                return value("xmpp.servers", &problem);
+            }
+        }
+        let parts: Vec<_> = self.xmpp.jid.split('@').collect();
+        let bare = !self.xmpp.jid.contains(|c: char| c == '/' || c.is_whitespace());
+        if parts.len() != 2 || parts.contains(&"") || !bare {
             return value("xmpp.jid", "must be a bare JID, node@domain");
         }
         Ok(())
     }
+}
+
+/// Whether the kernel takes `text` as the name of a device; it takes `%` as a template, and `:` and
+/// `.` alone as something else.
+fn is_interface_name(text: &str) -> bool {
+    let ok = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '%' | ':');
+    (1..=15).contains(&text.len()) && text.chars().all(ok) && text != "." && text != ".."
 }
 
 /// Whether `text` is a lower-case DNS label (RFC 1123 section 2.1).

@@ -297,6 +297,42 @@ fn an_advertisement_survives_xml_whatever_its_characters() {
 }
 
 #[test]
+fn an_advertisement_that_cannot_be_told_on_is_refused() {
+    type Spoil = fn(&mut Advertisement);
+    let spoilt: [(Spoil, &str); 5] = [
+        (|a| a.name = "x".repeat(64), "is no node name"),
+        (|a| a.name = "Work er".to_owned(), "`Work er` is no node name"),
+        (|a| a.linked.push(String::new()), "`` is no node name"),
+        (
+            |a| a.linked = vec!["a".to_owned(); 5000],
+            "links to 5000 members, more than 2048",
+        ),
+        (|a| a.version = "1".repeat(65), "version of 65 bytes"),
+    ];
+    for (spoil, message) in spoilt {
+        let mut advertisement = advertised();
+        spoil(&mut advertisement);
+        let element = advertisement::to_element(&advertisement).expect("JSON");
+        let error = advertisement::find(&[element]).expect_err(message);
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_long_detail_of_a_peers_role_is_cut_to_one_short_line() {
+    let mut advertisement = advertised();
+    advertisement.role = RoleState::Failed {
+        detail: format!("\u{1b}[31m\n{}", "ä".repeat(300)),
+    };
+    let element = advertisement::to_element(&advertisement).expect("JSON");
+    let RoleState::Failed { detail } = advertisement::find(&[element]).expect("found").role else {
+        panic!("another role state");
+    };
+    assert_eq!(detail.chars().count(), 200);
+    assert!(detail.starts_with(" [31m ä"), "{detail}");
+}
+
+#[test]
 fn a_presence_without_a_readable_advertisement_says_why() {
     let find =
         |xml: &str| advertisement::find(&[xml.parse().expect("well-formed")]).expect_err(xml);

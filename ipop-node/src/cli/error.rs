@@ -150,6 +150,8 @@ impl From<NodeError> for CliError {
                 .hint("see xmpp.jid, xmpp.servers and xmpp.ca_file in the configuration"),
             NodeError::TunLost { .. } => Self::of(Exit::System, error)
                 .hint("somebody removed the device; start the node again"),
+            NodeError::Ended(_) => Self::of(Exit::System, error)
+                .hint("this is a defect of ipop-node; start the node again"),
             NodeError::Identity(_) | NodeError::System { .. } => Self::of(Exit::System, error),
         }
     }

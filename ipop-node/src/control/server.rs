@@ -84,13 +84,9 @@ impl Server {
         })
     }
 
-    /// The next question. May be cancelled.
-    pub async fn next(&mut self) -> Question {
-        match self.questions.recv().await {
-            Some(question) => question,
-            // The accepting task ends only with this server.
-            None => std::future::pending().await,
-        }
+    /// The next question; none when the accepting task has died. May be cancelled.
+    pub async fn next(&mut self) -> Option<Question> {
+        self.questions.recv().await
     }
 }
 
@@ -206,7 +202,7 @@ mod tests {
             .mode();
         assert_eq!(mode & 0o777, MODE);
         let client = ask_apart(&path, Request::Status);
-        let question = server.next().await;
+        let question = server.next().await.expect("a question");
         assert_eq!(question.request, Request::Status);
         question.reply.send(Answer::Done).expect("waited for");
         assert_eq!(client.await.expect("ends").expect("answered"), Answer::Done);

@@ -1,6 +1,7 @@
 //! Whom to sign in as, and whom to trust.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -39,7 +40,7 @@ pub struct Account {
     pub resource: String,
     /// Password.
     pub password: Password,
-    /// `host:port` or `[v6]:port`, tried in order, every address of each.
+    /// `address:port` or `[v6]:port`, tried in order; names are not looked up.
     pub servers: Vec<String>,
     /// The CA that the server's certificate must chain to, in PEM; the only one trusted.
     pub ca_pem: Vec<u8>,
@@ -73,8 +74,11 @@ pub enum AccountError {
     #[error("the domain of `{0}` is neither a DNS name nor an address")]
     Domain(String),
     /// No server to connect to.
-    #[error("no server given for `{0}`; name at least one host:port")]
+    #[error("no server given for `{0}`; name at least one address:port")]
     NoServer(String),
+    /// A server is named otherwise than by its address.
+    #[error("the server `{0}` is not of the form address:port or [v6]:port; names are not looked up")]
+    Server(String),
     /// The CA's file holds no certificate.
     #[error("no certificate in the CA's PEM text")]
     NoCa,
@@ -93,7 +97,7 @@ pub(super) struct Login {
     pub user: String,
     pub resource: String,
     pub password: Password,
-    pub servers: Vec<String>,
+    pub servers: Vec<SocketAddr>,
     pub server_name: ServerName<'static>,
     pub tls: Arc<ClientConfig>,
 }
@@ -118,11 +122,16 @@ impl Login {
         if account.servers.is_empty() {
             return Err(AccountError::NoServer(account.jid));
         }
+        let servers = account
+            .servers
+            .iter()
+            .map(|server| server.parse().map_err(|_| AccountError::Server(server.clone())))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             user,
             resource: account.resource,
             password: account.password,
-            servers: account.servers,
+            servers,
             server_name,
             tls: Arc::new(tls_config(&account.ca_pem)?),
             jid,
@@ -179,10 +188,15 @@ mod tests {
             ),
             (
                 account("a@b", &[], b""),
-                "no server given for `a@b`; name at least one host:port",
+                "no server given for `a@b`; name at least one address:port",
             ),
             (
-                account("a@b", &["h:1"], b"x"),
+                account("a@b", &["192.0.2.1:1", "h:1"], b""),
+                "the server `h:1` is not of the form address:port or [v6]:port; names are not \
+                 looked up",
+            ),
+            (
+                account("a@b", &["[2001:db8::1]:1"], b"x"),
                 "no certificate in the CA's PEM text",
             ),
         ] {

@@ -76,15 +76,17 @@ impl Online<'_> {
         let Some(roster) = roster else {
             return Err(End::Lost("the server gave no roster".to_owned()));
         };
-        self.task.members.replace(&roster.items);
+        let left = self.task.members.replace(&roster.items);
         self.settle_at = Some(Instant::now() + self.task.timing.settle);
         self.visible = true;
-        self.present().await?;
-        self.task
-            .emit(Event::Online {
-                jid: self.jid.to_string(),
-            })
-            .await;
+        let presented = self.present().await;
+        if presented.is_ok() {
+            let jid = self.jid.to_string();
+            self.task.emit(Event::Online { jid }).await;
+        }
+        // Whoever left is not in the next roster's difference: told even when the stream breaks.
+        self.expel(left).await;
+        presented?;
         self.ask_services(Question::OwnServices).await
     }
 

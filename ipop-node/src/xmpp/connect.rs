@@ -34,10 +34,8 @@ pub(super) type Stream = XmppStream<BufStream<TlsStream<TcpStream>>>;
 /// Signing in did not work.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignInError {
-    #[error("cannot resolve")]
-    Resolve(#[source] io::Error),
-    #[error("cannot connect to {addr}")]
-    Tcp { addr: SocketAddr, source: io::Error },
+    #[error("cannot connect")]
+    Tcp(#[source] io::Error),
     #[error("{0:?} passed without an answer")]
     Timeout(Duration),
     #[error("no STARTTLS offered; the password is never sent in the clear")]
@@ -91,12 +89,12 @@ pub(super) async fn connect(
     timing: &Timing,
 ) -> Result<(Stream, FullJid), ConnectError> {
     let mut text = Vec::new();
-    for server in &login.servers {
+    for server in login.servers.iter().copied() {
         match try_server(login, timing, server).await {
             Ok(bound) => return Ok(bound),
             Err(error) => {
                 tracing::debug!(
-                    server,
+                    %server,
                     error = &error as &dyn std::error::Error,
                     "not signed in"
                 );
@@ -128,29 +126,17 @@ fn refusal(error: SignInError) -> Option<String> {
 async fn try_server(
     login: &Login,
     timing: &Timing,
-    server: &str,
+    server: SocketAddr,
 ) -> Result<(Stream, FullJid), SignInError> {
-    let resolved = timeout(timing.tcp, tokio::net::lookup_host(server))
+    let tcp = timeout(timing.tcp, TcpStream::connect(server))
         .await
-        .map_err(|_| SignInError::Timeout(timing.tcp))?;
-    let mut last = SignInError::Resolve(io::Error::from(io::ErrorKind::NotFound));
-    for addr in resolved.map_err(SignInError::Resolve)? {
-        match timeout(timing.tcp, TcpStream::connect(addr)).await {
-            Ok(Ok(tcp)) => {
-                // Signals are small and somebody waits for each.
-                tcp.set_nodelay(true)?;
-                return timeout(timing.sign_in, sign_in(login, timing, tcp))
-                    .await
-                    .unwrap_or(Err(SignInError::Timeout(timing.sign_in)));
-            }
-            Ok(Err(source)) => last = SignInError::Tcp { addr, source },
-            Err(_) => {
-                let source = io::Error::from(io::ErrorKind::TimedOut);
-                last = SignInError::Tcp { addr, source };
-            }
-        }
-    }
-    Err(last)
+        .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+        .map_err(SignInError::Tcp)?;
+    // Signals are small and somebody waits for each.
+    tcp.set_nodelay(true)?;
+    timeout(timing.sign_in, sign_in(login, timing, tcp))
+        .await
+        .unwrap_or(Err(SignInError::Timeout(timing.sign_in)))
 }
 
 async fn sign_in(

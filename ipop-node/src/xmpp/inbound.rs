@@ -122,7 +122,7 @@ pub(super) fn bad_request() -> StanzaError {
 
 /// The answer to what is not for us (RFC 6120 section 8.3.3.19). It has no text, so that it does
 /// not differ from the server's own.
-fn service_unavailable() -> StanzaError {
+pub(super) fn service_unavailable() -> StanzaError {
     let mut error = StanzaError::new(
         ErrorType::Cancel,
         DefinedCondition::ServiceUnavailable,

@@ -15,6 +15,17 @@ pub(super) struct Members {
     present: BTreeMap<Jid, bool>,
 }
 
+/// What an item of a roster changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The account is a member now.
+    Joined,
+    /// The account was a member.
+    Left(BareJid),
+    /// The membership is as before.
+    None,
+}
+
 impl Members {
     pub fn new(own: BareJid) -> Self {
         Self {
@@ -24,22 +35,24 @@ impl Members {
         }
     }
 
-    /// Takes a whole roster in place of the one before.
-    pub fn replace(&mut self, items: &[Item]) {
-        self.roster.clear();
+    /// Takes a whole roster in place of the one before, and gives those that left.
+    pub fn replace(&mut self, items: &[Item]) -> Vec<BareJid> {
+        let before = std::mem::take(&mut self.roster);
         for item in items {
             self.update(item);
         }
+        before.difference(&self.roster).cloned().collect()
     }
 
-    /// Takes one item of a roster push. True when it is a new member.
-    pub fn update(&mut self, item: &Item) -> bool {
-        match item.subscription {
-            Subscription::Both => item.jid != self.own && self.roster.insert(item.jid.clone()),
-            _ => {
-                self.roster.remove(&item.jid);
-                false
-            }
+    /// Takes one item of a roster push.
+    pub fn update(&mut self, item: &Item) -> Change {
+        let is_member = item.subscription == Subscription::Both && item.jid != self.own;
+        if is_member && self.roster.insert(item.jid.clone()) {
+            Change::Joined
+        } else if !is_member && self.roster.remove(&item.jid) {
+            Change::Left(item.jid.clone())
+        } else {
+            Change::None
         }
     }
 
@@ -121,8 +134,25 @@ mod tests {
         assert!(!members.contains(&jid("b@x/1")));
         assert!(!members.contains(&jid("me@x/2")));
         assert!(members.is_own(&jid("me@x/2")));
-        assert!(!members.update(&item("a@x", Subscription::Remove)));
+        let removal = item("a@x", Subscription::Remove);
+        let a = BareJid::new("a@x").expect("valid");
+        assert_eq!(members.update(&removal), Change::Left(a));
+        assert_eq!(members.update(&removal), Change::None);
         assert!(!members.contains(&jid("a@x/1")));
+    }
+
+    #[test]
+    fn a_new_roster_tells_who_is_missing_from_it() {
+        let mut members = Members::new(BareJid::new("me@x").expect("valid"));
+        let (a, b) = (
+            item("a@x", Subscription::Both),
+            item("b@x", Subscription::Both),
+        );
+        assert!(members.replace(&[a, b.clone()]).is_empty());
+        assert_eq!(
+            members.replace(&[b]),
+            [BareJid::new("a@x").expect("valid")]
+        );
     }
 
     #[test]

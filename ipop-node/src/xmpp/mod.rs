@@ -68,6 +68,12 @@ pub enum Event {
         /// Full JID.
         from: String,
     },
+    /// An account is no longer a member, whether its node was present or not. After a sign-in,
+    /// also for those that left the roster meanwhile.
+    Expelled {
+        /// Bare JID.
+        jid: String,
+    },
     /// A member's node signals. It has been acknowledged.
     Signal {
         /// Full JID.

@@ -6,7 +6,7 @@ use futures::{SinkExt, StreamExt};
 use ipop_proto::stanza::{self, jingle};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_xmpp::Stanza;
-use tokio_xmpp::jid::{FullJid, Jid};
+use tokio_xmpp::jid::{BareJid, FullJid, Jid};
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::iq::{Iq, IqHeader, IqPayload};
 use tokio_xmpp::parsers::ping::Ping;
@@ -19,6 +19,7 @@ use tokio_xmpp::xmlstream::{
 use super::command::Command;
 use super::connect::Stream;
 use super::inbound::{self, Request, Seen, Sender};
+use super::members::Change;
 use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
 use super::{Event, QueryError};
@@ -246,8 +247,12 @@ impl<'a> Online<'a> {
         let from = header.from.as_deref().map(Jid::new).transpose();
         match (name.to_string().as_str(), from, header.id) {
             ("iq", Ok(from), Some(id)) if request => {
-                self.reply(from, id, IqPayload::Error(inbound::bad_request()))
-                    .await
+                // Strangers do not learn that somebody is here.
+                let error = match self.sender(from.as_ref()) {
+                    Sender::Stranger => inbound::service_unavailable(),
+                    Sender::Server | Sender::Member | Sender::Own => inbound::bad_request(),
+                };
+                self.reply(from, id, IqPayload::Error(error)).await
             }
             _ => Ok(()),
         }
@@ -299,23 +304,33 @@ impl<'a> Online<'a> {
             }
             Request::RosterPush(roster) => {
                 self.reply(from, id, IqPayload::Result(None)).await?;
-                let mut more = false;
+                let (mut more, mut left) = (false, Vec::new());
                 for item in &roster.items {
-                    more |= self.task.members.update(item);
+                    match self.task.members.update(item) {
+                        Change::Joined => more = true,
+                        Change::Left(account) => left.push(account),
+                        Change::None => {}
+                    }
                 }
-                for jid in self.task.members.expel() {
-                    self.task
-                        .emit(Event::Unavailable {
-                            from: jid.to_string(),
-                        })
-                        .await;
-                }
+                self.expel(left).await;
                 if more && self.visible {
                     self.present().await
                 } else {
                     Ok(())
                 }
             }
+        }
+    }
+
+    /// Reports accounts that are no longer members, and the nodes of theirs that were present.
+    pub(super) async fn expel(&mut self, accounts: Vec<BareJid>) {
+        for jid in self.task.members.expel() {
+            let from = jid.to_string();
+            self.task.emit(Event::Unavailable { from }).await;
+        }
+        for account in accounts {
+            let jid = account.to_string();
+            self.task.emit(Event::Expelled { jid }).await;
         }
     }
 

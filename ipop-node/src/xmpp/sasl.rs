@@ -19,8 +19,9 @@ use tokio_xmpp::xmlstream::{FallibleStreamElement, ReadError, XmppStream, XmppSt
 
 use super::connect::SignInError;
 
-/// A server that asks for more rounds of PBKDF2 than this wants to keep us busy.
-const MAX_ITERATIONS: u32 = 1_000_000;
+/// Rounds of PBKDF2: fewer make a captured proof cheap to guess from (RFC 7677 section 4), and a
+/// server that asks for more wants to keep us busy.
+const ITERATIONS: std::ops::RangeInclusive<u32> = 4096..=1_000_000;
 
 /// What to authenticate with.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,9 +104,11 @@ pub(super) async fn authenticate<Io: AsyncBufRead + AsyncWrite + Unpin>(
     let name = choice.name();
     let mut mechanism = choice.mechanism(user, password)?;
     let failed = |e: sasl::client::MechanismError| SignInError::Sasl(e.to_string());
+    let initial = mechanism.initial();
+    let nonce = field(&String::from_utf8_lossy(&initial), "r=")?.to_owned();
     let auth = Auth {
         mechanism: name,
-        data: mechanism.initial(),
+        data: initial,
     };
     stream
         .send(&XmppStreamElement::Sasl(Nonza::Auth(auth)))
@@ -113,7 +116,7 @@ pub(super) async fn authenticate<Io: AsyncBufRead + AsyncWrite + Unpin>(
     loop {
         match next(stream).await? {
             Nonza::Challenge(challenge) => {
-                check_iterations(&challenge.data)?;
+                check_challenge(&challenge.data, &nonce)?;
                 let data = mechanism.response(&challenge.data).map_err(failed)?;
                 stream
                     .send(&XmppStreamElement::Sasl(Nonza::Response(Response { data })))
@@ -149,15 +152,33 @@ async fn next<Io: AsyncBufRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Checks the `i=` field of the server's first message.
-fn check_iterations(challenge: &[u8]) -> Result<(), SignInError> {
+/// Checks what the library does not in the server's first message: its nonce must be ours and
+/// something of its own (RFC 5802 section 5.1), and the iteration count in bounds.
+fn check_challenge(challenge: &[u8], nonce: &str) -> Result<(), SignInError> {
     let text = String::from_utf8_lossy(challenge);
-    let field = text.split(',').find_map(|field| field.strip_prefix("i="));
-    match field.map(str::parse::<u32>) {
-        Some(Ok(1..=MAX_ITERATIONS)) => Ok(()),
+    let own = field(&text, "r=")?.strip_prefix(nonce);
+    if own.is_none_or(str::is_empty) {
+        let problem = "the server's SCRAM nonce does not begin with ours";
+        return Err(SignInError::Sasl(problem.to_owned()));
+    }
+    match field(&text, "i=")?.parse() {
+        Ok(iterations) if ITERATIONS.contains(&iterations) => Ok(()),
         _ => Err(SignInError::Sasl(
             "unusable SCRAM iteration count".to_owned(),
         )),
+    }
+}
+
+/// The one field of a SCRAM message that begins with `name`.
+fn field<'a>(message: &'a str, name: &str) -> Result<&'a str, SignInError> {
+    let mut fields = message
+        .split(',')
+        .filter_map(|field| field.strip_prefix(name));
+    match (fields.next(), fields.next()) {
+        (Some(value), None) => Ok(value),
+        _ => Err(SignInError::Sasl(format!(
+            "not exactly one `{name}` in a SCRAM message"
+        ))),
     }
 }
 
@@ -239,14 +260,41 @@ mod tests {
 
     #[test]
     fn an_absurd_iteration_count_is_refused() {
-        assert!(check_iterations(b"r=abc,s=AAAA,i=4096").is_ok());
+        assert!(check_challenge(b"r=abc,s=AAAA,i=4096", "ab").is_ok());
         for challenge in [
             &b"r=abc,s=AAAA,i=4000000000"[..],
-            b"r=abc,s=AAAA,i=0",
+            b"r=abc,s=AAAA,i=2000000",
+            b"r=abc,s=AAAA,i=4095",
+            b"r=abc,s=AAAA,i=4096,i=1",
             b"r=abc",
             b"\xff",
         ] {
-            assert!(check_iterations(challenge).is_err());
+            assert!(check_challenge(challenge, "ab").is_err());
+        }
+    }
+
+    #[test]
+    fn a_nonce_that_is_not_ours_and_the_servers_is_refused() {
+        for nonce in ["ab", "xabc", "", "abc,r=abd"] {
+            let challenge = format!("r={nonce},s=AAAA,i=4096");
+            assert!(check_challenge(challenge.as_bytes(), "ab").is_err(), "{nonce}");
+        }
+    }
+
+    #[test]
+    fn our_nonce_is_found_in_the_first_message_of_every_mechanism() {
+        for binding in [
+            ChannelBinding::None,
+            ChannelBinding::Unsupported,
+            ChannelBinding::TlsExporter(vec![1; 32]),
+        ] {
+            let choice = Choice {
+                sha256: true,
+                binding,
+            };
+            let mut mechanism = choice.mechanism("r=a,r=b", "pw").expect("usable");
+            let initial = String::from_utf8(mechanism.initial()).expect("text");
+            assert!(field(&initial, "r=").expect("one").len() > 20, "{initial}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ipop_proto::stanza;
 use ipop_proto::status::Advertisement;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -43,6 +44,14 @@ pub(super) enum End {
     Left(Option<oneshot::Sender<()>>),
 }
 
+/// The time before the next attempt.
+struct Pause {
+    length: Duration,
+    /// A change of the network may have mended what made the last attempt fail; it does not make
+    /// a server take back its refusal.
+    may_end_early: bool,
+}
+
 impl Task {
     pub fn new(
         login: Login,
@@ -77,13 +86,17 @@ impl Task {
         let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
         loop {
             let (login, timing) = (self.login.clone(), self.timing.clone());
+            // What was to be retried at once before this attempt is retried by it.
+            self.clear_retry();
             let attempt = connect(&login, &timing);
             let pause = match self.meanwhile(attempt).await {
                 Err(left) => return left,
                 Ok(Ok((stream, jid))) => {
-                    tracing::info!(%jid, "signed in");
+                    tracing::debug!(%jid, "signed in");
                     let since = Instant::now();
                     let end = Online::new(self, stream, jid).run().await;
+                    // What came while the stream worked made nothing fail.
+                    self.clear_retry();
                     if since.elapsed() >= GOOD {
                         backoff.reset();
                     }
@@ -95,7 +108,7 @@ impl Task {
                 }
                 Ok(Err(error)) => match error.refused {
                     Some(condition) => {
-                        tracing::warn!(error = error.text, "sign-in refused");
+                        tracing::debug!(error = error.text, "sign-in refused");
                         self.refused(condition).await
                     }
                     None => self.offline(error.text, &mut backoff).await,
@@ -104,8 +117,8 @@ impl Task {
             let retry = self.retry.clone();
             let paused = async {
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => false,
-                    () = retry.notified() => true,
+                    () = tokio::time::sleep(pause.length) => false,
+                    () = retry.notified(), if pause.may_end_early => true,
                 }
             };
             match self.meanwhile(paused).await {
@@ -116,16 +129,27 @@ impl Task {
         }
     }
 
-    async fn refused(&mut self, condition: String) -> Duration {
+    async fn refused(&mut self, condition: String) -> Pause {
         self.emit(Event::Refused { condition }).await;
-        self.timing.retry_refused
+        Pause {
+            length: self.timing.retry_refused,
+            may_end_early: false,
+        }
     }
 
-    async fn offline(&mut self, error: String, backoff: &mut Backoff) -> Duration {
-        let pause = backoff.pause(rand::random());
-        tracing::info!(error, pause_ms = pause.as_millis() as u64, "offline");
+    async fn offline(&mut self, error: String, backoff: &mut Backoff) -> Pause {
+        let length = backoff.pause(rand::random());
+        tracing::debug!(error, pause_ms = length.as_millis() as u64, "offline");
         self.emit(Event::Offline { error }).await;
-        pause
+        Pause {
+            length,
+            may_end_early: true,
+        }
+    }
+
+    /// Takes back a wish to retry at once that nobody has waited for.
+    fn clear_retry(&self) {
+        let _stale = self.retry.notified().now_or_never();
     }
 
     /// Runs `work` while commands are answered as can be without a stream. An error is the

@@ -7,7 +7,8 @@
 //! Who initiates: the node whose full JID sorts first. Who a peer is: its bare JID, which the
 //! server vouches for; a peer that signs in anew under another resource is the same peer, and a
 //! working link to it is kept unless its advertisement says that it has none (it restarted).
-//! Working links outlive presence and the XMPP server; a peer without both is forgotten.
+//! Working links outlive presence and the XMPP server, but not the peer's membership; a peer
+//! without link and presence is forgotten.
 
 mod backoff;
 mod data;
@@ -192,6 +193,11 @@ impl Overlay {
     /// A member became unavailable. Its link is kept while it works.
     pub fn peer_gone(&mut self, now: Instant, jid: &str) {
         self.gone(now, jid);
+    }
+
+    /// The account `bare` is no longer a member: its link ends, whether it works or not.
+    pub fn peer_expelled(&mut self, now: Instant, bare: &str) {
+        self.expelled(now, bare);
     }
 
     /// A signal from the full JID `from`.

@@ -76,6 +76,16 @@ impl Overlay {
         self.take_newest(now, id);
     }
 
+    pub(super) fn expelled(&mut self, now: Instant, bare: &str) {
+        let Some(id) = self.table.by_jid(bare) else {
+            return;
+        };
+        let why = "the peer is no longer a member";
+        self.end(now, id, why, Some(TerminateReason::Success));
+        self.table.remove(id);
+        self.settle_refused(now);
+    }
+
     /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
     fn take_newest(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.table.get_mut(id) else {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::world::{World, ip};
+use super::world::{World, ip, v4};
 use crate::candidate::CandidateKind;
+use crate::signal::{Signal, TerminateReason};
 use crate::sim::NatKind;
 
 const SOON: Duration = Duration::from_secs(5);
@@ -198,6 +199,40 @@ fn a_peer_that_is_gone_is_dropped_when_its_link_dies() {
     world.network.block(ip("203.0.113.1"), ip("203.0.113.2"));
     world.run(Duration::from_secs(60));
     assert!(world.peer(0, 1).is_none());
+}
+
+#[test]
+fn a_member_that_is_expelled_loses_its_working_link_at_once() {
+    let mut world = World::open(3);
+    world.sign_in_all();
+    assert!(world.run_until(SOON, World::all_up));
+    let (now, before) = (world.now, world.signals.len());
+    world.nodes[0].overlay.peer_expelled(now, "node-1@demo");
+    assert!(world.peer(0, 1).is_none());
+    world.run(Duration::from_millis(50));
+    assert_eq!(
+        world.nodes[0].events.last().map(String::as_str),
+        Some("down node-1: the peer is no longer a member")
+    );
+    let told = &world.signals[before..];
+    assert!(
+        told.iter().any(|(_, to, signal)| to == "node-1@demo/r"
+            && matches!(
+                signal,
+                Signal::Terminate {
+                    reason: TerminateReason::Success,
+                    ..
+                }
+            )),
+        "{told:?}"
+    );
+    world.nodes[0]
+        .overlay
+        .handle_packet(world.now, &v4(1, 2, b"hello"));
+    world.run(Duration::from_secs(20));
+    assert!(world.nodes[1].packets.is_empty());
+    assert!(world.peer(0, 1).is_none() && !world.is_up(1, 0));
+    assert!(world.is_up(0, 2));
 }
 
 #[test]

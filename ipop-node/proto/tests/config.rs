@@ -1,0 +1,143 @@
+//! The configuration file: what is taken, and what is said of the rest.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipop_proto::config::{
+    IceSection, NodeConfig, NodeSection, OverlaySection, XmppSection, is_dns_label,
+};
+use proptest::prelude::*;
+
+const GOOD: &str = r#"
+[node]
+name = "worker-0"
+[overlay]
+name = "demo"
+ipv4 = "10.73.0.2/24"
+ipv6 = "fd5a::2/64"
+[xmpp]
+jid = "worker-0@demo.ipop"
+servers = ["192.0.2.1:5222", "[2001:db8::1]:5222"]
+password_file = "ipop.password"
+ca_file = "ipop.ca"
+"#;
+
+#[test]
+fn a_short_file_gets_every_default() {
+    let config = NodeConfig::parse(GOOD).expect("good");
+    insta::assert_snapshot!("defaults", toml::to_string(&config).expect("TOML"));
+}
+
+#[test]
+fn each_defect_is_named_by_key_or_line() {
+    let long = "x".repeat(64);
+    let defects = [
+        ("unknown-key", "name = \"demo\"", "name = \"demo\"\ncolour = 1"),
+        ("missing-key", "jid = \"worker-0@demo.ipop\"\n", ""),
+        ("missing-section", "[node]\nname = \"worker-0\"\n", ""),
+        ("wrong-type", "name = \"demo\"", "name = 7"),
+        ("no-toml", "[node]", "[node"),
+        ("node-name", "\"worker-0\"", "\"Worker_0\""),
+        ("node-name-long", "worker-0\"\n[", &format!("{long}\"\n[")),
+        ("overlay-name-empty", "\"demo\"", "\"\""),
+        ("no-prefix", "10.73.0.2/24", "10.73.0.2"),
+        ("prefix-range", "fd5a::2/64", "fd5a::2/127"),
+        ("mtu-small", "[xmpp]", "mtu = 1279\n[xmpp]"),
+        ("mtu-big", "[xmpp]", "mtu = 9001\n[xmpp]"),
+        ("interface-empty", "[xmpp]", "interface = \"\"\n[xmpp]"),
+        ("interface-template", "[xmpp]", "interface = \"ipop%d\"\n[xmpp]"),
+        ("interface-long", "[xmpp]", "interface = \"abcdefghijklmnop\"\n[xmpp]"),
+        ("interface-slash", "[xmpp]", "interface = \"a/b\"\n[xmpp]"),
+        ("interface-space", "[xmpp]", "interface = \"a b\"\n[xmpp]"),
+        ("interface-colon", "[xmpp]", "interface = \"a:0\"\n[xmpp]"),
+        ("no-servers", "[\"192.0.2.1:5222\", \"[2001:db8::1]:5222\"]", "[]"),
+        ("server-name", "192.0.2.1:5222", "xmpp.example:5222"),
+        ("server-without-port", "192.0.2.1:5222", "192.0.2.1"),
+        ("jid-resource", "demo.ipop", "demo.ipop/r"),
+        ("jid-no-node", "worker-0@", "@"),
+        ("jid-no-domain", "@demo.ipop", "@"),
+        ("jid-domain-only", "worker-0@", ""),
+        ("ice-port", "[node]", "[ice]\nport = 65536\n[node]"),
+        ("ice-address", "[node]", "[ice]\nignore_addresses = [\"x\"]\n[node]"),
+    ];
+    let mut all = String::new();
+    for (name, from, to) in defects {
+        assert!(GOOD.contains(from), "{name}");
+        let text = GOOD.replacen(from, to, 1);
+        let error = NodeConfig::parse(&text).expect_err(name);
+        all.push_str(&format!("---- {name} ----\n{}\n", error.to_string().trim_end()));
+    }
+    insta::assert_snapshot!("defects", all);
+}
+
+fn label() -> impl Strategy<Value = String> {
+    "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+}
+
+fn config() -> impl Strategy<Value = NodeConfig> {
+    let names = (label(), label(), "[a-z][a-z0-9_.-]{0,14}", "/[a-z é\"\\\\]{1,20}");
+    let addrs = (any::<[u8; 4]>(), any::<[u8; 16]>(), 1..=30u8, 8..=126u8);
+    let servers = prop::collection::vec(any::<(IpAddr, u16)>(), 1..4);
+    let ice = (
+        any::<u16>(),
+        prop::collection::vec(".{0,8}", 0..3),
+        prop::collection::vec(any::<IpAddr>(), 0..3),
+        any::<bool>(),
+    );
+    (names, addrs, 1280..=9000u16, servers, ice).prop_map(
+        |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
+            xmpp: XmppSection {
+                jid: format!("{node}@{overlay}.ipop"),
+                servers: servers
+                    .into_iter()
+                    .map(|(ip, port)| SocketAddr::new(ip, port).to_string())
+                    .collect(),
+                password_file: path.clone().into(),
+                ca_file: "ipop.ca".into(),
+            },
+            node: NodeSection {
+                name: node,
+                control: path.into(),
+            },
+            overlay: OverlaySection {
+                name: overlay,
+                ipv4: format!("{}/{p4}", std::net::Ipv4Addr::from(v4))
+                    .parse()
+                    .expect("valid"),
+                ipv6: format!("{}/{p6}", std::net::Ipv6Addr::from(v6))
+                    .parse()
+                    .expect("valid"),
+                interface,
+                mtu,
+            },
+            ice: IceSection {
+                port: ice.0,
+                ignore_interfaces: ice.1,
+                ignore_addresses: ice.2,
+                relay_only: ice.3,
+            },
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_rendered_configuration_reads_back(config in config()) {
+        let text = toml::to_string(&config).expect("TOML");
+        prop_assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    }
+
+    #[test]
+    fn a_damaged_file_never_panics(at in any::<prop::sample::Index>(), junk in ".{0,4}") {
+        let at = at.index(GOOD.len());
+        let mut text = GOOD.to_owned();
+        text.replace_range(at..=at, &junk);
+        if let Ok(config) = NodeConfig::parse(&text) {
+            prop_assert!(is_dns_label(&config.node.name));
+        }
+    }
+
+    #[test]
+    fn garbage_never_panics(text in "(.|\n){0,200}") {
+        let _ = NodeConfig::parse(&text);
+    }
+}

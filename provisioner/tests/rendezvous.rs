@@ -260,7 +260,7 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
             "account worker-0@rdv-accounts.ipop",
         ]
     );
-    site.start();
+    let endpoint = site.start();
     site.rendezvous.create_group().expect("group");
     site.rendezvous.create_group().expect("twice is no error");
     let first = site.rendezvous.create_account(&nodes[0]).expect("account");
@@ -281,7 +281,8 @@ fn accounts_see_each_other_survive_a_restart_and_can_be_removed() {
     site.rendezvous.stop().expect("stops");
     assert_eq!(site.rendezvous.state(), State::Stopped);
     let before = site.stun_port();
-    site.start();
+    let again = site.try_start_on(&[]).expect("it starts again");
+    assert_eq!(again, endpoint, "nodes know its addresses and ports");
     assert_eq!(site.stun_port(), before, "nodes know the port");
     let api = site.rendezvous.api().expect("API");
     assert_eq!(

@@ -319,3 +319,45 @@ fn age(seconds: u64) -> String {
         _ => format!("{} days", seconds / 86_400),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detail(state: Option<State>, error: Option<&str>) -> Detail {
+        Detail {
+            summary: Summary {
+                name: "demo".to_owned(),
+                phase: Phase::Joined,
+                nodes: 0,
+                age_seconds: 61,
+                ipv4: "10.200.7.0/24".to_owned(),
+                ipv6: "fd12::/64".to_owned(),
+            },
+            rendezvous: Meet {
+                state,
+                error: error.map(str::to_owned),
+            },
+            members: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_state_of_the_rendezvous_is_always_shown() {
+        let running = detail(Some(State::Running { pid: Some(7) }), None);
+        assert!(show(&running).contains("\nrendezvous: running (pid 7)\n"));
+        let text = json(&running).expect("JSON");
+        assert!(
+            text.contains(r#""rendezvous":{"state":"running","pid":7,"error":null}"#),
+            "{text}"
+        );
+        let stopped = detail(Some(State::Stopped), Some("no address"));
+        assert!(show(&stopped).contains("\nrendezvous: stopped\n"));
+        assert!(show(&stopped).contains("cannot be asked: no address"));
+        let unknown = json(&detail(None, Some("no CA"))).expect("JSON");
+        assert!(
+            unknown.contains(r#""rendezvous":{"error":"no CA"}"#),
+            "{unknown}"
+        );
+    }
+}

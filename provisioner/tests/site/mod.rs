@@ -52,12 +52,16 @@ impl Site {
     }
 
     pub fn try_start(&self) -> Result<Endpoint, RendezvousError> {
+        self.try_start_on(&[LOOPBACK])
+    }
+
+    pub fn try_start_on(&self, listen: &[IpAddr]) -> Result<Endpoint, RendezvousError> {
         let mut supervisor = Command::new(env!("CARGO_BIN_EXE_provision"));
         supervisor
             .arg("--state-dir")
             .arg(&self.layout.state)
             .args(["rendezvous", "run", &self.name]);
-        self.rendezvous.start_with(&[LOOPBACK], Some(supervisor))
+        self.rendezvous.start_with(listen, Some(supervisor))
     }
 
     pub fn start(&self) -> Endpoint {

@@ -7,12 +7,27 @@ use serde::Serialize;
 
 /// The templates by name. A new file in `templates/` is added here.
 const TEMPLATES: &[(&str, &str)] = &[
-    ("ejabberd.yml.j2", include_str!("../../templates/ejabberd.yml.j2")),
+    (
+        "ejabberd.yml.j2",
+        include_str!("../../templates/ejabberd.yml.j2"),
+    ),
     ("exports.j2", include_str!("../../templates/exports.j2")),
-    ("libvirt-domain.xml.j2", include_str!("../../templates/libvirt-domain.xml.j2")),
-    ("libvirt-network.xml.j2", include_str!("../../templates/libvirt-network.xml.j2")),
-    ("libvirt-pool.xml.j2", include_str!("../../templates/libvirt-pool.xml.j2")),
-    ("libvirt-volume.xml.j2", include_str!("../../templates/libvirt-volume.xml.j2")),
+    (
+        "libvirt-domain.xml.j2",
+        include_str!("../../templates/libvirt-domain.xml.j2"),
+    ),
+    (
+        "libvirt-network.xml.j2",
+        include_str!("../../templates/libvirt-network.xml.j2"),
+    ),
+    (
+        "libvirt-pool.xml.j2",
+        include_str!("../../templates/libvirt-pool.xml.j2"),
+    ),
+    (
+        "libvirt-volume.xml.j2",
+        include_str!("../../templates/libvirt-volume.xml.j2"),
+    ),
 ];
 
 /// Renders a template. An undefined variable is an error, and values put into `.xml` templates are
@@ -28,7 +43,11 @@ pub fn render(name: &str, context: impl Serialize) -> Result<String, minijinja::
             .build()?,
     );
     env.set_auto_escape_callback(|name| {
-        if name.ends_with(".xml.j2") { AutoEscape::Html } else { AutoEscape::None }
+        if name.ends_with(".xml.j2") {
+            AutoEscape::Html
+        } else {
+            AutoEscape::None
+        }
     });
     for (name, source) in TEMPLATES {
         env.add_template(name, source)?;

@@ -78,7 +78,11 @@ pub trait Backend: Send + Sync {
 
     /// Makes one of the shared resources; making it twice is no error. Returns the address on
     /// which machines of this site reach this host, when the backend knows one.
-    fn create_shared(&self, deployment: &str, resource: &Resource) -> Result<Option<IpAddr>, CliError>;
+    fn create_shared(
+        &self,
+        deployment: &str,
+        resource: &Resource,
+    ) -> Result<Option<IpAddr>, CliError>;
 
     /// What launching `spec` will make, in creation order.
     fn plan_machine(&self, spec: &MachineSpec) -> Result<Vec<Resource>, CliError>;
@@ -93,10 +97,15 @@ pub trait Backend: Send + Sync {
     fn machine_state(&self, deployment: &str, node: &NodeName) -> Result<MachineState, CliError>;
 
     /// The machine's address on the host's network, for the SSH jump to a front end.
-    fn underlay_address(&self, deployment: &str, node: &NodeName) -> Result<Option<IpAddr>, CliError>;
+    fn underlay_address(
+        &self,
+        deployment: &str,
+        node: &NodeName,
+    ) -> Result<Option<IpAddr>, CliError>;
 
     /// The console output kept so far, at most the last `limit` bytes.
-    fn console(&self, deployment: &str, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError>;
+    fn console(&self, deployment: &str, node: &NodeName, limit: usize)
+    -> Result<Vec<u8>, CliError>;
 
     /// Tries the host: connection, permissions, acceleration, disk. For `site check`.
     fn check(&self) -> Result<Vec<CheckLine>, CliError>;

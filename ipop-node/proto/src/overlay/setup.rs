@@ -103,12 +103,14 @@ impl Overlay {
             from.clone_into(&mut peer.jid);
         }
         let Some(mut session) = self.session(now, id, sid.clone(), IceRole::Controlled) else {
+            self.schedule(id);
             return self.terminate(from, sid, TerminateReason::GeneralError);
         };
         if let Err(error) = session.link.set_remote(now, description) {
             if let Some(peer) = self.peer_mut(id) {
                 peer.failure = Some(error.to_string());
             }
+            self.schedule(id);
             return self.terminate(from, sid, TerminateReason::GeneralError);
         }
         session.answered(now, description.ufrag.clone());
@@ -170,7 +172,7 @@ impl Overlay {
             text
         }));
         let Some(session) = self.session(now, id, sid.clone(), IceRole::Controlling) else {
-            return;
+            return self.schedule(id);
         };
         let Some(to) = self.table.get(id).map(|p| p.jid.clone()) else {
             return;

@@ -308,6 +308,12 @@ impl Overlay {
         while let Some(transmit) = session.link.poll_transmit() {
             self.send(now, id, transmit);
         }
+        // Its counters go on, in the peer's.
+        if let Some(peer) = self.table.get_mut(id) {
+            for (reason, count) in session.link.drops() {
+                *peer.traffic.drops.entry(*reason).or_default() += count;
+            }
+        }
         self.demux.remove(session.link.local_ufrag(), id);
         if let Some(reason) = tell {
             self.terminate(&to, session.sid, reason);

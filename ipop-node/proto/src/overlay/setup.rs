@@ -277,10 +277,15 @@ impl Overlay {
         why: String,
         tell: Option<TerminateReason>,
     ) {
+        let session = self.table.get(id).and_then(|p| p.session.as_ref());
+        let never_worked = session.is_some_and(|s| !s.was_up);
         self.end(now, id, &why, tell);
         if let Some(peer) = self.table.get_mut(id) {
             peer.failure = Some(why);
             peer.backoff.failed(now, &mut self.rng);
+        }
+        if never_worked {
+            return self.take_next(now, id);
         }
         self.advance(now, id);
     }

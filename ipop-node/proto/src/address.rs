@@ -156,11 +156,20 @@ mod tests {
     #[test]
     fn each_defect_of_an_address_is_named() {
         for (text, message) in [
-            ("10.0.0.1", "`10.0.0.1` has no prefix length; write it as address/length"),
+            (
+                "10.0.0.1",
+                "`10.0.0.1` has no prefix length; write it as address/length",
+            ),
             ("10.0.0/24", "`10.0.0` is not an IPv4 address"),
-            ("10.0.0.1/31", "`31` is not a prefix length between 1 and 30"),
+            (
+                "10.0.0.1/31",
+                "`31` is not a prefix length between 1 and 30",
+            ),
         ] {
-            assert_eq!(text.parse::<Overlay4>().expect_err("defective").to_string(), message);
+            assert_eq!(
+                text.parse::<Overlay4>().expect_err("defective").to_string(),
+                message
+            );
         }
     }
 }

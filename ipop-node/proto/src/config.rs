@@ -127,16 +127,30 @@ impl NodeConfig {
 
     /// Both overlay addresses.
     pub fn addrs(&self) -> OverlayAddrs {
-        OverlayAddrs { ipv4: self.overlay.ipv4, ipv6: self.overlay.ipv6 }
+        OverlayAddrs {
+            ipv4: self.overlay.ipv4,
+            ipv6: self.overlay.ipv6,
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let value = |key, problem: &str| Err(ConfigError::Value { key, problem: problem.to_owned() });
+        let value = |key, problem: &str| {
+            Err(ConfigError::Value {
+                key,
+                problem: problem.to_owned(),
+            })
+        };
         if !is_dns_label(&self.node.name) {
-            return value("node.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
+            return value(
+                "node.name",
+                "must be 1 to 63 lower-case letters, digits or inner hyphens",
+            );
         }
         if !is_dns_label(&self.overlay.name) {
-            return value("overlay.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
+            return value(
+                "overlay.name",
+                "must be 1 to 63 lower-case letters, digits or inner hyphens",
+            );
         }
         if !is_interface_name(&self.overlay.interface) {
             return value(
@@ -159,7 +173,10 @@ impl NodeConfig {
             }
         }
         let parts: Vec<_> = self.xmpp.jid.split('@').collect();
-        let bare = !self.xmpp.jid.contains(|c: char| c == '/' || c.is_whitespace());
+        let bare = !self
+            .xmpp
+            .jid
+            .contains(|c: char| c == '/' || c.is_whitespace());
         if parts.len() != 2 || parts.contains(&"") || !bare {
             return value("xmpp.jid", "must be a bare JID, node@domain");
         }

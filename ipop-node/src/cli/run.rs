@@ -70,7 +70,11 @@ fn start_log(filter: Option<&str>) -> Result<(), CliError> {
 
 /// Logs what the filter `text` lets through to `writer`, but no stanzas, and of libraries that
 /// tell every step no more than their warnings unless `text` names them.
-fn subscriber<W>(text: &str, writer: W, ansi: bool) -> Result<impl Subscriber + Send + Sync, ParseError>
+fn subscriber<W>(
+    text: &str,
+    writer: W,
+    ansi: bool,
+) -> Result<impl Subscriber + Send + Sync, ParseError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {

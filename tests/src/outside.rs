@@ -61,7 +61,10 @@ pub fn virsh(args: &[&str]) -> String {
         .args(args)
         .output()
         .expect("virsh runs");
-    Run::new(format!("virsh {}", args.join(" ")), &output).expect_code(0).stdout.clone()
+    Run::new(format!("virsh {}", args.join(" ")), &output)
+        .expect_code(0)
+        .stdout
+        .clone()
 }
 
 /// One deployment under test, with a state directory of its own.
@@ -108,7 +111,10 @@ impl Outside {
 
     /// Runs `provision` to its end.
     pub fn provision(&self, args: &[&str]) -> Run {
-        let output = self.provision_command(args).output().expect("provision runs");
+        let output = self
+            .provision_command(args)
+            .output()
+            .expect("provision runs");
         Run::new(format!("provision {}", args.join(" ")), &output)
     }
 
@@ -162,11 +168,18 @@ impl Outside {
     pub fn assert_no_secret_on_command_lines(&self) {
         let mut searched = 0;
         let secrets = self.secrets();
-        assert!(!secrets.is_empty(), "no secret found below {}", self.state.display());
+        assert!(
+            !secrets.is_empty(),
+            "no secret found below {}",
+            self.state.display()
+        );
         for (pid, cmdline) in command_lines() {
             searched += 1;
             for secret in &secrets {
-                assert!(!cmdline.contains(secret.as_str()), "process {pid} shows a secret");
+                assert!(
+                    !cmdline.contains(secret.as_str()),
+                    "process {pid} shows a secret"
+                );
             }
             assert!(
                 !cmdline.contains("io.systemd.credential"),
@@ -204,7 +217,10 @@ impl Outside {
                 }
             }
         }
-        assert!(keys >= 4, "only {keys} private keys found, every node has one");
+        assert!(
+            keys >= 4,
+            "only {keys} private keys found, every node has one"
+        );
         secrets
     }
 
@@ -214,19 +230,24 @@ impl Outside {
         command_lines()
             .into_iter()
             .find(|(pid, line)| {
-                line.contains("beam") && (line.contains(&*mark.to_string_lossy()) || environment_holds(*pid, &mark))
+                line.contains("beam")
+                    && (line.contains(&*mark.to_string_lossy()) || environment_holds(*pid, &mark))
             })
             .map(|(pid, _)| pid)
     }
 
     /// The same, when it must be there.
     pub fn rendezvous_server_pid(&self) -> u32 {
-        self.rendezvous_server_pid_if_any().expect("ejabberd of the deployment runs")
+        self.rendezvous_server_pid_if_any()
+            .expect("ejabberd of the deployment runs")
     }
 
     /// Kills a process of this deployment.
     pub fn kill(&self, pid: u32) {
-        let status = Command::new("kill").args(["-KILL", &pid.to_string()]).status().expect("kill runs");
+        let status = Command::new("kill")
+            .args(["-KILL", &pid.to_string()])
+            .status()
+            .expect("kill runs");
         assert!(status.success());
     }
 
@@ -262,9 +283,20 @@ impl Outside {
     /// Asks the deployment's ejabberd, by its API's socket and not through the product.
     pub fn rendezvous_api(&self, command: &str, arguments: &str) -> Value {
         let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--fail", "--max-time", "20", "--unix-socket"])
+            .args([
+                "--silent",
+                "--show-error",
+                "--fail",
+                "--max-time",
+                "20",
+                "--unix-socket",
+            ])
             .arg(self.folder().join("rendezvous/spool/api.sock"))
-            .args(["--data", arguments, &format!("http://localhost/api/{command}")])
+            .args([
+                "--data",
+                arguments,
+                &format!("http://localhost/api/{command}"),
+            ])
             .output()
             .expect("curl runs");
         let run = Run::new(format!("ejabberd API {command}"), &output);

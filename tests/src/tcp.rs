@@ -9,6 +9,10 @@ use crate::capture::Segment;
 type Direction = ((IpAddr, u16), (IpAddr, u16));
 
 /// The bytes of each direction, in order.
+///
+/// # Panics
+///
+/// When a segment is missing.
 pub fn streams(segments: &[Segment]) -> BTreeMap<Direction, Vec<u8>> {
     let mut first = BTreeMap::new();
     let mut streams: BTreeMap<Direction, Vec<u8>> = BTreeMap::new();
@@ -29,10 +33,13 @@ pub fn streams(segments: &[Segment]) -> BTreeMap<Direction, Vec<u8>> {
     sorted.sort_by_key(|(at, _)| *at);
     for (at, segment) in sorted {
         let stream = streams.entry((segment.from, segment.to)).or_default();
+        // A segment that the capture missed would hide everything after it from who looks.
+        let known = stream.len().checked_sub(at as usize).unwrap_or_else(|| {
+            let (from, to) = (segment.from, segment.to);
+            panic!("a gap after {} bytes from {from:?} to {to:?}", stream.len())
+        });
         // What was sent again is there already.
-        if let Some(new) = stream.len().checked_sub(at as usize)
-            && let Some(payload) = segment.payload.get(new..)
-        {
+        if let Some(payload) = segment.payload.get(known..) {
             stream.extend_from_slice(payload);
         }
     }
@@ -78,6 +85,19 @@ mod tests {
         );
         assert!(clear_part(b"<stream><starttls xmlns='urn:x'/><auth>secret</auth>").is_none());
         assert!(clear_part(b"<stream><auth>secret</auth>").is_none());
+    }
+
+    #[test]
+    #[should_panic(expected = "a gap after 3 bytes")]
+    fn a_missing_segment_is_noticed() {
+        let segment = |seq: u32, payload: &[u8]| Segment {
+            from: ([192, 0, 2, 1].into(), 1),
+            to: ([192, 0, 2, 2].into(), 2),
+            seq,
+            syn: seq == 0,
+            payload: payload.to_vec(),
+        };
+        streams(&[segment(0, b""), segment(1, b"abc"), segment(5, b"e")]);
     }
 
     #[test]

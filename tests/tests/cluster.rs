@@ -18,7 +18,14 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     // --- One command, and its report is true.
     let run = outside.provision(&[
-        "cluster", "--name", NAME, "--frontend", "1@local", "--workers", "2@local", "--json",
+        "cluster",
+        "--name",
+        NAME,
+        "--frontend",
+        "1@local",
+        "--workers",
+        "2@local",
+        "--json",
     ]);
     run.expect_code(0);
     let events = run.json_lines();
@@ -35,21 +42,42 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         );
     }
     let result = events.last().expect("a result");
-    assert_eq!((&result["event"], &result["joined"]), (&"result".into(), &true.into()), "{result}");
-    assert!(result["nodes"][1]["rtt_us"].as_u64().is_some_and(|rtt| rtt > 0), "{result}");
-    let mut accounts: Vec<String> =
-        serde_json::from_value(outside.rendezvous_api("registered_users", &format!(r#"{{"host":"{NAME}.ipop"}}"#)))
-            .expect("names");
+    assert_eq!(
+        (&result["event"], &result["joined"]),
+        (&"result".into(), &true.into()),
+        "{result}"
+    );
+    assert!(
+        result["nodes"][1]["rtt_us"]
+            .as_u64()
+            .is_some_and(|rtt| rtt > 0),
+        "{result}"
+    );
+    let mut accounts: Vec<String> = serde_json::from_value(
+        outside.rendezvous_api("registered_users", &format!(r#"{{"host":"{NAME}.ipop"}}"#)),
+    )
+    .expect("names");
     accounts.sort();
-    assert_eq!(accounts, ["frontend-0", "provision", "worker-0", "worker-1"]);
+    assert_eq!(
+        accounts,
+        ["frontend-0", "provision", "worker-0", "worker-1"]
+    );
     let online = outside.rendezvous_api("connected_users", "{}");
     let online: Vec<String> = serde_json::from_value(online).expect("JIDs");
     for node in ["frontend-0", "worker-0", "worker-1"] {
-        assert!(online.iter().any(|jid| jid.starts_with(&format!("{node}@{NAME}.ipop/"))), "{online:?}");
+        assert!(
+            online
+                .iter()
+                .any(|jid| jid.starts_with(&format!("{node}@{NAME}.ipop/"))),
+            "{online:?}"
+        );
     }
     let domains = virsh(&["list", "--name"]);
     for node in ["frontend-0", "worker-0", "worker-1"] {
-        assert!(domains.lines().any(|d| d == format!("ipop-{NAME}-{node}")), "{domains}");
+        assert!(
+            domains.lines().any(|d| d == format!("ipop-{NAME}-{node}")),
+            "{domains}"
+        );
     }
 
     // --- The nodes themselves agree.
@@ -57,33 +85,77 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     assert_eq!(status["sign_in"]["state"], "online");
     let frontend = outside.peer_of(&status, "frontend-0");
     assert_eq!(frontend["link"]["state"], "up", "{status:#}");
-    let frontend4 = frontend["addrs"]["ipv4"].as_str().expect("address").split('/').next().expect("address").to_owned();
-    let frontend6 = frontend["addrs"]["ipv6"].as_str().expect("address").split('/').next().expect("address").to_owned();
+    let frontend4 = frontend["addrs"]["ipv4"]
+        .as_str()
+        .expect("address")
+        .split('/')
+        .next()
+        .expect("address")
+        .to_owned();
+    let frontend6 = frontend["addrs"]["ipv6"]
+        .as_str()
+        .expect("address")
+        .split('/')
+        .next()
+        .expect("address")
+        .to_owned();
     for worker in ["worker-0", "worker-1"] {
         assert_eq!(outside.on(worker, "hostname").trim(), worker);
-        outside.on(worker, &format!("ping -c 3 -W 5 {frontend4} && ping -c 3 -W 5 {frontend6}"));
+        outside.on(
+            worker,
+            &format!("ping -c 3 -W 5 {frontend4} && ping -c 3 -W 5 {frontend6}"),
+        );
     }
 
     // --- The share is NFSv4.2 over the overlay, and only there.
     let mount = outside.on("worker-0", "findmnt -n -o FSTYPE,SOURCE,OPTIONS /share");
-    assert!(mount.contains("nfs4") && mount.contains("vers=4.2"), "{mount}");
-    assert!(mount.contains(&frontend4) || mount.contains(&frontend6), "{mount}");
-    outside.on("worker-0", "echo 'lake data' > /share/from-worker-0 && sync -f /share");
-    assert_eq!(outside.on("worker-1", "cat /share/from-worker-0").trim(), "lake data");
-    assert_eq!(outside.on("frontend-0", "cat /export/from-worker-0").trim(), "lake data");
+    assert!(
+        mount.contains("nfs4") && mount.contains("vers=4.2"),
+        "{mount}"
+    );
+    assert!(
+        mount.contains(&frontend4) || mount.contains(&frontend6),
+        "{mount}"
+    );
+    outside.on(
+        "worker-0",
+        "echo 'lake data' > /share/from-worker-0 && sync -f /share",
+    );
+    assert_eq!(
+        outside.on("worker-1", "cat /share/from-worker-0").trim(),
+        "lake data"
+    );
+    assert_eq!(
+        outside.on("frontend-0", "cat /export/from-worker-0").trim(),
+        "lake data"
+    );
     let underlay = outside.underlay_address("frontend-0");
-    assert!(outside.tcp_open(&underlay, 22), "the jump host does not answer at {underlay}");
+    assert!(
+        outside.tcp_open(&underlay, 22),
+        "the jump host does not answer at {underlay}"
+    );
     let worker = outside.underlay_address("worker-0");
-    assert!(!outside.tcp_open(&worker, 22), "a worker's ssh answers on the underlay");
-    assert!(!outside.tcp_open(&underlay, 2049), "NFS answers on the underlay at {underlay}");
+    assert!(
+        !outside.tcp_open(&worker, 22),
+        "a worker's ssh answers on the underlay"
+    );
+    assert!(
+        !outside.tcp_open(&underlay, 2049),
+        "NFS answers on the underlay at {underlay}"
+    );
     let listeners = outside.on("frontend-0", "ss -Hltn 'sport = :2049'");
     assert!(!listeners.trim().is_empty(), "nfsd does not listen");
     assert!(
-        listeners.lines().all(|l| l.contains(&frontend4) || l.contains(&frontend6)),
+        listeners
+            .lines()
+            .all(|l| l.contains(&frontend4) || l.contains(&frontend6)),
         "nfsd listens beyond the overlay: {listeners}"
     );
     let services = outside.on("frontend-0", "ss -Hltun | awk '{print $5}'");
-    assert!(!services.lines().any(|l| l.ends_with(":111")), "rpcbind listens: {services}");
+    assert!(
+        !services.lines().any(|l| l.ends_with(":111")),
+        "rpcbind listens: {services}"
+    );
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
@@ -92,29 +164,47 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     let before = outside.on("worker-1", "systemctl show -p NRestarts --value ipop-node");
     assert_eq!(before.trim(), "0");
     outside.on("worker-1", "systemctl kill -s KILL ipop-node.service; true");
-    wait_until("ipop-node on worker-1 to be started again", Duration::from_secs(180), || {
-        let run = outside.try_on("worker-1", "systemctl show -p NRestarts --value ipop-node");
-        (run.code == Some(0) && run.stdout.trim() == "1").then_some(())
-    });
+    wait_until(
+        "ipop-node on worker-1 to be started again",
+        Duration::from_secs(180),
+        || {
+            let run = outside.try_on("worker-1", "systemctl show -p NRestarts --value ipop-node");
+            (run.code == Some(0) && run.stdout.trim() == "1").then_some(())
+        },
+    );
     wait_until("worker-1 to link again", Duration::from_secs(180), || {
         let status = outside.node_status_if_reachable("frontend-0")?;
         let peer = outside.peer_of(&status, "worker-1");
         (peer["link"]["state"] == "up").then_some(())
     });
-    assert_eq!(outside.on("worker-1", "cat /share/from-worker-0").trim(), "lake data");
+    assert_eq!(
+        outside.on("worker-1", "cat /share/from-worker-0").trim(),
+        "lake data"
+    );
 
     // --- A killed rendezvous is started again, and traffic does not stop meanwhile.
     let before = outside.rendezvous_server_pid();
     outside.kill(before);
-    assert_eq!(outside.on("worker-0", "cat /share/from-worker-0").trim(), "lake data");
-    wait_until("the rendezvous to be started again", Duration::from_secs(120), || {
-        let now = outside.rendezvous_server_pid_if_any()?;
-        (now != before).then_some(())
-    });
-    wait_until("worker-0 to sign in again", Duration::from_secs(180), || {
-        let status = outside.node_status_if_reachable("worker-0")?;
-        (status["sign_in"]["state"] == "online").then_some(())
-    });
+    assert_eq!(
+        outside.on("worker-0", "cat /share/from-worker-0").trim(),
+        "lake data"
+    );
+    wait_until(
+        "the rendezvous to be started again",
+        Duration::from_secs(120),
+        || {
+            let now = outside.rendezvous_server_pid_if_any()?;
+            (now != before).then_some(())
+        },
+    );
+    wait_until(
+        "worker-0 to sign in again",
+        Duration::from_secs(180),
+        || {
+            let status = outside.node_status_if_reachable("worker-0")?;
+            (status["sign_in"]["state"] == "online").then_some(())
+        },
+    );
 
     // --- Status and logs say what is there.
     let status = outside.provision(&["status", NAME, "--json"]);
@@ -122,20 +212,44 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     let members = status["members"].as_array().expect("members");
     assert_eq!(members.len(), 3);
     for member in members {
-        assert_eq!((&member["machine"], &member["now"]), (&"running".into(), &"ready".into()), "{member}");
+        assert_eq!(
+            (&member["machine"], &member["now"]),
+            (&"running".into(), &"ready".into()),
+            "{member}"
+        );
     }
     let logs = outside.provision(&["logs", &format!("{NAME}/worker-0")]);
     logs.expect_code(0);
     for mark in ["Welcome to Debian GNU/Linux 13", "ipop: booted", "link up"] {
-        assert!(logs.stdout.contains(mark), "no `{mark}` in: {}", logs.stdout);
+        assert!(
+            logs.stdout.contains(mark),
+            "no `{mark}` in: {}",
+            logs.stdout
+        );
     }
     let image = outside.provision(&["image", "build", "worker"]);
     image.expect_code(0);
-    assert!(!image.stderr.contains("packages"), "the image was built again: {}", image.stderr);
-    outside.provision(&["site", "check", "local"]).expect_code(0);
-    outside.provision(&["ssh", &format!("{NAME}/worker-0"), "--", "exit 7"]).expect_code(7);
+    assert!(
+        !image.stderr.contains("packages"),
+        "the image was built again: {}",
+        image.stderr
+    );
     outside
-        .provision(&["cluster", "--name", NAME, "--frontend", "1@local", "--workers", "1@local"])
+        .provision(&["site", "check", "local"])
+        .expect_code(0);
+    outside
+        .provision(&["ssh", &format!("{NAME}/worker-0"), "--", "exit 7"])
+        .expect_code(7);
+    outside
+        .provision(&[
+            "cluster",
+            "--name",
+            NAME,
+            "--frontend",
+            "1@local",
+            "--workers",
+            "1@local",
+        ])
         .expect_code(4);
 
     // --- Destroyed is gone, and twice is no error.
@@ -152,8 +266,16 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
     let outside = Outside::new(NAME);
     let mut child = outside
         .provision_command(&[
-            "cluster", "--name", NAME, "--frontend", "1@local", "--workers", "1@local", "--timeout",
-            "60s", "--json",
+            "cluster",
+            "--name",
+            NAME,
+            "--frontend",
+            "1@local",
+            "--workers",
+            "1@local",
+            "--timeout",
+            "60s",
+            "--json",
         ])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -170,10 +292,17 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
     }
     let output = child.wait_with_output().expect("provision ends");
     let created = created.expect("worker-0 was created");
-    assert!(created.elapsed() < Duration::from_secs(120), "took {:?}", created.elapsed());
+    assert!(
+        created.elapsed() < Duration::from_secs(120),
+        "took {:?}",
+        created.elapsed()
+    );
     assert_eq!(output.status.code(), Some(7));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("worker-0") && stderr.contains("created"), "{stderr}");
+    assert!(
+        stderr.contains("worker-0") && stderr.contains("created"),
+        "{stderr}"
+    );
     outside.provision(&["destroy", NAME]).expect_code(0);
     outside.assert_nothing_left();
 }

@@ -147,7 +147,10 @@ impl NodeConfig {
             );
         }
         if !is_dns_label(&self.overlay.name) {
-            return value("overlay.name", "must be 1 to 63 lower-case letters, digits or inner hyphens");
+            return value(
+                "overlay.name",
+                "must be 1 to 63 lower-case letters, digits or inner hyphens",
+            );
         }
         if !is_interface_name(&self.overlay.interface) {
             return value(
@@ -170,7 +173,10 @@ impl NodeConfig {
             }
         }
         let parts: Vec<_> = self.xmpp.jid.split('@').collect();
-        let bare = !self.xmpp.jid.contains(|c: char| c == '/' || c.is_whitespace());
+        let bare = !self
+            .xmpp
+            .jid
+            .contains(|c: char| c == '/' || c.is_whitespace());
         if parts.len() != 2 || parts.contains(&"") || !bare {
             return value("xmpp.jid", "must be a bare JID, node@domain");
         }

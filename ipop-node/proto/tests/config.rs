@@ -31,7 +31,11 @@ fn a_short_file_gets_every_default() {
 fn each_defect_is_named_by_key_or_line() {
     let long = "x".repeat(64);
     let defects = [
-        ("unknown-key", "name = \"demo\"", "name = \"demo\"\ncolour = 1"),
+        (
+            "unknown-key",
+            "name = \"demo\"",
+            "name = \"demo\"\ncolour = 1",
+        ),
         ("missing-key", "jid = \"worker-0@demo.ipop\"\n", ""),
         ("missing-section", "[node]\nname = \"worker-0\"\n", ""),
         ("wrong-type", "name = \"demo\"", "name = 7"),
@@ -44,12 +48,24 @@ fn each_defect_is_named_by_key_or_line() {
         ("mtu-small", "[xmpp]", "mtu = 1279\n[xmpp]"),
         ("mtu-big", "[xmpp]", "mtu = 9001\n[xmpp]"),
         ("interface-empty", "[xmpp]", "interface = \"\"\n[xmpp]"),
-        ("interface-template", "[xmpp]", "interface = \"ipop%d\"\n[xmpp]"),
-        ("interface-long", "[xmpp]", "interface = \"abcdefghijklmnop\"\n[xmpp]"),
+        (
+            "interface-template",
+            "[xmpp]",
+            "interface = \"ipop%d\"\n[xmpp]",
+        ),
+        (
+            "interface-long",
+            "[xmpp]",
+            "interface = \"abcdefghijklmnop\"\n[xmpp]",
+        ),
         ("interface-slash", "[xmpp]", "interface = \"a/b\"\n[xmpp]"),
         ("interface-space", "[xmpp]", "interface = \"a b\"\n[xmpp]"),
         ("interface-colon", "[xmpp]", "interface = \"a:0\"\n[xmpp]"),
-        ("no-servers", "[\"192.0.2.1:5222\", \"[2001:db8::1]:5222\"]", "[]"),
+        (
+            "no-servers",
+            "[\"192.0.2.1:5222\", \"[2001:db8::1]:5222\"]",
+            "[]",
+        ),
         ("server-name", "192.0.2.1:5222", "xmpp.example:5222"),
         ("server-without-port", "192.0.2.1:5222", "192.0.2.1"),
         ("jid-resource", "demo.ipop", "demo.ipop/r"),
@@ -57,14 +73,21 @@ fn each_defect_is_named_by_key_or_line() {
         ("jid-no-domain", "@demo.ipop", "@"),
         ("jid-domain-only", "worker-0@", ""),
         ("ice-port", "[node]", "[ice]\nport = 65536\n[node]"),
-        ("ice-address", "[node]", "[ice]\nignore_addresses = [\"x\"]\n[node]"),
+        (
+            "ice-address",
+            "[node]",
+            "[ice]\nignore_addresses = [\"x\"]\n[node]",
+        ),
     ];
     let mut all = String::new();
     for (name, from, to) in defects {
         assert!(GOOD.contains(from), "{name}");
         let text = GOOD.replacen(from, to, 1);
         let error = NodeConfig::parse(&text).expect_err(name);
-        all.push_str(&format!("---- {name} ----\n{}\n", error.to_string().trim_end()));
+        all.push_str(&format!(
+            "---- {name} ----\n{}\n",
+            error.to_string().trim_end()
+        ));
     }
     insta::assert_snapshot!("defects", all);
 }
@@ -74,7 +97,12 @@ fn label() -> impl Strategy<Value = String> {
 }
 
 fn config() -> impl Strategy<Value = NodeConfig> {
-    let names = (label(), label(), "[a-z][a-z0-9_.-]{0,14}", "/[a-z é\"\\\\]{1,20}");
+    let names = (
+        label(),
+        label(),
+        "[a-z][a-z0-9_.-]{0,14}",
+        "/[a-z é\"\\\\]{1,20}",
+    );
     let addrs = (any::<[u8; 4]>(), any::<[u8; 16]>(), 1..=30u8, 8..=126u8);
     let servers = prop::collection::vec(any::<(IpAddr, u16)>(), 1..4);
     let ice = (

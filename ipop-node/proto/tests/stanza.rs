@@ -301,7 +301,10 @@ fn an_advertisement_that_cannot_be_told_on_is_refused() {
     type Spoil = fn(&mut Advertisement);
     let spoilt: [(Spoil, &str); 5] = [
         (|a| a.name = "x".repeat(64), "is no node name"),
-        (|a| a.name = "Work er".to_owned(), "`Work er` is no node name"),
+        (
+            |a| a.name = "Work er".to_owned(),
+            "`Work er` is no node name",
+        ),
         (|a| a.linked.push(String::new()), "`` is no node name"),
         (
             |a| a.linked = vec!["a".to_owned(); 5000],

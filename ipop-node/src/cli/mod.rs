@@ -100,12 +100,20 @@ mod tests {
             .term_width(100)
             .render_long_help()
             .to_string();
-        for subcommand in command.get_subcommands_mut() {
-            if subcommand.get_name() != "help" {
-                let help = subcommand.clone().term_width(100).render_long_help();
-                text.push_str(&format!("\n---- {} ----\n{help}", subcommand.get_name()));
-            }
-        }
+        add_help("", &command, &mut text);
         insta::assert_snapshot!(text);
+    }
+
+    /// Adds the help of every subcommand below `command`, which is called `path`.
+    fn add_help(path: &str, command: &clap::Command, text: &mut String) {
+        for subcommand in command.get_subcommands() {
+            if subcommand.get_name() == "help" {
+                continue;
+            }
+            let path = format!("{path} {}", subcommand.get_name());
+            let help = subcommand.clone().term_width(100).render_long_help();
+            text.push_str(&format!("\n---- {} ----\n{help}", path.trim_start()));
+            add_help(&path, subcommand, text);
+        }
     }
 }

@@ -77,7 +77,9 @@ pub enum AccountError {
     #[error("no server given for `{0}`; name at least one address:port")]
     NoServer(String),
     /// A server is named otherwise than by its address.
-    #[error("the server `{0}` is not of the form address:port or [v6]:port; names are not looked up")]
+    #[error(
+        "the server `{0}` is not of the form address:port or [v6]:port; names are not looked up"
+    )]
     Server(String),
     /// The CA's file holds no certificate.
     #[error("no certificate in the CA's PEM text")]
@@ -125,7 +127,11 @@ impl Login {
         let servers = account
             .servers
             .iter()
-            .map(|server| server.parse().map_err(|_| AccountError::Server(server.clone())))
+            .map(|server| {
+                server
+                    .parse()
+                    .map_err(|_| AccountError::Server(server.clone()))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             user,

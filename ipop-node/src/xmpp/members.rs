@@ -149,10 +149,7 @@ mod tests {
             item("b@x", Subscription::Both),
         );
         assert!(members.replace(&[a, b.clone()]).is_empty());
-        assert_eq!(
-            members.replace(&[b]),
-            [BareJid::new("a@x").expect("valid")]
-        );
+        assert_eq!(members.replace(&[b]), [BareJid::new("a@x").expect("valid")]);
     }
 
     #[test]

@@ -177,10 +177,23 @@ pub fn open_with(
     let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
     let (leaving, leaving_seen) = watch::channel(false);
     let retry = Arc::new(Notify::new());
-    let task =
-        task::Task::new(login, timing, command_queue, event_queue, leaving_seen, retry.clone());
+    let task = task::Task::new(
+        login,
+        timing,
+        command_queue,
+        event_queue,
+        leaving_seen,
+        retry.clone(),
+    );
     tokio::spawn(task.run());
-    Ok((Session { commands, leaving, retry }, events))
+    Ok((
+        Session {
+            commands,
+            leaving,
+            retry,
+        },
+        events,
+    ))
 }
 
 /// A handle on the session; clones share it. The session ends when the last one is dropped, as

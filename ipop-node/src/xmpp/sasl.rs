@@ -277,7 +277,10 @@ mod tests {
     fn a_nonce_that_is_not_ours_and_the_servers_is_refused() {
         for nonce in ["ab", "xabc", "", "abc,r=abd"] {
             let challenge = format!("r={nonce},s=AAAA,i=4096");
-            assert!(check_challenge(challenge.as_bytes(), "ab").is_err(), "{nonce}");
+            assert!(
+                check_challenge(challenge.as_bytes(), "ab").is_err(),
+                "{nonce}"
+            );
         }
     }
 

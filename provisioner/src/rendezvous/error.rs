@@ -177,7 +177,9 @@ impl RendezvousError {
                 _ => "choose another port or address in [rendezvous]",
             },
             Self::NoAddress(_) => "set `listen` in [rendezvous] to addresses of this machine",
-            Self::Resolve { .. } => "write `servers` in [rendezvous] as host:port, and check the name",
+            Self::Resolve { .. } => {
+                "write `servers` in [rendezvous] as host:port, and check the name"
+            }
             Self::NoPassword { .. } => "set password_env or password_file in [rendezvous]",
             Self::Api(ApiError::Forbidden { .. }) => {
                 "check admin and its password in [rendezvous], and api_permissions on the server"

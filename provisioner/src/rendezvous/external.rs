@@ -55,10 +55,12 @@ impl External {
 fn resolve(servers: &[String]) -> Result<Vec<String>, RendezvousError> {
     let mut addresses = Vec::new();
     for server in servers {
-        let found = server.to_socket_addrs().map_err(|source| RendezvousError::Resolve {
-            server: server.clone(),
-            source,
-        })?;
+        let found = server
+            .to_socket_addrs()
+            .map_err(|source| RendezvousError::Resolve {
+                server: server.clone(),
+                source,
+            })?;
         for address in found.map(|address| address.to_string()) {
             if !addresses.contains(&address) {
                 addresses.push(address);
@@ -95,6 +97,9 @@ mod tests {
         let servers = ["192.0.2.7:5222".to_owned(), "[2001:db8::7]:5222".to_owned()];
         assert_eq!(resolve(&servers).unwrap(), servers);
         let error = resolve(&["192.0.2.7".to_owned()]).unwrap_err();
-        assert_eq!(error.to_string(), "the address of the XMPP server `192.0.2.7` cannot be found");
+        assert_eq!(
+            error.to_string(),
+            "the address of the XMPP server `192.0.2.7` cannot be found"
+        );
     }
 }

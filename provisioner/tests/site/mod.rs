@@ -57,10 +57,11 @@ impl Site {
 
     pub fn try_start_on(&self, listen: &[IpAddr]) -> Result<Endpoint, RendezvousError> {
         let mut supervisor = Command::new(env!("CARGO_BIN_EXE_provision"));
-        supervisor
-            .arg("--state-dir")
-            .arg(&self.layout.state)
-            .args(["rendezvous", "run", &self.name]);
+        supervisor.arg("--state-dir").arg(&self.layout.state).args([
+            "rendezvous",
+            "run",
+            &self.name,
+        ]);
         self.rendezvous.start_with(listen, Some(supervisor))
     }
 

@@ -82,6 +82,8 @@ pub(super) struct Context<'a> {
     pub(super) now: Instant,
     pub(super) rng: &'a mut StdRng,
     pub(super) out: &'a mut Vec<BytesMut>,
+    /// Datagrams dropped that were taken before.
+    pub(super) dropped: &'a mut Vec<DropReason>,
 }
 
 impl Allocation {
@@ -347,9 +349,10 @@ impl Allocation {
             Request::Release { again: false } => {}
             Request::Permit(ip) => {
                 for (peer, payload) in self.peers.permitted(cx.now, ip) {
-                    // Sent anew: by now it may have a channel, or ask for one. What cannot go is
-                    // like any datagram lost on the way.
-                    let _ = self.send(cx, peer, payload);
+                    // Sent anew: by now it may have a channel, or ask for one.
+                    if let Err(reason) = self.send(cx, peer, payload) {
+                        cx.dropped.push(reason);
+                    }
                 }
             }
             Request::Bind { peer, .. } => self.peers.bound(cx.now, peer),
@@ -374,7 +377,9 @@ impl Allocation {
             // 437 means the allocation is gone, whatever was asked.
             (_, Some(437)) | (Request::Refresh, _) => self.lost(cx),
             (Request::Permit(ip), _) => {
-                self.peers.refused(cx.now, ip);
+                let waiting = self.peers.refused(cx.now, ip);
+                cx.dropped
+                    .extend(std::iter::repeat_n(DropReason::SendFailed, waiting));
             }
             (Request::Bind { peer, .. }, _) => self.peers.unbound(cx.now, peer),
         }

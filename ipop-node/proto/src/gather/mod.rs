@@ -46,6 +46,8 @@ pub enum GatherEvent {
     Found(LocalCandidate),
     /// A candidate is no longer valid.
     Lost(LocalCandidate),
+    /// A datagram that [`Gatherer::send`] had taken could not be sent after all.
+    Dropped(DropReason),
 }
 
 /// What a datagram turned out to be.
@@ -396,6 +398,7 @@ impl Gatherer {
         f: impl FnOnce(&mut Allocation, &mut Context<'_>),
     ) {
         let mut out = Vec::new();
+        let mut dropped = Vec::new();
         let allocation = &mut self.allocations[i];
         f(
             allocation,
@@ -403,8 +406,11 @@ impl Gatherer {
                 now,
                 rng: &mut self.rng,
                 out: &mut out,
+                dropped: &mut dropped,
             },
         );
+        self.events
+            .extend(dropped.into_iter().map(GatherEvent::Dropped));
         let (local, remote) = (allocation.socket, allocation.server);
         self.transmits
             .extend(out.into_iter().map(|payload| Transmit {

@@ -348,6 +348,8 @@ fn a_forbidden_peer_is_counted_as_not_sendable() {
     world.server.forbid(world.peer.ip());
     world.send(b"\x00x").expect("queued");
     world.run(Duration::from_secs(1));
+    let dropped = |e: &GatherEvent| *e == GatherEvent::Dropped(DropReason::SendFailed);
+    assert_eq!(world.events.iter().filter(|e| dropped(e)).count(), 1);
     assert_eq!(world.send(b"\x00x"), Err(DropReason::SendFailed));
     assert_eq!(world.at_peer, []);
 }

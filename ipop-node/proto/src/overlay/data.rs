@@ -12,6 +12,7 @@ use super::{Output, Overlay};
 use crate::gather::Inbound;
 use crate::link::{LinkEvent, stun_username};
 use crate::net::{DatagramClass, Transmit};
+use crate::signal::TerminateReason;
 use crate::status::{DropReason, LinkState};
 
 /// Least time between two ICMP unreachables (RFC 4443 section 2.4 (f)).
@@ -188,7 +189,9 @@ impl Overlay {
                 }
                 Some(LinkEvent::State(_) | LinkEvent::PairSelected { .. }) => {}
                 Some(LinkEvent::Failed { why, reason }) => {
-                    return self.fail(now, id, why, Some(reason));
+                    // A peer that said good-bye needs no answer.
+                    let tell = Some(reason).filter(|r| *r != TerminateReason::Success);
+                    return self.fail(now, id, why, tell);
                 }
             }
         }

@@ -327,6 +327,10 @@ impl Overlay {
             let event = match event {
                 GatherEvent::Found(local) => GatherEvent::Found(self.to_tell(&local)),
                 lost @ GatherEvent::Lost(_) => lost,
+                GatherEvent::Dropped(reason) => {
+                    self.drop(reason);
+                    continue;
+                }
             };
             let relay_only = self.config.relay_only;
             let still_based = |g: &Gatherer, base| g.candidates().iter().any(|c| c.base == base);
@@ -342,7 +346,7 @@ impl Overlay {
                     GatherEvent::Lost(local) if !still_based(&self.gatherer, local.base) => {
                         session.link.remove_local(now, local.base);
                     }
-                    GatherEvent::Lost(_) => {}
+                    GatherEvent::Lost(_) | GatherEvent::Dropped(_) => {}
                 }
                 self.advance(now, id);
             }

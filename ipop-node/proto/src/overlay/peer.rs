@@ -19,8 +19,9 @@ pub(super) struct Peer {
     pub(super) jid: String,
     pub(super) name: String,
     pub(super) addrs: OverlayAddrs,
-    /// Resources that are signed in, the newest last. More than one only while the server has not
-    /// noticed the end of an older connection.
+    /// Resources that are signed in, the one that counts last: the newest, or when no session with
+    /// that came about, one before. More than one only while the server has not noticed the end of
+    /// a connection.
     pub(super) resources: Vec<(String, Advertisement)>,
     /// Why no link to this peer is made.
     pub(super) refused: Option<String>,

@@ -86,6 +86,17 @@ impl Overlay {
         self.settle_refused(now);
     }
 
+    /// A session with the resource that counts came to nothing: should the peer have others, this
+    /// one may be what is left of a connection that died, and it is the next one's turn.
+    pub(super) fn take_next(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peer_mut(id)
+            && peer.resources.len() > 1
+        {
+            peer.resources.rotate_right(1);
+        }
+        self.take_newest(now, id);
+    }
+
     /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
     fn take_newest(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.table.get_mut(id) else {

@@ -103,12 +103,14 @@ impl Overlay {
             from.clone_into(&mut peer.jid);
         }
         let Some(mut session) = self.session(now, id, sid.clone(), IceRole::Controlled) else {
+            self.schedule(id);
             return self.terminate(from, sid, TerminateReason::GeneralError);
         };
         if let Err(error) = session.link.set_remote(now, description) {
             if let Some(peer) = self.peer_mut(id) {
                 peer.failure = Some(error.to_string());
             }
+            self.schedule(id);
             return self.terminate(from, sid, TerminateReason::GeneralError);
         }
         session.answered(now, description.ufrag.clone());
@@ -170,7 +172,7 @@ impl Overlay {
             text
         }));
         let Some(session) = self.session(now, id, sid.clone(), IceRole::Controlling) else {
-            return;
+            return self.schedule(id);
         };
         let Some(to) = self.table.get(id).map(|p| p.jid.clone()) else {
             return;
@@ -275,10 +277,15 @@ impl Overlay {
         why: String,
         tell: Option<TerminateReason>,
     ) {
+        let session = self.table.get(id).and_then(|p| p.session.as_ref());
+        let never_worked = session.is_some_and(|s| !s.was_up);
         self.end(now, id, &why, tell);
         if let Some(peer) = self.table.get_mut(id) {
             peer.failure = Some(why);
             peer.backoff.failed(now, &mut self.rng);
+        }
+        if never_worked {
+            return self.take_next(now, id);
         }
         self.advance(now, id);
     }
@@ -305,6 +312,12 @@ impl Overlay {
         session.link.close(now);
         while let Some(transmit) = session.link.poll_transmit() {
             self.send(now, id, transmit);
+        }
+        // Its counters go on, in the peer's.
+        if let Some(peer) = self.table.get_mut(id) {
+            for (reason, count) in session.link.drops() {
+                *peer.traffic.drops.entry(*reason).or_default() += count;
+            }
         }
         self.demux.remove(session.link.local_ufrag(), id);
         if let Some(reason) = tell {

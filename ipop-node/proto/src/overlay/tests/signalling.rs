@@ -250,6 +250,26 @@ fn a_peer_with_an_address_outside_the_overlay_is_refused() {
 }
 
 #[test]
+fn a_dead_resource_of_a_peer_does_not_keep_its_living_one_from_being_linked() {
+    let mut world = World::open(2);
+    world.sign_in_all();
+    let advertisement = crate::status::Advertisement {
+        name: "node-1".to_owned(),
+        addrs: super::world::addrs(2),
+        role: crate::status::RoleState::Pending,
+        linked: vec![],
+        version: "0".to_owned(),
+    };
+    let now = world.now;
+    world.nodes[0]
+        .overlay
+        .peer_present(now, "node-1@demo/dead".to_owned(), advertisement);
+    assert!(world.run_until(SOON, World::all_up));
+    world.check_every_path();
+    assert_eq!(world.peer(0, 1).expect("known").jid, "node-1@demo/r");
+}
+
+#[test]
 fn status_says_what_a_missing_link_waits_for() {
     let mut world = World::open(2);
     world.bounce = Box::new(|_| true);

@@ -61,7 +61,7 @@ pub struct ExternalConfig {
     pub api: String,
     /// XMPP domain on which accounts are made.
     pub domain: String,
-    /// Where nodes connect, `host:port` or `[v6]:port`, tried in order.
+    /// Where nodes connect, `host:port` or `[v6]:port`, tried in order; names are resolved here, not on the nodes.
     pub servers: Vec<String>,
     /// PEM file with the CA that both the XMPP server's and the API's certificate chain to.
     pub ca_file: PathBuf,

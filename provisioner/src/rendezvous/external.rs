@@ -10,6 +10,7 @@ use crate::secret::Secret;
 /// The external server with everything read that calling it needs.
 pub struct External {
     api: Api,
+    /// `servers` as configured: names are looked up when somebody is to connect.
     endpoint: Endpoint,
 }
 
@@ -29,7 +30,7 @@ impl External {
             .map_err(ApiError::Target)?;
         let endpoint = Endpoint {
             domain: config.domain.clone(),
-            servers: resolve(&config.servers)?,
+            servers: config.servers.clone(),
             ca_pem,
         };
         Ok(Self { api, endpoint })
@@ -40,9 +41,12 @@ impl External {
         &self.api
     }
 
-    /// Where its clients connect.
-    pub fn endpoint(&self) -> Endpoint {
-        self.endpoint.clone()
+    /// Where its clients connect, by address.
+    pub fn endpoint(&self) -> Result<Endpoint, RendezvousError> {
+        Ok(Endpoint {
+            servers: resolve(&self.endpoint.servers)?,
+            ..self.endpoint.clone()
+        })
     }
 
     /// Its XMPP domain.

@@ -173,7 +173,7 @@ impl Rendezvous {
                 files::private_dir(&self.dir)
                     .map_err(|source| RendezvousError::file(&self.dir, source))?;
                 external.api().ping()?;
-                Ok(external.endpoint())
+                external.endpoint()
             }
         }
     }
@@ -206,7 +206,7 @@ impl Rendezvous {
     pub fn endpoint(&self) -> Result<Endpoint, RendezvousError> {
         match &self.kind {
             Kind::Embedded(embedded) => embedded.endpoint(),
-            Kind::External(external) => Ok(external.endpoint()),
+            Kind::External(external) => external.endpoint(),
         }
     }
 

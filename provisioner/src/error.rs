@@ -32,6 +32,17 @@ pub enum ExitCode {
     Interrupted = 130,
 }
 
+/// Whether another try of what failed has a prospect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// No: a refusal, a defect, or something the user must do first.
+    Never,
+    /// Yes, soon: a lost connection, something not visible yet.
+    Soon,
+    /// Yes, but slower: the other side asked for it.
+    Throttled,
+}
+
 /// The error every command returns: one sentence, its cause chain, and hints.
 #[derive(Debug)]
 pub struct CliError {
@@ -43,6 +54,8 @@ pub struct CliError {
     pub source: Option<Box<dyn StdError + Send + Sync>>,
     /// What to do next.
     pub hints: Vec<String>,
+    /// Whether the engine may try again by itself.
+    pub retry: Retry,
 }
 
 impl CliError {
@@ -53,7 +66,15 @@ impl CliError {
             message: message.into(),
             source: None,
             hints: Vec::new(),
+            retry: Retry::Never,
         }
+    }
+
+    /// Says that another try has a prospect.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
     }
 
     /// Adds the cause.

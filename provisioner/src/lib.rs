@@ -15,6 +15,7 @@ pub mod image;
 pub mod layout;
 pub mod name;
 pub mod plan;
+pub mod provider;
 pub mod render;
 pub mod rendezvous;
 pub mod report;

@@ -28,6 +28,9 @@ pub struct Image {
     pub initrd: Option<PathBuf>,
     /// Kernel command line the image wants (`root=… console=ttyS0 …`).
     pub cmdline: String,
+    /// Raw disk with a partition table and boot loaders for BIOS and UEFI, when that form was
+    /// asked for.
+    pub whole: Option<PathBuf>,
 }
 
 /// What a backend is asked to make for one node.
@@ -51,7 +54,9 @@ pub struct MachineSpec {
 
 /// A resource on a host, as the state database records it *before* it is made. The backend that
 /// planned it can remove it knowing no more than this.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub struct Resource {
     /// Backend-specific kind: `domain`, `volume`, `network`, `file`, `process`.
     pub kind: String,

@@ -141,7 +141,9 @@ fn list(context: &Context, sites: &Sites) {
     }
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let row = |site: &Site| {
-        let SiteKind::Libvirt(libvirt) = &site.kind;
+        let SiteKind::Libvirt(libvirt) = &site.kind else {
+            unreachable!("no sites file can name these kinds yet")
+        };
         vec![
             site.name.clone(),
             "libvirt".to_owned(),

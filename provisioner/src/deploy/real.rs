@@ -35,6 +35,7 @@ pub struct Real<'a> {
 pub fn backend(layout: &Layout, site: &Site) -> Arc<dyn Backend> {
     match &site.kind {
         SiteKind::Libvirt(libvirt) => Arc::new(Libvirt::new(libvirt.clone(), &layout.cache)),
+        _ => unreachable!("no sites file can name these kinds yet"),
     }
 }
 

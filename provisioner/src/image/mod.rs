@@ -165,6 +165,7 @@ pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Im
         kernel: dir.join(root::KERNEL),
         initrd: None,
         cmdline: recipe.cmdline,
+        whole: None,
     })
 }
 

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::backend::libvirt::LibvirtSite;
 use crate::error::{CliError, ExitCode};
 use crate::name::suggestion;
+use crate::provider::cloudlab::config::CloudlabSite;
+use crate::provider::ec2::config::Ec2Site;
+use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
 
 /// The site that exists without any file.
@@ -36,6 +39,12 @@ pub struct Site {
 pub enum SiteKind {
     /// A host with libvirt.
     Libvirt(LibvirtSite),
+    /// Machines that exist and are reached by SSH.
+    Ssh(SshSite),
+    /// CloudLab, by the Portal API.
+    Cloudlab(CloudlabSite),
+    /// Amazon EC2.
+    Ec2(Ec2Site),
 }
 
 /// Everything `sites.toml` says.

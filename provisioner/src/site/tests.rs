@@ -19,7 +19,9 @@ fn a_file_adds_sites_and_may_change_local() {
     let names: Vec<_> = sites.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["local", "lab"]);
     assert_eq!(sites.find("local").expect("there").memory_mib, Some(1024));
-    let SiteKind::Libvirt(lab) = &sites.find("lab").expect("there").kind;
+    let SiteKind::Libvirt(lab) = &sites.find("lab").expect("there").kind else {
+        panic!("another kind");
+    };
     assert_eq!(lab.uri, "qemu+ssh://lab.example/system");
 }
 

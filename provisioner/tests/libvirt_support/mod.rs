@@ -233,6 +233,7 @@ impl Fixture {
         let port = host.local_addr().unwrap().port();
         let common = format!("console=ttyS0 port={port}");
         let image = Image {
+            whole: None,
             role: if initrd { "ram" } else { "nvme" }.into(),
             hash: "0123456789abcdef".repeat(4),
             disk: material.disk.clone(),

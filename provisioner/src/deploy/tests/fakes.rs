@@ -218,6 +218,7 @@ impl Parts for Fakes {
             kernel: "kernel".into(),
             initrd: None,
             cmdline: String::new(),
+            whole: None,
         })
     }
 

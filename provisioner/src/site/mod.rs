@@ -31,6 +31,9 @@ pub struct Site {
     pub cpus: Option<u32>,
     /// Most machines of one deployment.
     pub max: Option<u32>,
+    /// Most things made or removed on it at once, unless the kind's own number serves.
+    #[serde(default)]
+    pub parallel: Option<u32>,
 }
 
 /// Kinds of site.
@@ -66,6 +69,7 @@ impl Default for Sites {
             memory_mib: None,
             cpus: None,
             max: None,
+            parallel: None,
         };
         Self {
             file: None,

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use virt::connect::Connect;
@@ -56,7 +57,7 @@ const SHARED: [&str; 4] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-", accel::
 const IMAGES_LOCK: &str = "libvirt-images.lock";
 
 /// A libvirt site's settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LibvirtSite {
     /// libvirt connection URI.

@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod control;
 pub mod datapath;
+mod fault;
 pub mod log;
 pub mod node;
 pub mod notify;

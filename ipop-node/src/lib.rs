@@ -13,6 +13,7 @@ pub mod control;
 pub mod datapath;
 mod fault;
 pub mod log;
+pub mod metadata;
 pub mod node;
 pub mod notify;
 pub mod services;

@@ -61,7 +61,7 @@ impl CliError {
     }
 
     /// The error's own text is the message, its source the cause.
-    fn of(exit: Exit, error: impl StdError + Send + Sync + 'static) -> Self {
+    pub(super) fn of(exit: Exit, error: impl StdError + Send + Sync + 'static) -> Self {
         Self {
             exit,
             message: String::new(),

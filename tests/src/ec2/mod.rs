@@ -87,11 +87,15 @@ impl Ec2Double {
             .build()
             .expect("a runtime");
         let shared = Arc::new(Shared::new(World::new(behaviour), guests));
-        let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .expect("a port");
+        // Bound without the runtime, so that an asynchronous test may start one.
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        listener.set_nonblocking(true).expect("a socket");
         let addr = listener.local_addr().expect("it is bound");
-        runtime.spawn(http::serve(listener, shared.clone()));
+        let serving = shared.clone();
+        runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).expect("a runtime with I/O");
+            http::serve(listener, serving).await;
+        });
         runtime.spawn(server::keep_ticking(shared.clone()));
         Self {
             shared,

@@ -62,17 +62,18 @@ async fn a_token_launches_once_and_even_after_the_end() {
 #[tokio::test]
 async fn an_instance_is_seen_late_and_its_address_later() {
     let setup = setup(|b| {
-        b.unseen_calls = 2;
         b.address_after = 2;
         b.pending = Duration::from_millis(100);
     });
+    let snapshot = setup.snapshot(None, &[(0, 1)]).await;
+    setup.double.change(|b| b.unseen_calls = 2);
+    let registered = setup.register("ipop-test", &snapshot).send().await;
+    let image = registered.expect("registered").image_id.expect("an id");
     // The image, too, is not there at first.
-    let image = setup.image().await;
     for _ in 0..2 {
         let early = setup.run(&image, "t").send().await;
         assert_eq!(code(early), "InvalidAMIID.NotFound");
     }
-    // Nor is the default group.
     let id = setup.launched(&image, "t").await;
     for _ in 0..2 {
         let early = setup

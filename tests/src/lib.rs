@@ -13,6 +13,7 @@ pub mod ec2;
 pub mod ejabberd;
 mod http;
 pub mod lab;
+pub mod light_node;
 pub mod netns;
 pub mod node;
 pub mod outside;

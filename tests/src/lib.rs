@@ -17,6 +17,7 @@ pub mod light_node;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod scale;
 pub mod sshd;
 pub mod tcp;
 

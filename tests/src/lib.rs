@@ -9,12 +9,15 @@
 //! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
 pub mod capture;
+pub mod ec2;
 pub mod ejabberd;
 mod http;
 pub mod lab;
+pub mod light_node;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod scale;
 pub mod sshd;
 pub mod tcp;
 

@@ -12,6 +12,7 @@ pub mod capture;
 pub mod ejabberd;
 mod http;
 pub mod lab;
+pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;

@@ -14,6 +14,7 @@ pub mod ejabberd;
 mod http;
 pub mod lab;
 pub mod light_node;
+pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;

@@ -15,6 +15,7 @@ pub mod lab;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod portal;
 pub mod sshd;
 pub mod tcp;
 

@@ -312,12 +312,17 @@ impl Machine {
         self.netns.run(&["ip", "link", "set", "eth0", state]);
     }
 
-    /// Kills sshd and all its sessions; with `again` the listening one is started anew.
+    /// Kills sshd and all its sessions; with `again` a new one listens when this returns.
     pub fn kill_sshd(&self, again: bool) {
         if !again {
             self.run("touch /run/no-sshd");
         }
         self.run("kill -9 $(pidof sshd)");
+        if again {
+            wait_until("sshd listens again", PATIENCE, || {
+                self.listens().then_some(())
+            });
+        }
     }
 
     /// Makes sshd show another host key from now on.
@@ -343,11 +348,13 @@ impl Machine {
             let ready = self.stage.path().join("ready").exists();
             let children = fs::read_to_string(&children).ok()?;
             self.init = children.trim().parse().ok().filter(|_| ready)?;
-            let output = self.netns.output(&["ss", "-Hltn", "sport", "=", "22"]);
-            String::from_utf8_lossy(&output.stdout)
-                .contains("LISTEN")
-                .then_some(())
+            self.listens().then_some(())
         });
+    }
+
+    fn listens(&self) -> bool {
+        let output = self.netns.output(&["ss", "-Hltn", "sport", "=", "22"]);
+        String::from_utf8_lossy(&output.stdout).contains("LISTEN")
     }
 }
 

@@ -1,9 +1,10 @@
 //! The provider of one machine, spoken to in the words of the whole site: its resources carry the
 //! machine's name in front.
 
-use crate::provider::{Found, Making, Provider, Removing, Resource, Scope, SitePlan, Step};
 use crate::error::CliError;
-use crate::provider::Made;
+use crate::provider::{
+    Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step,
+};
 
 /// `domain x` of the machine `node0` as `domain node0/x`.
 pub fn outer(host: &str, resource: &Resource) -> Resource {
@@ -51,11 +52,14 @@ pub fn make(
     step: &Step,
     making: &Making<'_>,
 ) -> Result<Made, CliError> {
-    let own = |resource: &Resource| split(resource).filter(|(name, _)| *name == host);
+    let own = |resource: &Resource| match split(resource) {
+        Some((name, own)) if name == host => Some(own),
+        _ => None,
+    };
     let step = Step {
-        resource: own(&step.resource).map_or_else(|| step.resource.clone(), |(_, r)| r),
+        resource: own(&step.resource).unwrap_or_else(|| step.resource.clone()),
         scope: step.scope.clone(),
-        after: step.after.iter().filter_map(|r| Some(own(r)?.1)).collect(),
+        after: step.after.iter().filter_map(own).collect(),
         deadline: step.deadline,
     };
     let handles = |resource: &Resource| (making.handles)(&outer(host, resource));

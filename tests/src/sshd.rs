@@ -290,14 +290,27 @@ impl Machine {
         assert!(child.wait().expect("our child").success(), "{path}");
     }
 
-    /// Every file on its disk that is not as it was when the machine was made: path, mode, owner,
-    /// type and size. What sshd keeps about log-ins is left out.
+    /// Every file on its disk that the system below it has not, or has otherwise: type, mode,
+    /// owner, size and path. Logs that are not `ipop-node`'s are left out.
     pub fn changes(&self) -> String {
         let dir = format!("/proc/{}/root/.machine/upper", self.init);
-        let script = "cd \"$1\" && find . \
-            \\( -type f -o -type l -o -type c -o -type d \\) -printf '%P %m %u %y %s\\n' | \
-            sed 's/ d [0-9]*$/ d/' | grep -v -e '^var/log/' -e '^var/lib/systemd' | sort";
-        checked("sh", &["-c", script, "changes", &dir])
+        let form = "%y %m %u %s %P\\n";
+        let words = [dir.as_str(), "-mindepth", "1", "-printf", form];
+        let mut lines: Vec<String> = checked("find", &words)
+            .lines()
+            .filter(|line| !line.contains(" var/log/") || line.contains("ipop"))
+            .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+                // A directory is copied up as soon as anything in it changes; its size says nothing.
+                ["d", mode, user, _, ref path @ ..] => {
+                    let path = path.join(" ");
+                    let is_new = !Path::new("/").join(&path).is_dir();
+                    is_new.then(|| format!("d {mode} {user} {path}"))
+                }
+                _ => Some(line.to_owned()),
+            })
+            .collect();
+        lines.sort();
+        lines.join("\n")
     }
 
     /// Command lines of all its processes, arguments separated by spaces.

@@ -271,11 +271,12 @@ fn options(access: &Access, socket: &Path) -> Vec<OsString> {
     words
 }
 
-/// Becomes root, or says why not. Programs of administrators are found, messages are in English.
+/// Becomes root, or says why not. Programs of administrators are found, messages are in English,
+/// and `SSH_CONNECTION`, which tells both addresses of the connection, is handed on.
 const BECOME_ROOT: &str = "\
 LC_ALL=C PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin; export LC_ALL PATH
 if [ \"$(id -u)\" -eq 0 ]; then exec sh -c \"$@\"; fi
-exec sudo -n -- sh -c \"$@\"";
+exec sudo -n -- env SSH_CONNECTION=\"$SSH_CONNECTION\" sh -c \"$@\"";
 
 /// The same for what `sudo` has changed.
 const PRELUDE: &str = "\

@@ -19,6 +19,7 @@ pub mod netns;
 pub mod node;
 pub mod outside;
 pub mod scale;
+pub mod portal;
 pub mod sshd;
 pub mod tcp;
 

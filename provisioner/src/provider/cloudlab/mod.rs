@@ -155,6 +155,8 @@ impl Cloudlab {
             hosts: vec![door.target(address)?.to_string()],
             identity: door.identity().map(PathBuf::from),
             known_hosts: Some(door.known_hosts(host)),
+            share: true,
+            install_packages: true,
         };
         bare(site)
     }
@@ -171,6 +173,8 @@ impl Cloudlab {
             hosts: vec![host.to_owned()],
             identity: None,
             known_hosts: None,
+            share: true,
+            install_packages: true,
         };
         bare(site)
     }

@@ -313,9 +313,10 @@ impl Machine {
         lines.join("\n")
     }
 
-    /// Command lines of all its processes, arguments separated by spaces.
+    /// Command lines of all its processes, one a line, arguments separated by spaces.
     pub fn command_lines(&self) -> String {
-        let output = self.output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '");
+        let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0\\n' '  ' <$file; echo; done";
+        let output = self.output(script);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -417,7 +418,7 @@ done
 chmod 1777 "$root/tmp"
 chmod 700 "$root/root"
 rm -rf "$root/etc/ipop-node" "$root/opt/ipop-node" "$root/var/lib/ipop-node" "$root/var/log/ipop-node"
-rm -f "$root"/etc/systemd/system/ipop-*
+rm -f "$root"/etc/systemd/system/ipop-* "$root/var/log/ipop-node.log"
 echo "$name" >"$root/etc/hostname"
 cp "$stage/sshd_config" "$root/etc/ssh/sshd_config"
 cp "$stage/host_key" "$root/etc/ssh/machine_key"

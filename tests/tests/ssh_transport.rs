@@ -31,7 +31,11 @@ fn soon() -> Limits<'static> {
 
 /// The message, with the machine's address replaced.
 fn shown(error: &CliError, machine: &Machine) -> String {
-    error.to_string().replace(&machine.address, "HOST")
+    // Which of the two it is depends on what the kernel remembers of the neighbour.
+    let text = error
+        .to_string()
+        .replace("No route to host", "Connection timed out");
+    text.replace(&machine.address, "HOST")
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! The [`Journal`](journal::Journal) is the only way to make a resource: it records first.
 
 pub mod destroy;
+pub mod fault;
 pub mod interrupt;
 pub mod join;
 pub mod journal;

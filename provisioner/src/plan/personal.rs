@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{ClusterPlan, FRONTEND, NodePlan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
+use crate::provider::Delivery;
 use crate::render::render;
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
@@ -22,8 +23,8 @@ const EXPORT_ID: u32 = 65534;
 pub struct Keys {
     /// Its XMPP account.
     pub account: Account,
-    /// OpenSSH private host key.
-    pub host_key: Secret<Vec<u8>>,
+    /// OpenSSH private host key; none where the node makes its own ([`Delivery::Enrolment`]).
+    pub host_key: Option<Secret<Vec<u8>>>,
     /// Public key of the deployment's user.
     pub authorized_key: String,
 }
@@ -34,6 +35,7 @@ pub fn bundle(
     node: &NodePlan,
     endpoint: &Endpoint,
     keys: &Keys,
+    _delivery: Delivery,
 ) -> Result<Bundle, CliError> {
     let mut bundle = Bundle::default();
     bundle.set(
@@ -49,7 +51,9 @@ pub fn bundle(
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
     }
-    bundle.set(bundle::SSH_HOST_KEY, keys.host_key.expose().as_slice());
+    if let Some(host_key) = &keys.host_key {
+        bundle.set(bundle::SSH_HOST_KEY, host_key.expose().as_slice());
+    }
     bundle.set(
         bundle::SSH_AUTHORIZED_KEYS,
         format!("{}\n", keys.authorized_key.trim()),

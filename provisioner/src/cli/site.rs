@@ -140,13 +140,19 @@ fn list(context: &Context, sites: &Sites) {
     }
     let or_dash = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
     let row = |site: &Site| {
-        let SiteKind::Libvirt(libvirt) = &site.kind else {
-            unreachable!("no sites file can name these kinds yet")
+        let (kind, place) = match &site.kind {
+            SiteKind::Libvirt(libvirt) => ("libvirt", libvirt.uri.clone()),
+            SiteKind::Ssh(ssh) => ("ssh", ssh.hosts.join(", ")),
+            SiteKind::Cloudlab(cloudlab) => (
+                "cloudlab",
+                format!("{}/{}", cloudlab.project, cloudlab.profile),
+            ),
+            SiteKind::Ec2(ec2) => ("ec2", format!("{} {}", ec2.region, ec2.instance_type)),
         };
         vec![
             site.name.clone(),
-            "libvirt".to_owned(),
-            libvirt.uri.clone(),
+            kind.to_owned(),
+            place,
             or_dash(site.memory_mib.map(|m| format!("{m}M"))),
             or_dash(site.max.map(|m| m.to_string())),
         ]

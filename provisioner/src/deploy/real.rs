@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::settings::Settings;
 use super::{Meeting, Parts, SshKey};
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::event::Sink;
 use crate::image::{self, BuildOptions};
 use crate::layout::Layout;
@@ -32,11 +32,8 @@ pub struct Real<'a> {
 
 impl Parts for Real<'_> {
     fn image(&self, role: &str, form: ImageForm, events: &dyn Sink) -> Result<Image, CliError> {
-        if form == ImageForm::Whole {
-            let message = format!("the image of `{role}` cannot be built as a whole disk yet");
-            return Err(CliError::new(ExitCode::Image, message));
-        }
-        image::build(role, &BuildOptions::from_env(self.layout.images()), events)
+        let options = BuildOptions::from_env(self.layout.images());
+        image::build(role, form, &options, events)
     }
 
     fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError> {

@@ -13,6 +13,7 @@
 
 pub mod cloudlab;
 pub mod ec2;
+pub mod libvirt;
 pub mod ssh;
 
 use std::collections::BTreeMap;
@@ -31,14 +32,15 @@ use crate::name::NodeName;
 use crate::site::{Site, SiteKind};
 
 /// The provider of a site.
-pub fn open(_layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
-    let kind = match &site.kind {
-        SiteKind::Libvirt(_) => "libvirt",
-        SiteKind::Ssh(_) => "ssh",
-        SiteKind::Cloudlab(_) => "cloudlab",
-        SiteKind::Ec2(_) => "ec2",
-    };
-    Err(not_built_in(site, kind))
+pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
+    match &site.kind {
+        SiteKind::Libvirt(libvirt) => {
+            Ok(Arc::new(libvirt::Libvirt::new(libvirt.clone(), &layout.cache)))
+        }
+        SiteKind::Ssh(_) => Err(not_built_in(site, "ssh")),
+        SiteKind::Cloudlab(_) => Err(not_built_in(site, "cloudlab")),
+        SiteKind::Ec2(_) => Err(not_built_in(site, "ec2")),
+    }
 }
 
 /// This program was built without a kind of site.

@@ -18,6 +18,7 @@ pub mod api;
 pub mod ca;
 pub mod config;
 pub mod embedded;
+pub mod enrolment;
 mod error;
 mod external;
 pub mod files;
@@ -27,16 +28,18 @@ pub mod password;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
-use crate::backend::Resource;
 use crate::layout::Layout;
 use crate::name::{NodeName, OPERATOR};
+use crate::provider::{Delivery, Resource};
 use crate::secret::Secret;
 
 use api::Api;
 use config::RendezvousConfig;
 use embedded::Embedded;
 pub use embedded::supervise;
+use enrolment::Tokens;
 pub use error::RendezvousError;
 use external::External;
 
@@ -48,6 +51,9 @@ pub const ROSTER_GROUP: &str = "roster-group";
 pub const PROCESS: &str = "process";
 /// Resource kind of the rendezvous's directory; the id is its path.
 pub const DIR: &str = "dir";
+
+/// How long a machine may take from its account to its first sign-in, where it enrols.
+const ENROLMENT_LIFE: Duration = Duration::from_secs(2 * 3600);
 
 /// An XMPP account with its password.
 #[derive(Debug, Clone)]
@@ -240,12 +246,14 @@ impl Rendezvous {
     }
 
     /// Makes one of the things that [`Self::plan`] named, or finds that it is there: the server
-    /// starts and listens on `listen`, an account has the password of `attempt`.
+    /// starts and listens on `listen`, an account has the password of `attempt`, or an enrolment
+    /// token.
     pub fn make(
         &self,
         resource: &Resource,
         listen: &[IpAddr],
         attempt: u32,
+        delivery: Delivery,
     ) -> Result<(), RendezvousError> {
         match resource.kind.as_str() {
             DIR => match &self.kind {
@@ -257,36 +265,64 @@ impl Rendezvous {
             ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id)?),
             ACCOUNT => match self.node_of(&resource.id) {
                 Some(NodeName(name)) if name == OPERATOR => self.operator().map(drop),
-                Some(node) => {
-                    let account = self.account(&node, attempt)?;
-                    self.register(&node.0, account.password).map(drop)
-                }
+                Some(node) => match delivery {
+                    Delivery::Private => match self.kept(&node, attempt)? {
+                        Some(password) => self.register(&node.0, password).map(drop),
+                        None => self.account(&node, attempt).map(drop),
+                    },
+                    Delivery::Enrolment => {
+                        let expires = SystemTime::now() + ENROLMENT_LIFE;
+                        let account = self.create_enrolment(&node, expires)?;
+                        // Also after it is used: whoever makes a machine again with the same data
+                        // gets the machine that is there.
+                        self.keep(&node, attempt, &account.password)
+                    }
+                },
                 None => Err(RendezvousError::UnknownResource(resource.id.clone())),
             },
             other => Err(RendezvousError::UnknownResource(other.to_owned())),
         }
     }
 
-    /// A node's account with the password of `attempt`, made up and kept when it is asked for the
-    /// first time. Nothing is made on the server.
+    /// A node's account with the password of `attempt`. The first time it is asked for a password
+    /// is made up and kept, and the account made.
     pub fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, RendezvousError> {
+        if let Some(password) = self.kept(node, attempt)? {
+            return Ok(Account {
+                jid: self.jid(&node.0),
+                password,
+            });
+        }
+        let password = password::generate().map_err(RendezvousError::Entropy)?;
+        // First, so that a killed command's next try has the same.
+        self.keep(node, attempt, &password)?;
+        self.register(&node.0, password)
+    }
+
+    fn kept(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+    ) -> Result<Option<Secret<String>>, RendezvousError> {
+        let path = self.accounts().join(format!("{node}.{attempt}"));
+        match std::fs::read_to_string(&path) {
+            Ok(password) => Ok(Some(Secret::new(password))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RendezvousError::file(&path, source)),
+        }
+    }
+
+    fn keep(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+        password: &Secret<String>,
+    ) -> Result<(), RendezvousError> {
         let dir = self.accounts();
         let path = dir.join(format!("{node}.{attempt}"));
-        let file = |source| RendezvousError::file(&path, source);
-        let password = match std::fs::read_to_string(&path) {
-            Ok(password) => Secret::new(password),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let password = password::generate().map_err(RendezvousError::Entropy)?;
-                files::private_dir(&dir).map_err(file)?;
-                files::write(&path, password.expose().as_bytes(), 0o600).map_err(file)?;
-                password
-            }
-            Err(error) => return Err(file(error)),
-        };
-        Ok(Account {
-            jid: self.jid(&node.0),
-            password,
-        })
+        files::private_dir(&dir)
+            .and_then(|()| files::write(&path, password.expose().as_bytes(), 0o600))
+            .map_err(|source| RendezvousError::file(&path, source))
     }
 
     /// Where the passwords of nodes' accounts are kept.
@@ -319,6 +355,55 @@ impl Rendezvous {
             &node.0,
             password::generate().map_err(RendezvousError::Entropy)?,
         )
+    }
+
+    /// Makes an account for a node that enrols: its password is a token, which dies when the node
+    /// exchanges it, at `expires`, or with the account, whichever is first.
+    ///
+    /// Asked again while the token may be alive it gives the same one, so that a launch that was
+    /// interrupted can be repeated without locking out a machine that has the token already.
+    pub fn create_enrolment(
+        &self,
+        node: &NodeName,
+        expires: SystemTime,
+    ) -> Result<Account, RendezvousError> {
+        let (api, user, tokens) = (self.api()?, self.user(&node.0), self.tokens());
+        if let Some(token) = tokens.of(&user)?
+            && api.check_password(&user, &token)?
+        {
+            tokens.add(&user, &token, expires)?;
+            api.add_member(&self.group, &user)?;
+            return Ok(Account {
+                jid: self.jid(&node.0),
+                password: token,
+            });
+        }
+        let token = password::generate().map_err(RendezvousError::Entropy)?;
+        // Noted first: one that is killed in between leaves a token that is nobody's password.
+        tokens.add(&user, &token, expires)?;
+        self.register(&node.0, token)
+    }
+
+    /// Whether the node has exchanged its enrolment token for a password of its own, or never had
+    /// one: then a new account would lock it out.
+    pub fn is_enrolled(&self, node: &NodeName) -> Result<bool, RendezvousError> {
+        let (api, user) = (self.api()?, self.user(&node.0));
+        if !api.accounts()?.contains(&user) {
+            return Ok(false);
+        }
+        match self.tokens().of(&user)? {
+            Some(token) => Ok(!api.check_password(&user, &token)?),
+            None => Ok(true),
+        }
+    }
+
+    /// Kills enrolment tokens that were not used in time; returns the nodes they were for. The
+    /// embedded server's supervisor does so by itself; for an external server it is to be called
+    /// now and then.
+    pub fn expire_tokens(&self, now: SystemTime) -> Result<Vec<NodeName>, RendezvousError> {
+        let users = self.tokens().expire(&self.api()?, now)?;
+        let node = |user: String| self.node_of(&format!("{user}@{}", self.domain()));
+        Ok(users.into_iter().filter_map(node).collect())
     }
 
     /// The operator's account, that `provision` itself signs in with: made on first use, its
@@ -370,6 +455,10 @@ impl Rendezvous {
         }
     }
 
+    fn tokens(&self) -> Tokens {
+        Tokens::new(&self.dir)
+    }
+
     fn vanishes(&self) -> bool {
         self.is_ours() && !matches!(self.state(), State::Running { .. })
     }
@@ -410,7 +499,7 @@ mod tests {
             state: dir.path().join("state"),
             cache: dir.path().join("cache"),
         };
-        let ca = ca::Ca::open(dir.path(), "x.test", std::time::SystemTime::now()).expect("made");
+        let ca = ca::Ca::open(dir.path(), "x.test", SystemTime::now()).expect("made");
         drop(ca);
         let config = RendezvousConfig::External(config::ExternalConfig {
             api: "unix:/nonexistent/api".to_owned(),

@@ -1,6 +1,7 @@
 //! The sites that machines can be launched on, and the rendezvous they meet at: `sites.toml`.
 
 mod file;
+mod schema;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
+
+pub use schema::schema;
 
 /// The site that exists without any file.
 pub const LOCAL: &str = "local";
@@ -31,6 +34,9 @@ pub struct Site {
     pub cpus: Option<u32>,
     /// Most machines of one deployment.
     pub max: Option<u32>,
+    /// Most things made or removed on it at once, unless the kind's own number serves.
+    #[serde(default)]
+    pub parallel: Option<u32>,
 }
 
 /// Kinds of site.
@@ -66,6 +72,7 @@ impl Default for Sites {
             memory_mib: None,
             cpus: None,
             max: None,
+            parallel: None,
         };
         Self {
             file: None,

@@ -37,6 +37,11 @@ fn each_defect_of_a_file_is_named_with_its_line() {
         "[sites.lab]\nkind = \"libvirt\"\n",
         "[rendezvous]\nkind = \"embedded\"\nport = 5222\n",
         "[site.lab\n",
+        "[site.lab]\nkind = \"ssh\"\nhosts = []\n",
+        "[site.lab]\nkind = \"ssh\"\nuri = \"qemu:///system\"\nhosts = [\"a\"]\n",
+        "[site.aws]\nkind = \"ec2\"\n",
+        "[site.aws]\nkind = \"ec2\"\nregion = \"us-west-2\"\n\nspot = \"yes\"\n",
+        "[site.cl]\nkind = \"cloudlab\"\nproject = \"p\"\nprofile = \"q\"\n",
     ];
     let messages: Vec<_> = defects
         .iter()
@@ -47,6 +52,39 @@ fn each_defect_of_a_file_is_named_with_its_line() {
         })
         .collect();
     insta::assert_snapshot!(messages.join("\n\n"));
+}
+
+#[test]
+fn every_kind_of_site_is_read() {
+    let text = r#"
+        [site.machines]
+        kind = "ssh"
+        hosts = ["root@m1.example", "m2.example:2222"]
+
+        [site.cloudlab]
+        kind = "cloudlab"
+        project = "lake"
+        profile = "ipop"
+        token_command = "pass show cloudlab"
+        vms_per_machine = 5
+        parallel = 4
+
+        [site.cloud]
+        kind = "ec2"
+        region = "us-west-2"
+        spot = true
+        max = 200
+    "#;
+    let sites = Sites::parse(text, "sites.toml").expect("valid");
+    let kind = |name: &str| sites.find(name).expect("there").kind.clone();
+    assert!(matches!(kind("machines"), SiteKind::Ssh(s) if s.hosts.len() == 2));
+    assert!(matches!(kind("cloud"), SiteKind::Ec2(e) if e.spot && !e.keep_images));
+    let SiteKind::Cloudlab(cloudlab) = kind("cloudlab") else {
+        panic!("another kind");
+    };
+    assert_eq!(cloudlab.vms_per_machine, Some(5));
+    assert_eq!(cloudlab.api, "https://boss.emulab.net:43794");
+    assert_eq!(sites.find("cloudlab").expect("there").parallel, Some(4));
 }
 
 #[test]

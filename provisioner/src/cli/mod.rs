@@ -6,12 +6,15 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use crate::error::CliError;
 
+pub mod apply;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
 pub mod image;
 pub mod logs;
 pub mod rendezvous;
+pub mod resume;
+pub mod scale;
 pub mod site;
 pub mod ssh;
 pub mod status;
@@ -24,6 +27,7 @@ Examples:
   provision cluster --frontend 1@local --workers 2@local
   provision status
   provision ssh cluster/worker-0 -- hostname
+  provision scale cluster --workers +2@local
   provision destroy cluster
 
 Exit codes:
@@ -78,6 +82,10 @@ pub struct Global {
 pub enum Command {
     /// Launch a cluster and wait until its nodes have joined
     Cluster(cluster::ClusterArgs),
+    /// Continue what was stopped: a launch, a change of size, a removal
+    Resume(resume::ResumeArgs),
+    /// Add workers to a cluster, or remove some
+    Scale(scale::ScaleArgs),
     /// Show deployments, or the nodes of one
     Status(status::StatusArgs),
     /// List deployments
@@ -102,6 +110,8 @@ impl Command {
     pub fn run(self, context: &Context) -> Result<u8, CliError> {
         match self {
             Self::Cluster(args) => cluster::run(context, args),
+            Self::Resume(args) => resume::run(context, args),
+            Self::Scale(args) => scale::run(context, args),
             Self::Status(args) => status::run(context, args),
             Self::List => status::run(context, status::StatusArgs { name: None }),
             Self::Ssh(args) => ssh::run(context, args),

@@ -1,5 +1,6 @@
 //! `provision status` and `provision list`.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -7,13 +8,13 @@ use ipop_proto::candidate::CandidateKind;
 use serde::Serialize;
 
 use super::Context;
-use crate::backend::MachineState;
-use crate::deploy::real::{Real, backend};
+use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::deploy::{Meeting, Parts, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
 use crate::name::NodeName;
+use crate::provider::{self, Machine, MachineState};
 use crate::rendezvous::State;
 use crate::report::table::{milliseconds, table};
 use crate::report::words;
@@ -165,11 +166,19 @@ fn detail(
         state: meeting.ok().map(|meeting| meeting.state()),
         error,
     };
+    let mut sites = Sites::new();
+    for record in records.iter().filter(|r| r.wanted) {
+        if !sites.contains_key(&record.site) {
+            let machines = provider::open(&context.layout, settings.site(&record.site)?)
+                .and_then(|provider| provider.machines(&deployment.tags()));
+            sites.insert(record.site.clone(), machines.map_err(|e| e.message));
+        }
+    }
     let mut members = Vec::new();
-    for record in records {
+    for record in records.into_iter().filter(|r| r.wanted) {
         let now = seen.get(&record.name).map(|s| s.stage);
         let watch = watch.as_mut().ok().filter(|_| now.is_some());
-        members.push(member(context, deployment, &settings, record, now, watch)?);
+        members.push(member(&sites, record, now, watch));
     }
     Ok(Detail {
         summary: summary(database, deployment)?,
@@ -203,16 +212,23 @@ fn watch(
     meeting.watch().map_err(|e| e.message)
 }
 
+/// The machines of each site, or why they cannot be asked for.
+type Sites = BTreeMap<String, Result<BTreeMap<NodeName, Machine>, String>>;
+
 fn member(
-    context: &Context,
-    deployment: &Deployment,
-    settings: &Settings,
+    sites: &Sites,
     record: NodeRecord,
     now: Option<Stage>,
     watch: Option<&mut Box<dyn Watch>>,
-) -> Result<Member, CliError> {
-    let machine = backend(&context.layout, settings.site(&record.site)?)
-        .machine_state(&deployment.name, &record.name);
+) -> Member {
+    let (machine, machine_error) = match sites.get(&record.site) {
+        Some(Ok(machines)) => {
+            let state = machines.get(&record.name).map(|m| m.state);
+            (Some(state.unwrap_or(MachineState::Absent)), None)
+        }
+        Some(Err(why)) => (None, Some(why.clone())),
+        None => (None, None),
+    };
     let status = watch.and_then(|watch| watch.status(&record.name));
     let frontend = |p: &&ipop_proto::status::PeerStatus| {
         p.name.starts_with(crate::plan::FRONTEND) && p.name != record.name.0
@@ -222,19 +238,19 @@ fn member(
         .stages
         .iter()
         .find(|(stage, _)| *stage == Stage::Ready);
-    Ok(Member {
+    Member {
         link: peer.and_then(|p| p.link_kind()),
         rtt_us: peer.and_then(|p| p.rtt_us),
         joined_seconds: joined.map(|(_, seconds)| *seconds),
         now,
-        machine_error: machine.as_ref().err().map(|e| e.message.clone()),
-        machine: machine.ok(),
+        machine,
+        machine_error,
         name: record.name,
         role: record.role,
         site: record.site,
         ipv4: record.ipv4,
         ipv6: record.ipv6,
-    })
+    }
 }
 
 fn list(all: &[Summary]) -> String {

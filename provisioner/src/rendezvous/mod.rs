@@ -28,11 +28,11 @@ pub mod password;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::backend::Resource;
 use crate::layout::Layout;
 use crate::name::{NodeName, OPERATOR};
+use crate::provider::{Delivery, Resource};
 use crate::secret::Secret;
 
 use api::Api;
@@ -51,6 +51,9 @@ pub const ROSTER_GROUP: &str = "roster-group";
 pub const PROCESS: &str = "process";
 /// Resource kind of the rendezvous's directory; the id is its path.
 pub const DIR: &str = "dir";
+
+/// How long a machine may take from its account to its first sign-in, where it enrols.
+const ENROLMENT_LIFE: Duration = Duration::from_secs(2 * 3600);
 
 /// An XMPP account with its password.
 #[derive(Debug, Clone)]
@@ -242,6 +245,109 @@ impl Rendezvous {
         self.operator().map(drop)
     }
 
+    /// Makes one of the things that [`Self::plan`] named, or finds that it is there: the server
+    /// starts and listens on `listen`, an account has the password of `attempt`, or an enrolment
+    /// token.
+    pub fn make(
+        &self,
+        resource: &Resource,
+        listen: &[IpAddr],
+        attempt: u32,
+        delivery: Delivery,
+    ) -> Result<(), RendezvousError> {
+        match resource.kind.as_str() {
+            DIR => match &self.kind {
+                Kind::Embedded(_) => files::private_dir(&self.dir)
+                    .map_err(|source| RendezvousError::file(&self.dir, source)),
+                Kind::External(_) => self.start(listen).map(drop),
+            },
+            PROCESS => self.start(listen).map(drop),
+            ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id)?),
+            ACCOUNT => match self.node_of(&resource.id) {
+                Some(NodeName(name)) if name == OPERATOR => self.operator().map(drop),
+                Some(node) => match delivery {
+                    Delivery::Private => match self.kept(&node, attempt)? {
+                        Some(password) => self.register(&node.0, password).map(drop),
+                        None => self.account(&node, attempt).map(drop),
+                    },
+                    Delivery::Enrolment => {
+                        let expires = SystemTime::now() + ENROLMENT_LIFE;
+                        let account = self.create_enrolment(&node, expires)?;
+                        // Also after it is used: whoever makes a machine again with the same data
+                        // gets the machine that is there.
+                        self.keep(&node, attempt, &account.password)
+                    }
+                },
+                None => Err(RendezvousError::UnknownResource(resource.id.clone())),
+            },
+            other => Err(RendezvousError::UnknownResource(other.to_owned())),
+        }
+    }
+
+    /// A node's account with the password of `attempt`. The first time it is asked for a password
+    /// is made up and kept, and the account made.
+    pub fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, RendezvousError> {
+        if let Some(password) = self.kept(node, attempt)? {
+            return Ok(Account {
+                jid: self.jid(&node.0),
+                password,
+            });
+        }
+        let password = password::generate().map_err(RendezvousError::Entropy)?;
+        // First, so that a killed command's next try has the same.
+        self.keep(node, attempt, &password)?;
+        self.register(&node.0, password)
+    }
+
+    fn kept(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+    ) -> Result<Option<Secret<String>>, RendezvousError> {
+        let path = self.accounts().join(format!("{node}.{attempt}"));
+        match std::fs::read_to_string(&path) {
+            Ok(password) => Ok(Some(Secret::new(password))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RendezvousError::file(&path, source)),
+        }
+    }
+
+    fn keep(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+        password: &Secret<String>,
+    ) -> Result<(), RendezvousError> {
+        let dir = self.accounts();
+        let path = dir.join(format!("{node}.{attempt}"));
+        files::private_dir(&dir)
+            .and_then(|()| files::write(&path, password.expose().as_bytes(), 0o600))
+            .map_err(|source| RendezvousError::file(&path, source))
+    }
+
+    /// Where the passwords of nodes' accounts are kept.
+    fn accounts(&self) -> PathBuf {
+        self.dir.join("accounts")
+    }
+
+    /// Forgets the passwords of a node whose account is removed.
+    fn forget(&self, node: &NodeName) -> Result<(), RendezvousError> {
+        let dir = self.accounts();
+        let file = |source| RendezvousError::file(&dir, source);
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(file)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(file)?.path();
+            if path.file_stem().is_some_and(|stem| stem == node.0.as_str()) {
+                std::fs::remove_file(&path)
+                    .map_err(|source| RendezvousError::file(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes an account for a node, with a new password, and puts it into the group. An account
     /// that exists gets the new password.
     pub fn create_account(&self, node: &NodeName) -> Result<Account, RendezvousError> {
@@ -337,6 +443,9 @@ impl Rendezvous {
             ROSTER_GROUP | ACCOUNT if self.vanishes() => Ok(()),
             ROSTER_GROUP => Ok(self.api()?.delete_group(&resource.id)?),
             ACCOUNT => {
+                if let Some(node) = self.node_of(&resource.id) {
+                    self.forget(&node)?;
+                }
                 let user = resource.id.split('@').next().unwrap_or_default();
                 // Membership of a shared roster group outlives the account.
                 self.api()?.remove_member(&self.group, user)?;

@@ -18,8 +18,8 @@ pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;
-pub mod scale;
 pub mod portal;
+pub mod scale;
 pub mod sshd;
 pub mod tcp;
 

@@ -310,8 +310,11 @@ fn json(value: &impl serde::Serialize) -> Result<String, CliError> {
 }
 
 fn damaged(key: &Key, error: serde_json::Error) -> CliError {
-    CliError::new(ExitCode::Internal, format!("what is recorded of {key} is damaged"))
-        .caused_by(error)
+    CliError::new(
+        ExitCode::Internal,
+        format!("what is recorded of {key} is damaged"),
+    )
+    .caused_by(error)
 }
 
 fn milliseconds() -> i64 {

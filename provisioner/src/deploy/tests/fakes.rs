@@ -130,7 +130,10 @@ impl Fakes {
     /// How often a thing was made that was not there.
     pub fn births(&self, kind: &str, id: &str) -> usize {
         let world = self.world();
-        world.births.get(&format!("{kind} {id}")).map_or(0, BTreeSet::len)
+        world
+            .births
+            .get(&format!("{kind} {id}"))
+            .map_or(0, BTreeSet::len)
     }
 
     /// How many steps were tried.
@@ -243,7 +246,11 @@ impl Fakes {
         let name = format!("{kind} {id}");
         let thing = world.existing.get(&name);
         if thing.is_none_or(|t| t.health == Health::Broken) {
-            let new = world.births.entry(name.clone()).or_default().insert(token.to_owned());
+            let new = world
+                .births
+                .entry(name.clone())
+                .or_default()
+                .insert(token.to_owned());
             assert!(
                 new || token.is_empty(),
                 "{name} is made a second time with the same token"
@@ -399,15 +406,22 @@ impl Provider for Fakes {
         let ours = |(_, thing): &(&String, &Thing)| tags.is_none() || thing.tags.as_ref() == tags;
         let found = |(name, thing): (&String, &Thing)| {
             let (kind, id) = name.split_once(' ')?;
-            ["network", "image", "volume", "domain"].contains(&kind).then(|| Found {
-                resource: resource(kind, id),
-                handle: Some(format!("h-{id}")),
-                tags: thing.tags.clone(),
-                node: thing.node.clone(),
-                health: thing.health,
-            })
+            ["network", "image", "volume", "domain"]
+                .contains(&kind)
+                .then(|| Found {
+                    resource: resource(kind, id),
+                    handle: Some(format!("h-{id}")),
+                    tags: thing.tags.clone(),
+                    node: thing.node.clone(),
+                    health: thing.health,
+                })
         };
-        Ok(world.existing.iter().filter(ours).filter_map(found).collect())
+        Ok(world
+            .existing
+            .iter()
+            .filter(ours)
+            .filter_map(found)
+            .collect())
     }
 
     fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
@@ -422,7 +436,11 @@ impl Provider for Fakes {
             let node = thing.node.clone()?;
             let stopped = world.stopped.contains(&node.0);
             let machine = Machine {
-                state: if stopped { MachineState::Stopped } else { MachineState::Running },
+                state: if stopped {
+                    MachineState::Stopped
+                } else {
+                    MachineState::Running
+                },
                 underlay: None,
                 place: None,
                 why: None,

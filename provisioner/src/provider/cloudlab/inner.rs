@@ -2,9 +2,7 @@
 //! machine's name in front.
 
 use crate::error::CliError;
-use crate::provider::{
-    Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step,
-};
+use crate::provider::{Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step};
 
 /// `domain x` of the machine `node0` as `domain node0/x`.
 pub fn outer(host: &str, resource: &Resource) -> Resource {

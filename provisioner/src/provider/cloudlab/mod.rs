@@ -121,12 +121,7 @@ impl Cloudlab {
     }
 
     /// The provider of one machine. Connections are kept with it.
-    fn inner(
-        &self,
-        tags: &Tags,
-        host: &str,
-        address: &str,
-    ) -> Result<Arc<dyn Provider>, CliError> {
+    fn inner(&self, tags: &Tags, host: &str, address: &str) -> Result<Arc<dyn Provider>, CliError> {
         let key = format!("{} {host} {address}", tags.uid);
         let mut all = lock(&self.inner);
         if let Some(provider) = all.get(&key) {
@@ -265,12 +260,7 @@ impl Provider for Cloudlab {
         self.machines_of(tags)
     }
 
-    fn console(
-        &self,
-        tags: &Tags,
-        node: &NodeName,
-        limit: usize,
-    ) -> Result<Vec<u8>, CliError> {
+    fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
         self.console_of(tags, node, limit)
     }
 

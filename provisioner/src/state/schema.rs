@@ -8,8 +8,7 @@ use super::failed;
 use crate::error::{CliError, ExitCode};
 
 /// One step per schema version; a step is never changed after a release.
-const STEPS: &[&str] = &[
-    "
+pub(super) const STEPS: &[&str] = &["
 CREATE TABLE deployments (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,
@@ -51,8 +50,7 @@ CREATE TABLE resources (
     state      TEXT NOT NULL CHECK (state IN ('planned', 'made', 'removed')),
     UNIQUE (deployment, owner, kind, ident)
 );
-",
-    "
+", "
 CREATE TABLE deployments_2 (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,
@@ -130,8 +128,7 @@ CREATE TABLE journal (
     error      TEXT
 );
 CREATE INDEX journal_of_a_deployment ON journal (deployment, id);
-",
-];
+"];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys
 /// must not be enforced meanwhile: a table that others refer to is made anew.

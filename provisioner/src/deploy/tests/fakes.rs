@@ -67,11 +67,23 @@ struct World {
     remote: bool,
     /// Images outlive the last deployment.
     keep: bool,
+    /// What its site refuses to make.
+    refused: BTreeSet<String>,
+    /// Nodes of which the first machines, so many, say nothing.
+    silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
 }
 
-/// Backend, rendezvous and the rest in one.
+impl World {
+    /// How many machines the node had.
+    fn machines_of(&self, node: &NodeName) -> usize {
+        let domain = format!("domain ipop-demo-{node}");
+        self.births.get(&domain).map_or(0, BTreeSet::len)
+    }
+}
+
+/// Provider, rendezvous and the rest in one.
 #[derive(Debug, Clone)]
 pub struct Fakes(Arc<Mutex<World>>);
 
@@ -96,6 +108,8 @@ impl Fakes {
             dead: false,
             remote: false,
             keep: false,
+            refused: BTreeSet::new(),
+            silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
         })))
     }
@@ -171,6 +185,18 @@ impl Fakes {
             .insert(node.to_owned(), console.to_owned());
     }
 
+    /// The site has no room for this.
+    pub fn refuse(&self, name: &str) {
+        self.world().refused.insert(name.to_owned());
+    }
+
+    /// So many machines of the node say nothing; the next one does.
+    pub fn silent_machine(&self, node: &str, machines: usize) {
+        let mut world = self.world();
+        world.silent_machines.insert(node.to_owned(), machines);
+    }
+
+    /// The node's first machine stops.
     pub fn stopped(&self, node: &str) {
         self.world().stopped.insert(node.to_owned());
     }
@@ -244,6 +270,9 @@ impl Fakes {
         );
         let mut world = self.world();
         let name = format!("{kind} {id}");
+        if world.refused.contains(&name) {
+            return Err(CliError::new(ExitCode::Unavailable, "out of capacity"));
+        }
         let thing = world.existing.get(&name);
         if thing.is_none_or(|t| t.health == Health::Broken) {
             let new = world
@@ -434,7 +463,7 @@ impl Provider for Fakes {
         });
         let machine = |(_, thing): (&String, &Thing)| {
             let node = thing.node.clone()?;
-            let stopped = world.stopped.contains(&node.0);
+            let stopped = world.stopped.contains(&node.0) && world.machines_of(&node) == 1;
             let machine = Machine {
                 state: if stopped {
                     MachineState::Stopped
@@ -565,7 +594,12 @@ impl Watch for Fakes {
             *left = less;
         }
         let nodes = world.existing.values().filter_map(|t| t.node.as_ref());
-        let online = nodes.filter(|n| !world.silent.contains_key(&n.0));
+        let speaks = |n: &&NodeName| {
+            let silent = world.silent_machines.get(&n.0).copied().unwrap_or(0);
+            let first = world.stopped.contains(&n.0) && world.machines_of(n) == 1;
+            !world.silent.contains_key(&n.0) && !first && world.machines_of(n) > silent
+        };
+        let online = nodes.filter(speaks);
         let ready = Seen {
             stage: Stage::Ready,
         };

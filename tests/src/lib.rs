@@ -12,6 +12,7 @@ pub mod capture;
 pub mod ec2;
 pub mod ejabberd;
 mod http;
+pub mod imds;
 pub mod lab;
 pub mod light_node;
 pub mod moto;

@@ -1,4 +1,4 @@
-//! The libvirt backend against a real libvirt and QEMU. Needs root; starts libvirt if it does not
+//! The libvirt provider against a real libvirt and QEMU. Needs root; starts libvirt if it does not
 //! run. Judged from outside the product: `virsh`, `/proc`, and what the guests themselves say.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -17,6 +17,7 @@ use provisioner::bundle::{Bundle, SSH_HOST_KEY, XMPP_PASSWORD};
 use provisioner::error::ExitCode;
 use provisioner::event::Event;
 use provisioner::name::{NodeName, machine_name};
+use provisioner::provider::libvirt::LibvirtSite;
 use provisioner::provider::libvirt::accel::{Accel, boot};
 use provisioner::provider::libvirt::storage::Pool;
 use provisioner::provider::{Health, MachineState, Provider, Resource, Scope};
@@ -33,6 +34,10 @@ fn bundle(node: usize) -> Bundle {
     // As long as a real bundle, so that no limit of a string or a page goes unseen.
     bundle.set(SSH_HOST_KEY, vec![b'k'; 6000]);
     bundle
+}
+
+fn local(name: &str) -> Fixture {
+    Fixture::new(name, LibvirtSite::default())
 }
 
 fn console_until(fixture: &Fixture, node: &NodeName, wanted: &str) -> String {
@@ -60,7 +65,7 @@ fn console_until(fixture: &Fixture, node: &NodeName, wanted: &str) -> String {
 
 #[test]
 fn machines_get_their_personal_data_and_leave_nothing_behind() {
-    let fixture = Fixture::new("life");
+    let fixture = local("life");
     let deployment = fixture.deployment.as_str();
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let calls = calls(listener.try_clone().unwrap());
@@ -308,7 +313,7 @@ fn removal_leaves_nothing(fixture: &Fixture, node: &NodeName, planned: &[Resourc
 
 #[test]
 fn an_interrupted_upload_is_done_again() {
-    let fixture = Fixture::new("half");
+    let fixture = local("half");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let spec = fixture.spec("ram-0", true, &listener, bundle(0));
     fs::create_dir_all(&fixture.path).unwrap();
@@ -340,7 +345,7 @@ fn an_interrupted_upload_is_done_again() {
 
 #[test]
 fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
-    let fixture = Fixture::new("full");
+    let fixture = local("full");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let spec = fixture.spec("ram-0", true, &listener, bundle(0));
     fs::create_dir_all(&fixture.path).unwrap();
@@ -365,7 +370,7 @@ fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
 
 #[test]
 fn a_disk_smaller_than_its_image_is_refused() {
-    let fixture = Fixture::new("small");
+    let fixture = local("small");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut spec = fixture.spec("ram-0", true, &listener, bundle(0));
     spec.disk_gib = 0;
@@ -375,38 +380,21 @@ fn a_disk_smaller_than_its_image_is_refused() {
         error.to_string(),
         "error: a disk of 0 GiB for ram-0 is smaller than its image\nhint: give it 1 GiB"
     );
-    run(
-        "virsh",
-        &[
-            "-q",
-            "-c",
-            "qemu:///system",
-            "net-destroy",
-            &format!("ipop-{}", fixture.deployment),
-        ],
+    let network = format!("ipop-{}", fixture.deployment);
+    assert_eq!(
+        fixture.traces(),
+        [network],
+        "refused before its disk is made"
     );
-    run(
-        "virsh",
-        &[
-            "-q",
-            "-c",
-            "qemu:///system",
-            "net-undefine",
-            &format!("ipop-{}", fixture.deployment),
-        ],
-    );
-    assert_eq!(fixture.traces(), [""; 0], "refused before its disk is made");
 }
 
 #[test]
 fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
-    let fixture = Fixture::new("try");
+    let fixture = local("try");
     let conn = Connect::open(Some("qemu:///system")).unwrap();
     let pool = Pool::ensure(&conn, &fixture.pool, Some(&fixture.path)).unwrap();
     let kernel = &libvirt_support::material().kernel;
-    let good = pool
-        .put_shared("good", kernel, &mut |_| Ok(()))
-        .unwrap();
+    let good = pool.put_shared("good", kernel, &mut |_| Ok(())).unwrap();
     // Software emulation, as that is there on every machine.
     let took = boot(&conn, &pool, &fixture.pool, &good, Accel::Tcg, LIMIT).unwrap();
     assert!(took.is_ok(), "{took:?}");
@@ -435,7 +423,7 @@ fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
 
 #[test]
 fn a_site_is_checked_by_trying_it() {
-    let fixture = Fixture::new("check");
+    let fixture = local("check");
     let lines = fixture.provider.check().unwrap();
     let what: Vec<_> = lines.iter().map(|l| l.what.as_str()).collect();
     assert_eq!(what, ["connection", "network", "storage", "acceleration"]);
@@ -452,4 +440,44 @@ fn a_site_is_checked_by_trying_it() {
         &["-q", "-c", "qemu:///system", "net-list", "--all", "--name"],
     );
     assert!(!networks.contains("ipop-check"));
+}
+
+#[test]
+fn twenty_machines_take_no_longer_each_than_one() {
+    let fixture = local("twenty");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let specs: Vec<_> = (0..20)
+        .map(|n| fixture.spec(&format!("ram-{n}"), true, &listener, bundle(0)))
+        .collect();
+    // What is made once: images, network, the verdict on KVM.
+    fixture.launch(&specs[..1], &|_| {}).unwrap();
+    let mut each = Vec::new();
+    for range in [1..2, 2..7, 7..20] {
+        let (from, count) = (Instant::now(), range.len() as u32);
+        fixture.launch(&specs[range], &|_| {}).unwrap();
+        each.push(from.elapsed() / count);
+        eprintln!("{count} at once: {:?} a machine", each.last());
+    }
+    let looked = Instant::now();
+    let machines = fixture.again().machines(&fixture.tags).unwrap();
+    eprintln!(
+        "looking at {} machines: {:?}",
+        machines.len(),
+        looked.elapsed()
+    );
+    assert_eq!(machines.len(), 20);
+    for (node, machine) in &machines {
+        assert_eq!(machine.state, MachineState::Running, "{node}");
+    }
+    let from = Instant::now();
+    for step in fixture.steps(&specs).iter().rev() {
+        fixture.remove(&fixture.provider, &step.resource).unwrap();
+    }
+    eprintln!("20 removed one by one: {:?}", from.elapsed());
+    assert_eq!(fixture.traces(), [""; 0]);
+    // The guests boot on the same processors meanwhile, so there is some slack.
+    assert!(
+        each[2] < 4 * each[0].max(each[1]) + Duration::from_secs(1),
+        "{each:?}"
+    );
 }

@@ -204,16 +204,12 @@ pub struct Fixture {
     pub provider: Libvirt,
     pub tags: Tags,
     pub site: LibvirtSite,
-    cache: tempfile::TempDir,
+    pub cache: tempfile::TempDir,
 }
 
 impl Fixture {
-    pub fn new(name: &str) -> Self {
-        Self::with(name, LibvirtSite::default())
-    }
-
     /// On a site that is reached as `site` says, in a pool of the test's own.
-    pub fn with(name: &str, site: LibvirtSite) -> Self {
+    pub fn new(name: &str, site: LibvirtSite) -> Self {
         material();
         let pool = format!("libvirttest{name}{}", std::process::id());
         let path = Path::new("/var/lib/libvirt/images").join(&pool);
@@ -242,16 +238,6 @@ impl Fixture {
     /// The same host, without anything remembered in memory.
     pub fn again(&self) -> Libvirt {
         Libvirt::new(self.site.clone(), self.cache.path())
-    }
-
-    /// The same host, reached in another way.
-    pub fn over(&self, site: LibvirtSite) -> Libvirt {
-        let site = LibvirtSite {
-            pool: Some(self.pool.clone()),
-            pool_path: Some(self.path.clone()),
-            ..site
-        };
-        Libvirt::new(site, self.cache.path())
     }
 
     /// What is needed for these machines.
@@ -429,13 +415,11 @@ impl Drop for Fixture {
                 .args(args)
                 .output();
         };
-        if std::thread::panicking() {
-            for trace in self.traces_or_none() {
-                virsh(&["destroy", &trace]);
-                virsh(&["undefine", &trace]);
-                virsh(&["net-destroy", &trace]);
-                virsh(&["net-undefine", &trace]);
-            }
+        for trace in self.traces_or_none() {
+            virsh(&["destroy", &trace]);
+            virsh(&["undefine", &trace]);
+            virsh(&["net-destroy", &trace]);
+            virsh(&["net-undefine", &trace]);
         }
         virsh(&["pool-destroy", &self.pool]);
         virsh(&["pool-undefine", &self.pool]);

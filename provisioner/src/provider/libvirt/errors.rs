@@ -37,15 +37,26 @@ fn describe(what: String, message: &str, denied: bool, rpc: bool) -> CliError {
             "the user you connect as must be allowed to manage libvirt on its host; there, {GROUP}"
         ));
     }
-    if has(&["cannot allocate memory", "cannot set up guest memory", "out of memory"]) {
+    if has(&[
+        "cannot allocate memory",
+        "cannot set up guest memory",
+        "out of memory",
+    ]) {
         return error(ExitCode::Missing).hint(
             "the host has too little memory left: give the machines less (the site's `memory`), or launch fewer there",
         );
     }
-    if has(&["failed to get \"write\" lock", "is in use", "in use by", "still in use", "resource busy"])
-    {
+    if has(&[
+        "failed to get \"write\" lock",
+        "is in use",
+        "in use by",
+        "still in use",
+        "resource busy",
+    ]) {
         return error(ExitCode::Unavailable)
-            .hint("something on the host still uses it: `virsh list --all` there shows the machines")
+            .hint(
+                "something on the host still uses it: `virsh list --all` there shows the machines",
+            )
             .retry(Retry::Soon);
     }
     if has(&["cannot acquire state change lock"]) {
@@ -120,21 +131,34 @@ pub fn unreachable(uri: &str, local: bool, message: &str) -> CliError {
     }
     let host = host(uri);
     let shown = without_parameters(uri);
-    if has(&["host key verification failed", "host identification has changed"]) {
+    if has(&[
+        "host key verification failed",
+        "host identification has changed",
+    ]) {
         return error.hint(format!(
             "the host's key is not known, or is another than before. Get it from whoever runs the host, or with `ssh-keyscan {host}` if you trust the network now, and add it to the site's `known_hosts` file or to ~/.ssh/known_hosts"
         ));
     }
-    if has(&["permission denied (", "too many authentication failures", "no such identity"]) {
+    if has(&[
+        "permission denied (",
+        "too many authentication failures",
+        "no such identity",
+    ]) {
         return error.hint(format!(
             "the host accepts none of your keys: set the site's `identity`, or have `ssh {host}` log in without a password"
         ));
     }
-    if has(&["could not resolve", "name or service not known", "unable to resolve", "temporary failure in name"]) {
+    if has(&[
+        "could not resolve",
+        "name or service not known",
+        "unable to resolve",
+        "temporary failure in name",
+    ]) {
         return error.hint("check the host name in the site's `uri`");
     }
     // The daemon's socket, as the program at the other end of the SSH connection sees it.
-    let socket = has(&["libvirt-sock", "virtqemud-sock"]) && has(&["failed to connect", "no such file", "refused"]);
+    let socket = has(&["libvirt-sock", "virtqemud-sock"])
+        && has(&["failed to connect", "no such file", "refused"]);
     if socket && has(&["permission denied"]) {
         return error.hint(format!("on the host, {GROUP}"));
     }
@@ -148,9 +172,17 @@ pub fn unreachable(uri: &str, local: bool, message: &str) -> CliError {
             "the host's certificate must be signed by the CA in cacert.pem and name the host in the `uri`, and clientcert.pem by a CA that the host trusts; `?pkipath=DIRECTORY` in the `uri` says where they are",
         );
     }
-    if has(&["timed out", "timeout", "no route to host", "connection refused", "unreachable"]) {
+    if has(&[
+        "timed out",
+        "timeout",
+        "no route to host",
+        "connection refused",
+        "unreachable",
+    ]) {
         return error
-            .hint(format!("is {host} up, and is its port open to this machine?"))
+            .hint(format!(
+                "is {host} up, and is its port open to this machine?"
+            ))
             .retry(Retry::Soon);
     }
     if has(&["authentication", "access denied", "permission denied"]) {
@@ -169,8 +201,9 @@ fn unreachable_here(error: CliError, has: &dyn Fn(&[&str]) -> bool) -> CliError 
     }
     let error = error.hint("start it: `sudo systemctl start libvirtd`, or `scripts/start-libvirt`");
     if has(&["no such file"]) {
-        error
-            .hint("if it is not installed: `sudo apt install libvirt-daemon-system qemu-system-x86`")
+        error.hint(
+            "if it is not installed: `sudo apt install libvirt-daemon-system qemu-system-x86`",
+        )
     } else {
         error
     }
@@ -199,13 +232,33 @@ mod tests {
         let machine = "cannot start domain \"ipop-demo-worker-0\"";
         let volume = "cannot write volume \"a\" in storage pool \"ipop\"";
         let errors = [
-            (machine, "authentication failed: access denied by policy", true),
-            (machine, "internal error: qemu: cannot set up guest memory 'pc.ram': Cannot allocate memory", false),
+            (
+                machine,
+                "authentication failed: access denied by policy",
+                true,
+            ),
+            (
+                machine,
+                "internal error: qemu: cannot set up guest memory 'pc.ram': Cannot allocate memory",
+                false,
+            ),
             (volume, "unable to write: No space left on device", false),
-            (volume, "Failed to get \"write\" lock: Is another process using the image?", false),
-            (machine, "Timed out during operation: cannot acquire state change lock (held by monitor)", false),
+            (
+                volume,
+                "Failed to get \"write\" lock: Is another process using the image?",
+                false,
+            ),
+            (
+                machine,
+                "Timed out during operation: cannot acquire state change lock (held by monitor)",
+                false,
+            ),
             (machine, "Cannot recv data: Connection reset by peer", false),
-            (machine, "internal error: process exited while connecting to monitor", false),
+            (
+                machine,
+                "internal error: process exited while connecting to monitor",
+                false,
+            ),
         ];
         let text: Vec<_> = errors
             .map(|(what, message, denied)| {
@@ -221,16 +274,56 @@ mod tests {
         let ssh = "qemu+ssh://me@lab.example/system?command=%2Ftmp%2Fssh&no_tty=1";
         let tls = "qemu+tls://lab.example/system?pkipath=/etc/pki/lab";
         let errors = [
-            ("qemu:///system", true, "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory"),
-            ("qemu:///system", true, "Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied"),
-            (ssh, false, "Cannot recv data: Host key verification failed.: Connection reset by peer"),
-            (ssh, false, "Cannot recv data: me@lab.example: Permission denied (publickey).: Connection reset by peer"),
-            (ssh, false, "Cannot recv data: ssh: Could not resolve hostname lab.example: Name or service not known: Connection reset by peer"),
-            (ssh, false, "Cannot recv data: ssh: connect to host lab.example port 22: Connection timed out: Connection reset by peer"),
-            (ssh, false, "Cannot recv data: sh: 1: virt-ssh-helper: not found: Connection reset by peer"),
-            (ssh, false, "Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied"),
-            (tls, false, "authentication failed: Failed to verify peer's certificate"),
-            (tls, false, "unable to connect to server at 'lab.example:16514': Connection refused"),
+            (
+                "qemu:///system",
+                true,
+                "Failed to connect socket to '/var/run/libvirt/libvirt-sock': No such file or directory",
+            ),
+            (
+                "qemu:///system",
+                true,
+                "Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied",
+            ),
+            (
+                ssh,
+                false,
+                "Cannot recv data: Host key verification failed.: Connection reset by peer",
+            ),
+            (
+                ssh,
+                false,
+                "Cannot recv data: me@lab.example: Permission denied (publickey).: Connection reset by peer",
+            ),
+            (
+                ssh,
+                false,
+                "Cannot recv data: ssh: Could not resolve hostname lab.example: Name or service not known: Connection reset by peer",
+            ),
+            (
+                ssh,
+                false,
+                "Cannot recv data: ssh: connect to host lab.example port 22: Connection timed out: Connection reset by peer",
+            ),
+            (
+                ssh,
+                false,
+                "Cannot recv data: sh: 1: virt-ssh-helper: not found: Connection reset by peer",
+            ),
+            (
+                ssh,
+                false,
+                "Failed to connect socket to '/var/run/libvirt/libvirt-sock': Permission denied",
+            ),
+            (
+                tls,
+                false,
+                "authentication failed: Failed to verify peer's certificate",
+            ),
+            (
+                tls,
+                false,
+                "unable to connect to server at 'lab.example:16514': Connection refused",
+            ),
             (ssh, false, "something new"),
         ];
         let text: Vec<_> = errors

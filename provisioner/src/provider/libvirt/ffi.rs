@@ -147,6 +147,9 @@ mod tests {
         file.write_all(&vec![1; 1 << 20]).unwrap();
         assert_eq!(segment(&file, 0, len).unwrap(), Segment::Hole(mib));
         assert_eq!(segment(&file, mib, len).unwrap(), Segment::Data(mib));
-        assert_eq!(segment(&file, 2 * mib, len).unwrap(), Segment::Hole(2 * mib));
+        assert_eq!(
+            segment(&file, 2 * mib, len).unwrap(),
+            Segment::Hole(2 * mib)
+        );
     }
 }

@@ -31,8 +31,12 @@ pub(super) struct Wanted {
 }
 
 impl Host {
-    pub(super) fn make_step(&self, step: &Step, wanted: &Wanted,
-        task: &Task) -> Result<Made, CliError> {
+    pub(super) fn make_step(
+        &self,
+        step: &Step,
+        wanted: &Wanted,
+        task: &Task,
+    ) -> Result<Made, CliError> {
         let (id, conn) = (step.resource.id.as_str(), self.connection.open()?);
         let volume = |name: String| Made {
             handle: Some(name),
@@ -46,10 +50,13 @@ impl Host {
                     reached_at: address,
                 })
             }
-            IMAGE => self.make_image(&conn, &step.resource, wanted, task).map(volume),
+            IMAGE => self
+                .make_image(&conn, &step.resource, wanted, task)
+                .map(volume),
             VOLUME | CONSOLE => {
                 let spec = machine_of(step, wanted)?;
-                self.make_volume(&conn, &step.resource, spec, task).map(volume)
+                self.make_volume(&conn, &step.resource, spec, task)
+                    .map(volume)
             }
             DOMAIN => {
                 let spec = machine_of(step, wanted)?;
@@ -209,9 +216,7 @@ impl Host {
                     ))
                 })
             });
-        let accel = self
-            .acceleration(conn, &pool, &kernel, task)?
-            .accel;
+        let accel = self.acceleration(conn, &pool, &kernel, task)?.accel;
         task.go_on()?;
         let parallel = accel == Accel::Kvm || Versions::of(conn)?.tcg_is_parallel();
         let xml = domain_xml(DomainValues {

@@ -369,12 +369,14 @@ impl Provider for Libvirt {
 
     fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
         let log = Files::of(&machine_name(&tags.deployment, node)).console;
-        self.ask("reading a console", task::ASK, move |host| {
-            match Pool::find(&host.connection.open()?, host.site.pool_name())? {
+        self.ask(
+            "reading a console",
+            task::ASK,
+            move |host| match Pool::find(&host.connection.open()?, host.site.pool_name())? {
                 Some(pool) => pool.tail(&log, limit),
                 None => Ok(Vec::new()),
-            }
-        })
+            },
+        )
     }
 
     fn check(&self) -> Result<Vec<CheckLine>, CliError> {

@@ -45,9 +45,11 @@ pub fn upload_file<E>(
     len: u64,
     step: &mut dyn FnMut(u64) -> Result<(), E>,
 ) -> Result<Hash, Broken<E>> {
-    let (stream, sparse) = started(conn, sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM, |s, flags| {
-        volume.upload(s, 0, len, flags)
-    })?;
+    let (stream, sparse) = started(
+        conn,
+        sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM,
+        |s, flags| volume.upload(s, 0, len, flags),
+    )?;
     let sent = send_file(&stream, file, len, sparse, step);
     ended(stream, sent)
 }
@@ -181,7 +183,8 @@ fn send_file<E>(
                 let end = done + n;
                 while done < end {
                     let most = usize::try_from(end - done).unwrap_or(CHUNK).min(CHUNK);
-                    file.read_exact(&mut buffer[..most]).map_err(Broken::Source)?;
+                    file.read_exact(&mut buffer[..most])
+                        .map_err(Broken::Source)?;
                     send_all(stream, &buffer[..most])?;
                     hasher.update(&buffer[..most]);
                     done += most as u64;

@@ -190,9 +190,7 @@ mod tests {
         let path = dir.path().join("huge");
         // Sparse: more than the test driver's pool of 100 GiB.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let error = pool
-            .put_shared("huge", &path, &mut |_| Ok(()))
-            .unwrap_err();
+        let error = pool.put_shared("huge", &path, &mut |_| Ok(())).unwrap_err();
         assert_eq!(error.code, ExitCode::Missing);
         assert!(
             error

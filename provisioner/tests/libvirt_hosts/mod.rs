@@ -300,7 +300,11 @@ fn certificate(
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new([address.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, role);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    // libvirt wants both, whatever the key.
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     params.extended_key_usages = vec![usage];
     let signed = params.signed_by(&key, ca).unwrap();
     fs::write(dir.join(format!("{role}cert.pem")), signed.pem()).unwrap();

@@ -10,7 +10,7 @@ use ipop_tests::ejabberd::{DOMAIN, Ejabberd, Options as ServerOptions};
 use ipop_tests::netns::Netns;
 use ipop_tests::node::{NET4, NET6, Node};
 use ipop_tests::portal::{Options, PoolMachine, Portal};
-use ipop_tests::sshd::{Machine, Room};
+use ipop_tests::sshd::{Machine, MachineOptions, Room};
 use ipop_tests::wait_until;
 use provisioner::backend::{Image, MachineSpec, MachineState, Resource};
 use provisioner::bundle::{self, Bundle};
@@ -26,6 +26,10 @@ use provisioner::provider::{
     Found, Health, Made, Making, Provider, Removing, Scope, SitePlan, Step, Tags, WantedMachine,
 };
 use tempfile::TempDir;
+
+#[path = "../../provisioner/tests/libvirt_support/mod.rs"]
+#[expect(dead_code, reason = "only the guests' material is used here")]
+mod libvirt_support;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 const PASSWORD: &str = "a-password-that-nobody-may-see";
@@ -69,6 +73,7 @@ struct Deployment {
     site: CloudlabSite,
     tags: Tags,
     specs: BTreeMap<NodeName, MachineSpec>,
+    images: BTreeMap<String, Image>,
     made: Mutex<HashMap<Resource, String>>,
     events: Mutex<Vec<Event>>,
     _dir: TempDir,
@@ -92,6 +97,7 @@ impl Deployment {
                 uid: "0123456789abcdef".into(),
             },
             specs: BTreeMap::new(),
+            images: BTreeMap::new(),
             made: Mutex::default(),
             events: Mutex::default(),
             _dir: dir,
@@ -105,11 +111,10 @@ impl Deployment {
 
     fn plan(&self, count: u32) -> Vec<Step> {
         let machines: Vec<_> = (0..count).map(wanted).collect();
-        let images = BTreeMap::new();
         let plan = SitePlan {
             tags: &self.tags,
             machines: &machines,
-            images: &images,
+            images: &self.images,
         };
         self.provider.plan(&plan).expect("planned")
     }
@@ -127,7 +132,7 @@ impl Deployment {
                 tags: &self.tags,
                 token: "0123456789abcdef0123456789abcdef",
                 machine,
-                images: &BTreeMap::new(),
+                images: &self.images,
                 handles: &handles,
                 deadline: Instant::now() + limit,
                 interrupt: &Interrupt::default(),
@@ -542,4 +547,94 @@ fn machines_of_an_experiment_become_workers_also_when_more_are_wanted_later() {
     assert_eq!(hosts[0].output("ls /etc/ipop-node/demo").status.code(), Some(2));
     let dir = deployment.layout.deployment("demo").join("cloudlab/0123456789abcdef");
     assert!(!dir.exists(), "host keys of machines that are no more");
+}
+
+#[test]
+fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
+    let room = Room::new("hv");
+    let options = MachineOptions {
+        disk_mib: 1024,
+        ..MachineOptions::default()
+    };
+    let hosts = ["hv0", "hv1"].map(|label| room.machine_with(label, options));
+    let machine = |m: &Machine| PoolMachine {
+        ipv4: m.address.clone(),
+        hardware: "m510".into(),
+    };
+    let portal = Portal::start(Options {
+        machines: hosts.iter().map(machine).collect(),
+        ..Options::default()
+    });
+    let mut site = site(&portal);
+    site.user = Some("root".into());
+    site.identity = Some(room.identity());
+    site.machines = Some(2);
+    site.vms_per_machine = Some(2);
+    let mut deployment = Deployment::new(site);
+    let material = libvirt_support::material();
+    let image = Image {
+        role: "worker".into(),
+        hash: "0123456789abcdef".repeat(4),
+        disk: material.disk.clone(),
+        kernel: material.kernel.clone(),
+        initrd: Some(material.initrd.clone()),
+        cmdline: "console=ttyS0 port=1".into(),
+        whole: None,
+    };
+    deployment.images.insert("worker".into(), image.clone());
+    for slot in 0..4 {
+        let WantedMachine { node, cpus, .. } = wanted(slot);
+        let spec = MachineSpec {
+            deployment: "demo".into(),
+            node: node.clone(),
+            image: image.clone(),
+            memory_mib: 256,
+            cpus,
+            disk_gib: 1,
+            bundle: Bundle::default(),
+        };
+        deployment.specs.insert(node, spec);
+    }
+    let steps = deployment.plan(4);
+    deployment.make_all(&steps);
+
+    let machines = deployment.provider.machines(&deployment.tags).expect("machines");
+    let places: Vec<_> = machines
+        .iter()
+        .map(|(node, m)| (node.0.as_str(), m.place.as_deref().expect("a place"), m.state))
+        .collect();
+    let runs = MachineState::Running;
+    assert_eq!(
+        places,
+        [
+            ("node-1", "m000.lab.example", runs),
+            ("node-2", "m000.lab.example", runs),
+            ("node-3", "m001.lab.example", runs),
+            ("node-4", "m001.lab.example", runs),
+        ]
+    );
+    for (host, nodes) in hosts.iter().zip([["node-1", "node-2"], ["node-3", "node-4"]]) {
+        let list = host.run("virsh -q -c qemu:///system list --name");
+        for node in nodes {
+            assert!(list.contains(node), "{list}");
+        }
+        assert_eq!(list.lines().filter(|l| l.contains("demo")).count(), 2, "{list}");
+    }
+    let found: Vec<_> = deployment.find().into_iter().map(|f| f.resource).collect();
+    for step in &steps {
+        assert!(found.contains(&step.resource), "{:?} of {found:#?}", step.resource);
+    }
+    let node = NodeName("node-3".into());
+    wait_until("the guest says something", PATIENCE * 3, || {
+        let text = deployment.provider.console(&deployment.tags, &node, 1 << 16);
+        String::from_utf8_lossy(&text.expect("a console"))
+            .contains("guest-disks:")
+            .then_some(())
+    });
+    deployment.remove_all(&steps);
+    assert!(portal.experiments().is_empty());
+    for host in &hosts {
+        let list = host.run("virsh -q -c qemu:///system list --all --name");
+        assert!(!list.contains("demo"), "{list}");
+    }
 }

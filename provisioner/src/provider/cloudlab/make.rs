@@ -44,7 +44,7 @@ impl Cloudlab {
         };
         making.events.emit(Event::Step {
             message: format!(
-                "creating experiment {} with {} machines in project {}",
+                "creating experiment {} (machines: {}) in project {}",
                 order.name, order.count, self.site.project
             ),
         });

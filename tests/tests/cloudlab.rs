@@ -124,8 +124,7 @@ impl Deployment {
             Scope::Node(node) => self.specs.get(node),
             _ => None,
         };
-        let handles =
-            |resource: &Resource| self.made.lock().expect("alone").get(resource).cloned();
+        let handles = |resource: &Resource| self.made.lock().expect("alone").get(resource).cloned();
         let made = self.provider.make(
             step,
             &Making {
@@ -148,7 +147,11 @@ impl Deployment {
     /// Makes what is not made yet, in the order of the plan.
     fn make_all(&self, steps: &[Step]) {
         for step in steps {
-            let made = self.made.lock().expect("alone").contains_key(&step.resource);
+            let made = self
+                .made
+                .lock()
+                .expect("alone")
+                .contains_key(&step.resource);
             if !made {
                 let made = self.make(step, PATIENCE);
                 made.unwrap_or_else(|e| panic!("{step:?}: {e}"));
@@ -217,12 +220,19 @@ fn shown(error: &CliError, portal: &Portal) -> String {
     let dir = portal.ca_file();
     let dir = dir.parent().expect("a directory").display().to_string();
     let text = error.to_string().replace(&portal.url, "PORTAL");
-    format!("{}\n[{:?}, {:?}]", text.replace(&dir, "DIR"), error.code, error.retry)
+    format!(
+        "{}\n[{:?}, {:?}]",
+        text.replace(&dir, "DIR"),
+        error.code,
+        error.retry
+    )
 }
 
 fn creations(portal: &Portal) -> usize {
     let log = portal.log();
-    log.iter().filter(|call| call.starts_with("POST /experiments/ 201")).count()
+    log.iter()
+        .filter(|call| call.starts_with("POST /experiments/ 201"))
+        .count()
 }
 
 #[test]
@@ -319,7 +329,9 @@ fn a_machine_that_fails_keeps_back_only_its_own_node() {
     let machines = steps.iter().filter(|s| s.resource.kind == MACHINE);
     let mut all = Vec::new();
     for step in machines {
-        let error = deployment.make(step, Duration::from_secs(8)).expect_err("fails");
+        let error = deployment
+            .make(step, Duration::from_secs(8))
+            .expect_err("fails");
         all.push(shown(&error, &portal));
     }
     // The first came up, and cannot be reached by SSH: it is none of the portal's failures.
@@ -408,10 +420,16 @@ fn a_site_is_checked_in_seconds_and_says_what_to_do() {
     let began = Instant::now();
     let good = check(&|_| {});
     assert!(!good.contains("FAIL"), "{good}");
-    assert!(good.contains("ok profile lake/ipop: there, with all parameters"), "{good}");
+    assert!(
+        good.contains("ok profile lake/ipop: there, with all parameters"),
+        "{good}"
+    );
     assert!(good.contains("ok clock: "), "{good}");
     let no_profile = check(&|s| s.profile = "other".into());
-    assert!(no_profile.contains("FAIL profile lake/other: there is none"), "{no_profile}");
+    assert!(
+        no_profile.contains("FAIL profile lake/other: there is none"),
+        "{no_profile}"
+    );
     let no_token = check(&|s| s.token_command = Some("echo eyJ.another".into()));
     assert!(no_token.contains("FAIL portal"), "{no_token}");
     assert!(no_token.contains("Portal API Token"), "{no_token}");
@@ -514,7 +532,11 @@ fn machines_of_an_experiment_become_workers_also_when_more_are_wanted_later() {
     deployment.make_all(&steps);
     assert_eq!(creations(&portal), 1);
     let log = portal.log();
-    assert_eq!(log.iter().filter(|c| c.starts_with("PATCH")).count(), 1, "{log:?}");
+    assert_eq!(
+        log.iter().filter(|c| c.starts_with("PATCH")).count(),
+        1,
+        "{log:?}"
+    );
 
     for number in [1, 2] {
         let name = format!("node-{number}");
@@ -524,11 +546,19 @@ fn machines_of_an_experiment_become_workers_also_when_more_are_wanted_later() {
             peers.iter().any(up).then_some(())
         });
     }
-    let machines = deployment.provider.machines(&deployment.tags).expect("machines");
+    let machines = deployment
+        .provider
+        .machines(&deployment.tags)
+        .expect("machines");
     for ((node, machine), host) in machines.iter().zip(&hosts) {
         assert_eq!(machine.state, MachineState::Running, "{node}");
         assert_eq!(machine.underlay, host.address.parse().ok(), "{node}");
-        assert!(machine.place.as_deref().is_some_and(|p| p.ends_with(".lab.example")));
+        assert!(
+            machine
+                .place
+                .as_deref()
+                .is_some_and(|p| p.ends_with(".lab.example"))
+        );
     }
     assert_eq!(machines.len(), 2);
     let mut found: Vec<_> = deployment.find().into_iter().map(|f| f.resource).collect();
@@ -537,15 +567,23 @@ fn machines_of_an_experiment_become_workers_also_when_more_are_wanted_later() {
     planned.sort();
     assert_eq!(found, planned);
     let node = NodeName("node-2".into());
-    let console = deployment.provider.console(&deployment.tags, &node, 1 << 16);
+    let console = deployment
+        .provider
+        .console(&deployment.tags, &node, 1 << 16);
     assert!(!console.expect("a log").is_empty());
 
     // One that is dead holds nothing up.
     hosts[1].cable(false);
     deployment.remove_all(&steps);
     assert!(portal.experiments().is_empty());
-    assert_eq!(hosts[0].output("ls /etc/ipop-node/demo").status.code(), Some(2));
-    let dir = deployment.layout.deployment("demo").join("cloudlab/0123456789abcdef");
+    assert_eq!(
+        hosts[0].output("ls /etc/ipop-node/demo").status.code(),
+        Some(2)
+    );
+    let dir = deployment
+        .layout
+        .deployment("demo")
+        .join("cloudlab/0123456789abcdef");
     assert!(!dir.exists(), "host keys of machines that are no more");
 }
 
@@ -557,6 +595,10 @@ fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
         ..MachineOptions::default()
     };
     let hosts = ["hv0", "hv1"].map(|label| room.machine_with(label, options));
+    for host in &hosts {
+        // libvirt makes a /dev of its own for each guest, which it cannot within a namespace's.
+        host.write("/etc/libvirt/qemu.conf", 0o600, "namespaces = []\n");
+    }
     let machine = |m: &Machine| PoolMachine {
         ipv4: m.address.clone(),
         hardware: "m510".into(),
@@ -598,10 +640,19 @@ fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
     let steps = deployment.plan(4);
     deployment.make_all(&steps);
 
-    let machines = deployment.provider.machines(&deployment.tags).expect("machines");
+    let machines = deployment
+        .provider
+        .machines(&deployment.tags)
+        .expect("machines");
     let places: Vec<_> = machines
         .iter()
-        .map(|(node, m)| (node.0.as_str(), m.place.as_deref().expect("a place"), m.state))
+        .map(|(node, m)| {
+            (
+                node.0.as_str(),
+                m.place.as_deref().expect("a place"),
+                m.state,
+            )
+        })
         .collect();
     let runs = MachineState::Running;
     assert_eq!(
@@ -613,20 +664,33 @@ fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
             ("node-4", "m001.lab.example", runs),
         ]
     );
-    for (host, nodes) in hosts.iter().zip([["node-1", "node-2"], ["node-3", "node-4"]]) {
+    for (host, nodes) in hosts
+        .iter()
+        .zip([["node-1", "node-2"], ["node-3", "node-4"]])
+    {
         let list = host.run("virsh -q -c qemu:///system list --name");
         for node in nodes {
             assert!(list.contains(node), "{list}");
         }
-        assert_eq!(list.lines().filter(|l| l.contains("demo")).count(), 2, "{list}");
+        assert_eq!(
+            list.lines().filter(|l| l.contains("demo")).count(),
+            2,
+            "{list}"
+        );
     }
     let found: Vec<_> = deployment.find().into_iter().map(|f| f.resource).collect();
     for step in &steps {
-        assert!(found.contains(&step.resource), "{:?} of {found:#?}", step.resource);
+        assert!(
+            found.contains(&step.resource),
+            "{:?} of {found:#?}",
+            step.resource
+        );
     }
     let node = NodeName("node-3".into());
     wait_until("the guest says something", PATIENCE * 3, || {
-        let text = deployment.provider.console(&deployment.tags, &node, 1 << 16);
+        let text = deployment
+            .provider
+            .console(&deployment.tags, &node, 1 << 16);
         String::from_utf8_lossy(&text.expect("a console"))
             .contains("guest-disks:")
             .then_some(())

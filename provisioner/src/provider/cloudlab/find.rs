@@ -60,10 +60,7 @@ impl Cloudlab {
         Ok(all)
     }
 
-    pub(super) fn machines_of(
-        &self,
-        tags: &Tags,
-    ) -> Result<BTreeMap<NodeName, Machine>, CliError> {
+    pub(super) fn machines_of(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
         let name = experiment::name(tags);
         let Some(there) = self.testbed.named(&name, Instant::now() + CALL)? else {
             return Ok(BTreeMap::new());
@@ -94,7 +91,10 @@ impl Cloudlab {
             false => Ok(None),
         };
         let asked = self.on_each(tags, &there, ask);
-        Ok(asked.into_iter().find_map(|(_, text)| text).unwrap_or_default())
+        Ok(asked
+            .into_iter()
+            .find_map(|(_, text)| text)
+            .unwrap_or_default())
     }
 
     /// Asks the own provider of every machine that is up, all at once. One that does not answer is

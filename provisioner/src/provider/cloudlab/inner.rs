@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::CliError;
-use crate::provider::{
-    Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step,
-};
+use crate::provider::{Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step};
 
 /// The provider of one machine.
 #[derive(Clone)]

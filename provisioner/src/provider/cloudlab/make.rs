@@ -317,7 +317,10 @@ impl Cloudlab {
             ),
             Some(path) if public_half(path).is_file() => (
                 true,
-                format!("{}; goes to the machines with the experiment", path.display()),
+                format!(
+                    "{}; goes to the machines with the experiment",
+                    path.display()
+                ),
             ),
             Some(path) => (
                 true,

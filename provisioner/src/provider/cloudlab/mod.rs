@@ -285,12 +285,7 @@ impl Provider for Cloudlab {
         self.machines_of(tags)
     }
 
-    fn console(
-        &self,
-        tags: &Tags,
-        node: &NodeName,
-        limit: usize,
-    ) -> Result<Vec<u8>, CliError> {
+    fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
         self.console_of(tags, node, limit)
     }
 

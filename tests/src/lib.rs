@@ -9,12 +9,16 @@
 //! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
 pub mod capture;
+pub mod ec2;
 pub mod ejabberd;
 mod http;
 pub mod lab;
+pub mod light_node;
+pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod scale;
 pub mod portal;
 pub mod sshd;
 pub mod tcp;

@@ -190,8 +190,8 @@ impl Testbed for Portal {
             .map(experiment::read)
             .map_err(|error| {
                 let what = format!(
-                    "cannot create experiment `{}` of {} machines in project `{}`",
-                    order.name, order.count, self.site.project
+                    "cannot create experiment `{}` in project `{}` (machines: {})",
+                    order.name, self.site.project, order.count
                 );
                 self.explain(error, &what)
             })

@@ -30,7 +30,12 @@ impl fmt::Display for TokenSource {
         match self {
             Self::Env(name) => write!(f, "the environment variable `{name}` (token_env)"),
             Self::File(path) => write!(f, "the file `{}` (token_file)", path.display()),
-            Self::Command(command) => write!(f, "what `{command}` prints (token_command)"),
+            Self::Command(command) => {
+                write!(
+                    f,
+                    "the place that `{command}` (token_command) prints it from"
+                )
+            }
             Self::None => f.write_str("token_env, token_file or token_command"),
         }
     }

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod deploy;
 pub mod error;
 pub mod event;
+pub mod gc;
 pub mod image;
 pub mod layout;
 pub mod name;

@@ -51,6 +51,15 @@ impl Context {
         Database::open(&self.layout.database())
     }
 
+    /// SHIM
+    pub fn owner(&self) -> Result<String, CliError> {
+        Ok(String::new())
+    }
+    /// SHIM
+    pub fn provider(&self, _site: &crate::site::Site) -> Result<std::sync::Arc<dyn crate::provider::Provider>, CliError> {
+        Err(CliError::new(ExitCode::Internal, ""))
+    }
+
     /// How events are shown.
     pub fn mode(&self) -> Mode {
         let fancy = match self.global.color {

@@ -9,6 +9,7 @@ use crate::error::CliError;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
+pub mod gc;
 pub mod image;
 pub mod logs;
 pub mod rendezvous;
@@ -88,6 +89,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
+    /// Find and remove what deployments left behind
+    Gc(gc::GcArgs),
     /// List, check and clean the sites machines can be launched on
     Site(site::SiteArgs),
     /// Build and list the images machines are made of
@@ -107,6 +110,7 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
+            Self::Gc(args) => gc::run(context, args),
             Self::Site(args) => site::run(context, args),
             Self::Image(args) => image::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),

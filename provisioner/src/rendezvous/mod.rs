@@ -19,9 +19,10 @@ pub mod ca;
 pub mod config;
 pub mod embedded;
 mod error;
-mod external;
+pub mod external;
 pub mod files;
 pub mod http;
+mod mark;
 pub mod password;
 
 use std::net::IpAddr;
@@ -31,12 +32,13 @@ use std::process::Command;
 use crate::backend::Resource;
 use crate::layout::Layout;
 use crate::name::{NodeName, OPERATOR};
+use crate::provider::Tags;
 use crate::secret::Secret;
 
 use api::Api;
 use config::RendezvousConfig;
 use embedded::Embedded;
-pub use embedded::supervise;
+pub use embedded::{Stray, strays, supervise};
 pub use error::RendezvousError;
 use external::External;
 
@@ -97,6 +99,8 @@ pub struct Rendezvous {
     group: String,
     dir: PathBuf,
     kind: Kind,
+    /// Written on the group.
+    tags: Option<Tags>,
 }
 
 enum Kind {
@@ -130,7 +134,17 @@ impl Rendezvous {
             deployment: deployment.to_owned(),
             dir,
             kind,
+            tags: None,
         })
+    }
+
+    /// The same, writing on what it makes whose it is.
+    #[must_use]
+    pub fn tagged(self, tags: Tags) -> Self {
+        Self {
+            tags: Some(tags),
+            ..self
+        }
     }
 
     /// Everything that serving `nodes` will make, in creation order, for the state database.
@@ -235,7 +249,7 @@ impl Rendezvous {
     /// Makes the deployment's roster group, whose members see each other, and the operator's
     /// account in it.
     pub fn create_group(&self) -> Result<(), RendezvousError> {
-        self.api()?.create_group(&self.group)?;
+        self.api()?.create_group(&self.group, self.tags.as_ref())?;
         self.operator().map(drop)
     }
 

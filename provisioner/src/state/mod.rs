@@ -54,6 +54,10 @@ impl Database {
         })
     }
 
+    /// SHIM
+    pub fn known(&self) -> Result<crate::gc::plan::Known, CliError> {
+        Ok(crate::gc::plan::Known::default())
+    }
     /// Records a deployment with its nodes, in phase `creating`. The name must be free.
     pub fn create(&self, new: &NewDeployment, now: SystemTime) -> Result<i64, CliError> {
         let mut connection = self.lock();

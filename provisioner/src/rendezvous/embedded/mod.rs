@@ -4,6 +4,7 @@ mod erlang;
 mod owner;
 mod process;
 mod spec;
+mod strays;
 mod supervisor;
 
 use std::fs::File;
@@ -19,8 +20,9 @@ use super::config::EmbeddedConfig;
 use super::{Endpoint, RendezvousError, State, files};
 use crate::layout::Layout;
 use owner::Owner;
-use process::ProcessId;
+pub use process::ProcessId;
 use spec::Spec;
+pub use strays::{Stray, strays};
 pub use supervisor::supervise;
 
 /// Longest wait for the server's first answer. It takes 1 to 3 s alone, many more beside emulated

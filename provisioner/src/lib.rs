@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod gc;
 pub mod image;
+pub mod keep;
 pub mod layout;
 pub mod name;
 pub mod plan;

@@ -230,7 +230,8 @@ impl Ejabberd {
         text
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where its API listens, a Unix socket.
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("api.sock")
     }
 

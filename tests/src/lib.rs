@@ -11,6 +11,7 @@
 pub mod capture;
 pub mod ejabberd;
 mod http;
+pub mod kill;
 pub mod lab;
 pub mod netns;
 pub mod node;

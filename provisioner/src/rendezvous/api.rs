@@ -122,6 +122,13 @@ impl Api {
             .map(|()| Registered::Existing)
     }
 
+    /// Ends an account's sessions and refuses new ones.
+    pub fn ban(&self, user: &str) -> Result<(), ApiError> {
+        let reason = "the deployment's time is over";
+        let arguments = json!({ "user": user, "host": self.domain, "reason": reason });
+        self.succeed("ban_account", user, &arguments)
+    }
+
     /// Removes an account.
     pub fn unregister(&self, user: &str) -> Result<(), ApiError> {
         self.call(

@@ -38,7 +38,7 @@ use crate::secret::Secret;
 use api::Api;
 use config::RendezvousConfig;
 use embedded::Embedded;
-pub use embedded::{Stray, strays, supervise};
+pub use embedded::{ProcessId, Stray, strays, supervise, supervisor_of};
 pub use error::RendezvousError;
 use external::External;
 

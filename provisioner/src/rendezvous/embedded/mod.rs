@@ -6,6 +6,7 @@ mod process;
 mod spec;
 mod strays;
 mod supervisor;
+mod time;
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -336,6 +337,12 @@ impl Embedded {
             _ => Ok(()),
         }
     }
+}
+
+/// The supervisor of a deployment's server, if it runs.
+pub fn supervisor_of(layout: &Layout, deployment: &str) -> Option<ProcessId> {
+    let paths = Paths::new(layout, deployment);
+    ProcessId::read(&paths.supervisor_id()).filter(ProcessId::alive)
 }
 
 /// This program as a supervisor.

@@ -1,0 +1,321 @@
+//! `provision` against one kind of host: a state directory for each run, real accounts on one
+//! ejabberd, and a look from outside.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Phase, images};
+use crate::ejabberd::{DOMAIN, Ejabberd};
+
+/// Longest run of one command.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The host, looked at without the product.
+pub trait Peer: Sync {
+    /// The keys of `[site.local]`: there is no other site.
+    fn site(&self) -> String;
+
+    /// Variables that `provision` needs to use it.
+    fn env(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+
+    /// Everything of a deployment that is there. Kept images do not count.
+    fn look(&self, deployment: &str) -> BTreeSet<String>;
+
+    /// Fails unless a view shows a front end and that many workers.
+    fn check(&self, view: &BTreeSet<String>, workers: u32);
+}
+
+/// One kind of host and what all runs on it share.
+pub struct Bench {
+    /// In the table.
+    pub kind: &'static str,
+    /// The host.
+    pub peer: Box<dyn Peer>,
+    ejabberd: Arc<Ejabberd>,
+    dir: tempfile::TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The command.
+    pub what: String,
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Signal.
+    pub signal: Option<i32>,
+    /// Both outputs.
+    pub output: String,
+}
+
+impl Ended {
+    /// Whether it succeeded.
+    pub fn ok(&self) -> Result<(), String> {
+        if self.code == Some(0) {
+            return Ok(());
+        }
+        let Self { what, code, .. } = self;
+        Err(format!("`{what}` ended with {code:?}: {}", self.output))
+    }
+}
+
+impl Bench {
+    /// Shares an ejabberd with others.
+    pub fn new(kind: &'static str, peer: Box<dyn Peer>, ejabberd: Arc<Ejabberd>) -> Self {
+        // Below a directory that ejabberd's and QEMU's users may pass.
+        let dir = tempfile::Builder::new()
+            .prefix("ipop-kill-")
+            .tempdir_in("/var/tmp")
+            .expect("a temporary directory");
+        let bench = Self {
+            kind,
+            peer,
+            ejabberd,
+            dir,
+        };
+        images::write(&bench.images());
+        std::fs::write(bench.ca(), bench.ejabberd.ca_pem()).expect("the CA is written");
+        std::fs::write(bench.sites(), bench.sites_toml()).expect("sites.toml is written");
+        bench
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    fn images(&self) -> PathBuf {
+        self.dir.path().join("images")
+    }
+
+    fn sites(&self) -> PathBuf {
+        self.dir.path().join("sites.toml")
+    }
+
+    fn sites_toml(&self) -> String {
+        let servers = self.ejabberd.servers();
+        format!(
+            "[site.local]\n{}\n[rendezvous]\nkind = \"external\"\napi = \"unix:{}\"\n\
+             domain = \"{DOMAIN}\"\nservers = {servers:?}\nca_file = \"{}\"\n",
+            self.peer.site(),
+            self.ejabberd.socket().display(),
+            self.ca().display(),
+        )
+    }
+
+    /// A state directory and a deployment's name that no other run has.
+    pub fn cell(&self) -> Cell<'_> {
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("k{:x}x{call:x}", std::process::id());
+        let state = self.dir.path().join(&name);
+        Cell {
+            bench: self,
+            name,
+            state,
+        }
+    }
+}
+
+/// One run: removed with what it left, however it ends.
+pub struct Cell<'a> {
+    bench: &'a Bench,
+    name: String,
+    state: PathBuf,
+}
+
+impl Cell<'_> {
+    /// The deployment.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Runs a phase's command, which is killed at a point, from 1. Its points are in
+    /// [`Self::points`] afterwards.
+    pub fn run(&self, phase: Phase, kill_at: Option<usize>) -> Ended {
+        let _ = std::fs::remove_file(self.log());
+        let mut command = self.provision(&self.arguments(phase));
+        command.env("IPOP_FAULT_LOG", self.log());
+        if let Some(point) = kill_at {
+            command.env("IPOP_FAULT", point.to_string());
+        }
+        finish(command)
+    }
+
+    fn arguments(&self, phase: Phase) -> Vec<&str> {
+        let name = self.name.as_str();
+        match phase {
+            Phase::Create => vec![
+                "cluster",
+                "--name",
+                name,
+                "--frontend",
+                "1@local",
+                "--workers",
+                "1@local",
+                "--no-wait",
+            ],
+            Phase::Grow => vec!["scale", name, "--workers", "+1@local", "--no-wait"],
+            Phase::Shrink => vec!["scale", name, "--workers=-1@local", "--no-wait"],
+            Phase::Destroy => vec!["destroy", name],
+        }
+    }
+
+    /// The points that the last [`Self::run`] passed, as `WHEN KEY`.
+    pub fn points(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        lines.map(|(_, point)| point.to_owned()).collect()
+    }
+
+    /// `provision resume`.
+    pub fn resume(&self) -> Ended {
+        finish(self.provision(&["resume", &self.name, "--no-wait"]))
+    }
+
+    /// `provision gc --yes`.
+    pub fn gc(&self) -> Ended {
+        finish(self.provision(&["gc", "--yes"]))
+    }
+
+    /// What is there of the deployment, with its own name and numbers replaced.
+    pub fn look(&self) -> BTreeSet<String> {
+        let mut view = self.bench.peer.look(&self.name);
+        let prefix = format!("{}-", self.name);
+        for (what, command) in [("account", "registered_users"), ("group", "srg_list")] {
+            let text = self.bench.ejabberd.api(command, &json!({ "host": DOMAIN }));
+            let all: Vec<String> = serde_json::from_str(&text).expect("a list of names");
+            let own = all.into_iter().filter(|name| name.starts_with(&prefix));
+            view.extend(own.map(|name| format!("{what} {name}")));
+        }
+        view.iter().map(|thing| self.plain(thing)).collect()
+    }
+
+    /// Without what differs between two deployments that are alike: its name, and the random digits
+    /// after it.
+    fn plain(&self, thing: &str) -> String {
+        let mut out = String::new();
+        let mut rest = thing;
+        while let Some(at) = rest.find(&self.name) {
+            out.push_str(&rest[..at]);
+            out.push_str("NAME");
+            rest = &rest[at + self.name.len()..];
+            let digits = rest.strip_prefix('-').map(|tail| {
+                let hex = tail.bytes().take_while(u8::is_ascii_hexdigit).count();
+                if hex >= 8 { hex } else { 0 }
+            });
+            if let Some(hex @ 8..) = digits {
+                out.push_str("-UID");
+                rest = &rest[hex + 1..];
+            }
+        }
+        out + rest
+    }
+
+    /// Deletes the state database.
+    pub fn delete_database(&self) {
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(self.state.join(format!("state.db{suffix}")));
+        }
+    }
+
+    /// Fails if the deployment's directory is there.
+    pub fn nothing_local(&self) -> Result<(), String> {
+        let dir = self.state.join("deployments").join(&self.name);
+        if dir.exists() {
+            return Err(format!("{} is left", dir.display()));
+        }
+        Ok(())
+    }
+
+    /// `provision` with this run's directories.
+    pub fn provision(&self, args: &[&str]) -> Command {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("the package is in a workspace")
+            .join("target");
+        let mut command = Command::new(target.join("debug/provision"));
+        command
+            .args(args)
+            .arg("--sites")
+            .arg(self.bench.sites())
+            .env("IPOP_STATE_DIR", &self.state)
+            .env("IPOP_CACHE_DIR", target.join("test-cache"))
+            .env("IPOP_IMAGES", self.bench.images())
+            .envs(self.bench.peer.env())
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn log(&self) -> PathBuf {
+        self.state.with_extension("points")
+    }
+}
+
+impl Drop for Cell<'_> {
+    fn drop(&mut self) {
+        // A run that failed must leave nothing to the next one.
+        if self.state.join("deployments").join(&self.name).exists() || !self.look().is_empty() {
+            let run = finish(self.provision(&["destroy", &self.name]));
+            if run.code != Some(0) {
+                finish(self.provision(&["gc", "--yes"]));
+            }
+        }
+    }
+}
+
+/// Runs a command to its end; one that hangs is killed, and seen to be by its output.
+pub fn finish(mut command: Command) -> Ended {
+    let words = command.get_args().map(|a| a.to_string_lossy().into_owned());
+    let what = words.collect::<Vec<_>>().join(" ");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("target/debug/provision; is it built?");
+    let read = |pipe: Option<Box<dyn std::io::Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            // A pipe that breaks ends the text.
+            let _ = pipe.expect("piped").read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        })
+    };
+    let stdout = read(child.stdout.take().map(|p| Box::new(p) as _));
+    let stderr = read(child.stderr.take().map(|p| Box::new(p) as _));
+    let began = Instant::now();
+    let mut hung = "";
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("our child") {
+            break status;
+        }
+        if began.elapsed() > LIMIT && hung.is_empty() {
+            hung = "(killed: it hung)\n";
+            child.kill().expect("our child");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut output = hung.to_owned();
+    for thread in [stdout, stderr] {
+        output += &thread.join().expect("read");
+    }
+    Ended {
+        what,
+        code: status.code(),
+        signal: status.signal().filter(|_| hung.is_empty()),
+        output,
+    }
+}

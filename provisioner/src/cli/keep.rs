@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 
 use super::Context;
-use super::destroy::{self, DestroyArgs};
+use super::destroy;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::keep::plan::{Duty, duty, is_over, must_drain, next_look};
@@ -74,16 +74,25 @@ fn once(context: &Context, name: &str) -> Result<u8, CliError> {
             // Destroying it ends them too, only later.
             tracing::warn!(error = error.one_line(), "members could not be refused");
         }
-        let args = DestroyArgs {
-            name: name.to_owned(),
-            expired: true,
-        };
-        return destroy::run(context, args);
+        return expire(context, &database, name);
     }
     if deployment.phase == Phase::Destroying {
         return Ok(0);
     }
     leases(context, &database, &deployment).map(|()| 0)
+}
+
+/// Destroys a deployment, unless it was given more time before its lock was had.
+fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliError> {
+    let Some((_lock, deployment)) = context.locked(database, name)? else {
+        return Ok(0);
+    };
+    if !is_over(deployment.expires, SystemTime::now()) {
+        return Ok(0);
+    }
+    eprintln!("the time of `{name}` is over: destroying it");
+    destroy::locked(context, database, &deployment, false)?;
+    context.keep(&deployment)?.stop().map(|()| 0)
 }
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is
@@ -158,4 +167,39 @@ fn leases(
         failed.join("; ")
     );
     Err(CliError::new(ExitCode::Unavailable, message))
+}
+
+/// Removes the workers of a site in good order before the site does. A front end cannot go.
+fn drain(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    site: &str,
+) -> Result<(), CliError> {
+    let nodes = database.nodes(deployment.id)?;
+    let mut here = nodes.iter().filter(|n| n.site == site && n.wanted);
+    let workers = here.clone().any(|n| n.role == crate::plan::WORKER);
+    if here.any(|n| n.role == crate::plan::FRONTEND) {
+        eprintln!(
+            "warning: the front end of `{}` is on site `{site}`, and ends with its lease",
+            deployment.name
+        );
+    }
+    if !workers {
+        return Ok(());
+    }
+    eprintln!("draining site `{site}`: its lease ends and is not extended");
+    let mut command = std::process::Command::new(crate::keep::own_program()?);
+    command
+        .args(["scale", &deployment.name, "--workers", &format!("0@{site}")])
+        .arg("--no-wait")
+        .env("IPOP_STATE_DIR", &context.layout.state)
+        .env("IPOP_CACHE_DIR", &context.layout.cache);
+    let output = command
+        .output()
+        .map_err(|e| CliError::program("provision", "provision", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(CliError::child(ExitCode::Leftover, &command, &output))
 }

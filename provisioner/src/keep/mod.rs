@@ -259,7 +259,8 @@ pub fn over(name: &str, phase: Phase) -> CliError {
         .hint(format!("`provision destroy {name}` removes what is left of it"))
 }
 
-fn own_program() -> Result<PathBuf, CliError> {
+/// This program.
+pub fn own_program() -> Result<PathBuf, CliError> {
     std::env::current_exe().map_err(|e| {
         CliError::new(ExitCode::Internal, "cannot find this program's own file").caused_by(e)
     })

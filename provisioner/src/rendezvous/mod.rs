@@ -308,6 +308,11 @@ impl Rendezvous {
         }
     }
 
+    /// Ends the sessions of an account (a bare JID) and refuses new ones. Its password is lost.
+    pub fn ban(&self, jid: &str) -> Result<(), RendezvousError> {
+        Ok(self.api()?.ban(jid.split('@').next().unwrap_or_default())?)
+    }
+
     fn vanishes(&self) -> bool {
         self.is_ours() && !matches!(self.state(), State::Running { .. })
     }

@@ -146,13 +146,19 @@ impl Cell<'_> {
     /// Runs a phase's command, which is killed at a point, from 1. Its points are in
     /// [`Self::points`] afterwards.
     pub fn run(&self, phase: Phase, kill_at: Option<usize>) -> Ended {
-        let _ = std::fs::remove_file(self.log());
-        let mut command = self.provision(&self.arguments(phase));
-        command.env("IPOP_FAULT_LOG", self.log());
+        let mut command = self.command(phase);
         if let Some(point) = kill_at {
             command.env("IPOP_FAULT", point.to_string());
         }
         finish(command)
+    }
+
+    /// A phase's command, which logs its points.
+    pub fn command(&self, phase: Phase) -> Command {
+        let _ = std::fs::remove_file(self.log());
+        let mut command = self.provision(&self.arguments(phase));
+        command.env("IPOP_FAULT_LOG", self.log());
+        command
     }
 
     fn arguments(&self, phase: Phase) -> Vec<&str> {

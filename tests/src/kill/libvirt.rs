@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Peer;
 use crate::outside::virsh;
@@ -22,7 +23,9 @@ impl Libvirt {
             .status()
             .expect("scripts/start-libvirt runs");
         assert!(status.success(), "libvirt does not run");
-        let pool = format!("ipopkill{}", std::process::id());
+        static CALLS: AtomicU32 = AtomicU32::new(0);
+        let call = CALLS.fetch_add(1, Ordering::Relaxed);
+        let pool = format!("ipopkill{}x{call}", std::process::id());
         let path = Path::new("/var/lib/libvirt/images").join(&pool);
         Self { pool, path }
     }

@@ -1,7 +1,6 @@
 //! `provision` against one kind of host: a state directory for each run, real accounts on one
 //! ejabberd, and a look from outside.
 
-use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,8 +16,20 @@ use crate::ejabberd::{DOMAIN, Ejabberd};
 /// Longest run of one command.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// The host, looked at without the product.
+/// What is seen of a deployment from outside: sorted, and alike things as often as they are there.
+pub type View = Vec<String>;
+
+/// A kind of host.
 pub trait Peer: Sync {
+    /// A host for one run, its own or shared with others.
+    fn host(&self) -> Box<dyn Host + '_>;
+
+    /// Fails unless a view shows a front end and that many workers.
+    fn check(&self, view: &[String], workers: u32);
+}
+
+/// The host of one run, looked at without the product.
+pub trait Host {
     /// The keys of `[site.local]`: there is no other site.
     fn site(&self) -> String;
 
@@ -28,10 +39,7 @@ pub trait Peer: Sync {
     }
 
     /// Everything of a deployment that is there. Kept images do not count.
-    fn look(&self, deployment: &str) -> BTreeSet<String>;
-
-    /// Fails unless a view shows a front end and that many workers.
-    fn check(&self, view: &BTreeSet<String>, workers: u32);
+    fn look(&self, deployment: &str) -> Vec<String>;
 }
 
 /// One kind of host and what all runs on it share.
@@ -84,7 +92,6 @@ impl Bench {
         };
         images::write(&bench.images());
         std::fs::write(bench.ca(), bench.ejabberd.ca_pem()).expect("the CA is written");
-        std::fs::write(bench.sites(), bench.sites_toml()).expect("sites.toml is written");
         bench
     }
 
@@ -96,16 +103,12 @@ impl Bench {
         self.dir.path().join("images")
     }
 
-    fn sites(&self) -> PathBuf {
-        self.dir.path().join("sites.toml")
-    }
-
-    fn sites_toml(&self) -> String {
+    fn sites_toml(&self, host: &dyn Host) -> String {
         let servers = self.ejabberd.servers();
         format!(
             "[site.local]\n{}\n[rendezvous]\nkind = \"external\"\napi = \"unix:{}\"\n\
              domain = \"{DOMAIN}\"\nservers = {servers:?}\nca_file = \"{}\"\n",
-            self.peer.site(),
+            host.site(),
             self.ejabberd.socket().display(),
             self.ca().display(),
         )
@@ -117,11 +120,15 @@ impl Bench {
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         let name = format!("k{:x}x{call:x}", std::process::id());
         let state = self.dir.path().join(&name);
-        Cell {
+        let host = self.peer.host();
+        let cell = Cell {
             bench: self,
             name,
             state,
-        }
+            host,
+        };
+        std::fs::write(cell.sites(), self.sites_toml(&*cell.host)).expect("sites.toml is written");
+        cell
     }
 }
 
@@ -130,6 +137,7 @@ pub struct Cell<'a> {
     bench: &'a Bench,
     name: String,
     state: PathBuf,
+    host: Box<dyn Host + 'a>,
 }
 
 impl Cell<'_> {
@@ -198,8 +206,8 @@ impl Cell<'_> {
     }
 
     /// What is there of the deployment, with its own name and numbers replaced.
-    pub fn look(&self) -> BTreeSet<String> {
-        let mut view = self.bench.peer.look(&self.name);
+    pub fn look(&self) -> View {
+        let mut view = self.host.look(&self.name);
         let prefix = format!("{}-", self.name);
         for (what, command) in [("account", "registered_users"), ("group", "srg_list")] {
             let text = self.bench.ejabberd.api(command, &json!({ "host": DOMAIN }));
@@ -207,28 +215,26 @@ impl Cell<'_> {
             let own = all.into_iter().filter(|name| name.starts_with(&prefix));
             view.extend(own.map(|name| format!("{what} {name}")));
         }
-        view.iter().map(|thing| self.plain(thing)).collect()
+        let mut plain: View = view.iter().map(|thing| self.plain(thing)).collect();
+        plain.sort();
+        plain
     }
 
-    /// Without what differs between two deployments that are alike: its name, and the random digits
-    /// after it.
+    /// Without what differs between two deployments that are alike: its name, and identifiers of
+    /// eight hexadecimal digits and more.
     fn plain(&self, thing: &str) -> String {
-        let mut out = String::new();
-        let mut rest = thing;
-        while let Some(at) = rest.find(&self.name) {
-            out.push_str(&rest[..at]);
-            out.push_str("NAME");
-            rest = &rest[at + self.name.len()..];
-            let digits = rest.strip_prefix('-').map(|tail| {
-                let hex = tail.bytes().take_while(u8::is_ascii_hexdigit).count();
-                if hex >= 8 { hex } else { 0 }
-            });
-            if let Some(hex @ 8..) = digits {
-                out.push_str("-UID");
-                rest = &rest[hex + 1..];
+        let named = thing.replace(&self.name, "NAME");
+        let words = named.split_inclusive(|c: char| !c.is_ascii_alphanumeric());
+        let plain = words.map(|word| {
+            let digits = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            let random = digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            if random {
+                word.replace(digits, "ID")
+            } else {
+                word.to_owned()
             }
-        }
-        out + rest
+        });
+        plain.collect()
     }
 
     /// Deletes the state database.
@@ -257,13 +263,17 @@ impl Cell<'_> {
         command
             .args(args)
             .arg("--sites")
-            .arg(self.bench.sites())
+            .arg(self.sites())
             .env("IPOP_STATE_DIR", &self.state)
             .env("IPOP_CACHE_DIR", target.join("test-cache"))
             .env("IPOP_IMAGES", self.bench.images())
-            .envs(self.bench.peer.env())
+            .envs(self.host.env())
             .stdin(Stdio::null());
         command
+    }
+
+    fn sites(&self) -> PathBuf {
+        self.state.with_extension("sites.toml")
     }
 
     fn log(&self) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::Peer;
+use super::{Host, Peer};
 use crate::outside::virsh;
 
 /// The pool; removed with all that is in it.
@@ -32,15 +32,31 @@ impl Libvirt {
 }
 
 impl Peer for Libvirt {
+    fn host(&self) -> Box<dyn Host + '_> {
+        Box::new(self)
+    }
+
+    fn check(&self, view: &[String], workers: u32) {
+        let count = |what: &str| view.iter().filter(|t| t.starts_with(what)).count();
+        let machines = workers as usize + 1;
+        assert_eq!(count("domain "), machines, "{view:?}");
+        assert_eq!(count("network "), 1, "{view:?}");
+        assert_eq!(count("account "), machines + 1, "{view:?}");
+        assert_eq!(count("group "), 1, "{view:?}");
+        assert!(count("volume ") >= machines, "{view:?}");
+    }
+}
+
+impl Host for &Libvirt {
     fn site(&self) -> String {
-        let Self { pool, path } = self;
+        let Libvirt { pool, path } = self;
         let path = path.display();
         format!(
             "kind = \"libvirt\"\npool = \"{pool}\"\npool_path = \"{path}\"\nmemory = \"256M\"\n"
         )
     }
 
-    fn look(&self, deployment: &str) -> BTreeSet<String> {
+    fn look(&self, deployment: &str) -> Vec<String> {
         let mark = format!("ipop-{deployment}");
         let named = |what: &str, text: String| {
             let words = text.lines().filter_map(|l| l.split_whitespace().next());
@@ -54,28 +70,16 @@ impl Peer for Libvirt {
         let running: BTreeSet<_> = named("domain", virsh(&["list", "--name"]))
             .into_iter()
             .collect();
-        let mut seen: BTreeSet<String> = named("network", virsh(&["net-list", "--all", "--name"]))
-            .into_iter()
-            .collect();
+        let mut seen = named("network", virsh(&["net-list", "--all", "--name"]));
         for domain in named("domain", virsh(&["list", "--all", "--name"])) {
             let runs = running.contains(&domain);
-            seen.insert(format!("{domain} {}", if runs { "runs" } else { "is off" }));
+            seen.push(format!("{domain} {}", if runs { "runs" } else { "is off" }));
         }
         let pools = virsh(&["pool-list", "--name"]);
         if pools.split_whitespace().any(|pool| pool == self.pool) {
             seen.extend(named("volume", virsh(&["vol-list", &self.pool])));
         }
         seen
-    }
-
-    fn check(&self, view: &BTreeSet<String>, workers: u32) {
-        let count = |what: &str| view.iter().filter(|t| t.starts_with(what)).count();
-        let machines = workers as usize + 1;
-        assert_eq!(count("domain "), machines, "{view:?}");
-        assert_eq!(count("network "), 1, "{view:?}");
-        assert_eq!(count("account "), machines + 1, "{view:?}");
-        assert_eq!(count("group "), 1, "{view:?}");
-        assert!(count("volume ") >= machines, "{view:?}");
     }
 }
 

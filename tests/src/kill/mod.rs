@@ -12,11 +12,10 @@ pub mod images;
 pub mod libvirt;
 pub mod table;
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use bench::{Bench, Cell, Peer};
+pub use bench::{Bench, Cell, Host, Peer, View};
 use table::Kill;
 
 /// What is killed.
@@ -99,7 +98,7 @@ struct Clean {
     /// Points of each phase, as `WHEN KEY`.
     points: Vec<(Phase, Vec<String>)>,
     /// How each number of workers looks from outside.
-    views: Vec<(u32, BTreeSet<String>)>,
+    views: Vec<(u32, View)>,
 }
 
 /// One run that ends in a kill.
@@ -224,7 +223,7 @@ fn cure(cell: &Cell<'_>, clean: &Clean, job: Job) -> Result<(), String> {
         Cure::Resume => {
             cell.resume().ok()?;
             let wanted = match job.phase.workers() {
-                None => BTreeSet::new(),
+                None => View::new(),
                 Some(workers) => {
                     let mut views = clean.views.iter();
                     let view = views.find(|(w, _)| *w == workers);
@@ -240,15 +239,26 @@ fn cure(cell: &Cell<'_>, clean: &Clean, job: Job) -> Result<(), String> {
             cell.gc().ok()?;
         }
     }
-    differ("at the end", &BTreeSet::new(), &cell.look())?;
+    differ("at the end", &[], &cell.look())?;
     cell.nothing_local()
 }
 
-fn differ(when: &str, wanted: &BTreeSet<String>, seen: &BTreeSet<String>) -> Result<(), String> {
+fn differ(when: &str, wanted: &[String], seen: &[String]) -> Result<(), String> {
     if wanted == seen {
         return Ok(());
     }
-    let missing: Vec<_> = wanted.difference(seen).collect();
-    let surplus: Vec<_> = seen.difference(wanted).collect();
-    Err(format!("{when}: missing {missing:?}, surplus {surplus:?}"))
+    let without = |all: &[String], others: &[String]| {
+        let mut left = all.to_vec();
+        for other in others {
+            if let Some(at) = left.iter().position(|thing| thing == other) {
+                left.swap_remove(at);
+            }
+        }
+        left
+    };
+    Err(format!(
+        "{when}: missing {:?}, surplus {:?}",
+        without(wanted, seen),
+        without(seen, wanted)
+    ))
 }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
 /// An amount of memory in MiB, written `512M` or `2G`.
@@ -40,6 +41,16 @@ impl<'de> Deserialize<'de> for Mebibytes {
         String::deserialize(d)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Mebibytes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Mebibytes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+[MG]$" })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Kinds of host that machines can be launched on, one module per kind.
 
-pub mod libvirt;
+pub use crate::provider::libvirt;
 
 use std::net::IpAddr;
 use std::path::PathBuf;

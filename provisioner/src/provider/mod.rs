@@ -13,6 +13,7 @@
 
 pub mod cloudlab;
 pub mod ec2;
+pub mod libvirt;
 pub mod ssh;
 
 use std::collections::BTreeMap;

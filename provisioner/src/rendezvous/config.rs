@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// First port of the TURN relay range when none is configured (RFC 8656 section 7.2 advises the
@@ -12,7 +13,7 @@ pub const TURN_FIRST_PORT: u16 = 49152;
 pub const TURN_LAST_PORT: u16 = 65535;
 
 /// The table `[rendezvous]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RendezvousConfig {
     /// An ejabberd that `provision` runs itself, one for each deployment.
@@ -28,7 +29,7 @@ impl Default for RendezvousConfig {
 }
 
 /// `kind = "embedded"`. Everything has a default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EmbeddedConfig {
     /// Addresses of this machine to serve on, besides those on which the sites' machines reach it.
@@ -54,7 +55,7 @@ impl Default for EmbeddedConfig {
 
 /// `kind = "external"`: an ejabberd with `mod_http_api`, `mod_admin_extra` and
 /// `mod_shared_roster`, and an administrator's account on it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExternalConfig {
     /// Where `mod_http_api` answers: `https://host:5443/api`, or `unix:/path` (then `/api`).

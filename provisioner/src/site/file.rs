@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -22,16 +23,19 @@ pub struct Parsed {
 }
 
 /// What every kind of site has.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct CommonTable {
+pub(super) struct CommonTable {
     /// Memory of each machine.
     memory: Option<Mebibytes>,
     /// Virtual CPUs of each machine.
+    #[schemars(range(min = 1))]
     cpus: Option<u32>,
     /// Most machines of one deployment.
+    #[schemars(range(min = 1))]
     max: Option<u32>,
     /// Most things made or removed at once.
+    #[schemars(range(min = 1))]
     parallel: Option<u32>,
 }
 

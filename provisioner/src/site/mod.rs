@@ -1,6 +1,7 @@
 //! The sites that machines can be launched on, and the rendezvous they meet at: `sites.toml`.
 
 mod file;
+mod schema;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,8 @@ use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
+
+pub use schema::schema;
 
 /// The site that exists without any file.
 pub const LOCAL: &str = "local";

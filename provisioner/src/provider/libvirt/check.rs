@@ -58,7 +58,7 @@ impl Libvirt {
         let name = self.own_name(NETWORK);
         // What a check that was killed left behind.
         network::remove(conn, &name)?;
-        let started = network::ensure(conn, &name, self.connection.is_local());
+        let started = network::ensure(conn, &name, self.connection.is_local(), None);
         network::remove(conn, &name)?;
         started.map(|address| format!("a NAT network starts (tried with {address}/24)"))
     }
@@ -172,9 +172,8 @@ fn failed(what: &str, e: &CliError) -> CheckLine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LibvirtSite;
-    use crate::backend::Backend;
-    use crate::backend::libvirt::Libvirt;
+    use super::super::{Libvirt, LibvirtSite};
+    use crate::provider::Provider;
 
     #[test]
     fn a_host_that_cannot_be_reached_gives_one_line_with_what_to_do() {

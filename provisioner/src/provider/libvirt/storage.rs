@@ -112,6 +112,14 @@ impl Pool {
         found.context(|| self.failed("look up", name))
     }
 
+    /// A volume's path on the host, if there is one of that name.
+    pub fn path(&self, name: &str) -> Result<Option<String>, CliError> {
+        let volume = self.volume(name)?;
+        volume
+            .map(|v| v.path().context(|| self.failed("find the path of", name)))
+            .transpose()
+    }
+
     /// Names of all volumes.
     pub fn volumes(&self) -> Result<Vec<String>, CliError> {
         let names = self.pool.list_volumes();

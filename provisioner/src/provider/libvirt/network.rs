@@ -1,6 +1,7 @@
 //! The network of a deployment on one host: a bridge with NAT and DHCP.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -8,8 +9,11 @@ use virt::connect::Connect;
 use virt::network::Network;
 
 use super::connection::Context;
+use super::tags::attribute;
+use super::{ffi, tags};
 use crate::error::{CliError, ExitCode};
 use crate::name::RESOURCE_PREFIX;
+use crate::provider::Tags;
 use crate::render::render;
 
 /// An IPv4 network.
@@ -100,9 +104,15 @@ pub fn subnets_of(network_xml: &str) -> Vec<Subnet> {
 }
 
 /// The XML of a network on `subnet`; the host has the subnet's first address.
-pub fn network_xml(name: &str, bridge: &str, subnet: Subnet) -> Result<String, minijinja::Error> {
+pub fn network_xml(
+    name: &str,
+    bridge: &str,
+    subnet: Subnet,
+    tags: Option<&Tags>,
+) -> Result<String, minijinja::Error> {
     #[derive(Serialize)]
     struct Values<'a> {
+        record: Option<(&'a str, String)>,
         name: &'a str,
         bridge: &'a str,
         address: Ipv4Addr,
@@ -111,6 +121,7 @@ pub fn network_xml(name: &str, bridge: &str, subnet: Subnet) -> Result<String, m
     }
     let host = |n: u32| Ipv4Addr::from(u32::from(subnet.base) + n);
     let values = Values {
+        record: tags.map(|t| (tags::RECORD, tags::record(t))),
         name,
         bridge,
         address: host(1),
@@ -121,9 +132,17 @@ pub fn network_xml(name: &str, bridge: &str, subnet: Subnet) -> Result<String, m
 }
 
 /// Defines and starts the network unless it runs; returns the host's address on it.
-pub fn ensure(conn: &Connect, name: &str, local: bool) -> Result<Ipv4Addr, CliError> {
-    let lookup = conn.lookup_network_by_name(name).if_exists();
-    if let Some(network) = lookup.context(|| format!("cannot look up network \"{name}\""))? {
+pub fn ensure(
+    conn: &Connect,
+    name: &str,
+    local: bool,
+    tags: Option<&Tags>,
+) -> Result<Ipv4Addr, CliError> {
+    if let Some(network) = find(conn, name)? {
+        if let Some(expected) = tags {
+            let theirs = tags_of(&network, name)?;
+            tags::check(&format!("network \"{name}\""), theirs.as_ref(), expected)?;
+        }
         start(&network, name)?;
         return host_address(&network, name);
     }
@@ -134,7 +153,7 @@ pub fn ensure(conn: &Connect, name: &str, local: bool) -> Result<Ipv4Addr, CliEr
         .filter(|c| !taken.iter().any(|t| t.overlaps(*c)))
         .take(4)
     {
-        let xml = network_xml(name, &bridge_name(name), subnet).map_err(|e| {
+        let xml = network_xml(name, &bridge_name(name), subnet, tags).map_err(|e| {
             CliError::new(ExitCode::Internal, "cannot render a network").caused_by(e)
         })?;
         let network = conn
@@ -158,10 +177,31 @@ pub fn ensure(conn: &Connect, name: &str, local: bool) -> Result<Ipv4Addr, CliEr
     }))
 }
 
+/// Whose the network of this name is, if there is one and it says.
+pub fn tags(conn: &Connect, name: &str) -> Result<Option<Tags>, CliError> {
+    match find(conn, name)? {
+        Some(network) => tags_of(&network, name),
+        None => Ok(None),
+    }
+}
+
+/// The IPv4 addresses that the network's DHCP server gave, by MAC address. A network that is not
+/// there gave none.
+pub fn leases(conn: &Connect, name: &str) -> Result<BTreeMap<String, IpAddr>, CliError> {
+    let Some(network) = find(conn, name)? else {
+        return Ok(BTreeMap::new());
+    };
+    if !network.is_active().unwrap_or(false) {
+        return Ok(BTreeMap::new());
+    }
+    let leases = ffi::leases(&network).if_exists();
+    let leases = leases.context(|| format!("cannot read the leases of network \"{name}\""))?;
+    Ok(leases.unwrap_or_default().into_iter().collect())
+}
+
 /// Stops and undefines the network. One that is gone is no error.
 pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
-    let lookup = conn.lookup_network_by_name(name).if_exists();
-    let Some(network) = lookup.context(|| format!("cannot look up network \"{name}\""))? else {
+    let Some(network) = find(conn, name)? else {
         return Ok(());
     };
     if network.is_active().unwrap_or(false) {
@@ -173,6 +213,18 @@ pub fn remove(conn: &Connect, name: &str) -> Result<(), CliError> {
         .if_exists()
         .context(|| format!("cannot undefine network \"{name}\""))?;
     Ok(())
+}
+
+fn find(conn: &Connect, name: &str) -> Result<Option<Network>, CliError> {
+    let found = conn.lookup_network_by_name(name).if_exists();
+    found.context(|| format!("cannot look up network \"{name}\""))
+}
+
+fn tags_of(network: &Network, name: &str) -> Result<Option<Tags>, CliError> {
+    let xml = network
+        .xml_desc(0)
+        .context(|| format!("cannot read network \"{name}\""))?;
+    Ok(tags::of_network(&xml))
 }
 
 fn start(network: &Network, name: &str) -> Result<(), CliError> {
@@ -222,11 +274,6 @@ fn taken(conn: &Connect, local: bool) -> Result<Vec<Subnet>, CliError> {
         }
     }
     Ok(taken)
-}
-
-fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
-    let rest = tag.split_once(&format!("{name}='"))?.1;
-    rest.split('\'').next()
 }
 
 fn mask(prefix: u8) -> u32 {
@@ -296,16 +343,27 @@ mod tests {
 
     #[test]
     fn the_network_template_renders() {
-        let xml = network_xml("ipop-<demo>", "ipop0a1b2c3d", subnet("192.168.200.0/24")).unwrap();
+        let tags = Tags {
+            owner: "0123456789abcdef".into(),
+            deployment: "<demo>".into(),
+            uid: "fedcba9876543210".into(),
+        };
+        let xml = network_xml(
+            "ipop-<demo>",
+            "ipop0a1b2c3d",
+            subnet("192.168.200.0/24"),
+            Some(&tags),
+        )
+        .unwrap();
         insta::assert_snapshot!(xml);
     }
 
     #[test]
     fn a_network_is_made_once_and_removed_once() {
         let conn = Connect::open(Some("test:///default")).unwrap();
-        let first = ensure(&conn, "ipop-unit", false).unwrap();
-        assert_eq!(ensure(&conn, "ipop-unit", false).unwrap(), first);
-        let other = ensure(&conn, "ipop-unit2", false).unwrap();
+        let first = ensure(&conn, "ipop-unit", false, None).unwrap();
+        assert_eq!(ensure(&conn, "ipop-unit", false, None).unwrap(), first);
+        let other = ensure(&conn, "ipop-unit2", false, None).unwrap();
         assert_ne!(first.octets()[2], other.octets()[2]);
         for name in ["ipop-unit", "ipop-unit", "ipop-unit2"] {
             remove(&conn, name).unwrap();

@@ -133,6 +133,7 @@ pub fn boot(
     let (_, console) = pool.create(empty)?;
     let xml = domain_xml(DomainValues {
         name,
+        uuid: None,
         accel,
         owner: None,
         memory_mib: 256,

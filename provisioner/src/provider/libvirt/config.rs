@@ -1,0 +1,48 @@
+//! Settings of a libvirt site.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::storage::DEFAULT_POOL_PATH;
+use crate::name::RESOURCE_PREFIX;
+
+/// A libvirt site's settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LibvirtSite {
+    /// libvirt connection URI.
+    pub uri: String,
+    /// An existing storage pool of type `dir`. Without it the pool `ipop` is used, and made if
+    /// there is none.
+    pub pool: Option<String>,
+    /// Directory on the host to make the pool in, if there is no pool of that name.
+    pub pool_path: Option<PathBuf>,
+}
+
+impl Default for LibvirtSite {
+    fn default() -> Self {
+        Self {
+            uri: "qemu:///system".into(),
+            pool: None,
+            pool_path: None,
+        }
+    }
+}
+
+impl LibvirtSite {
+    /// The pool's name.
+    pub(super) fn pool_name(&self) -> &str {
+        self.pool.as_deref().unwrap_or(RESOURCE_PREFIX)
+    }
+
+    /// Where to make the pool, if it may be made.
+    pub(super) fn pool_path(&self) -> Option<&Path> {
+        match (&self.pool_path, &self.pool) {
+            (Some(path), _) => Some(path),
+            (None, None) => Some(Path::new(DEFAULT_POOL_PATH)),
+            (None, Some(_)) => None,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Making one thing at a time.
+
+use std::fs::File;
+use std::net::IpAddr;
+
+use virt::connect::Connect;
+
+use super::accel::Accel;
+use super::connection::{Context, Versions};
+use super::domain::{self, DomainValues, Owner, domain_xml, mac_address};
+use super::network::{self, network_name};
+use super::plan::{DISK, Files, LOG, PERSONAL, Part};
+use super::storage::{NewVolume, Pool};
+use super::{
+    CONSOLE, DOMAIN, IMAGE, IMAGES_LOCK, Libvirt, NETWORK, VOLUME, has_room, smbios, tags,
+    unknown_kind, volume_of,
+};
+use crate::backend::{Image, MachineSpec, Resource};
+use crate::error::{CliError, ExitCode};
+use crate::name::machine_name;
+use crate::provider::{Made, Making, Step, Tags};
+
+impl Libvirt {
+    pub(super) fn make_step(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+        let (id, conn) = (step.resource.id.as_str(), self.connection.open()?);
+        let volume = |name: String| Made {
+            handle: Some(name),
+            reached_at: None,
+        };
+        match step.resource.kind.as_str() {
+            NETWORK => {
+                let address = self.make_network(&conn, id, making.tags)?;
+                Ok(Made {
+                    handle: None,
+                    reached_at: address,
+                })
+            }
+            IMAGE => self.make_image(&conn, &step.resource, making).map(volume),
+            VOLUME | CONSOLE => {
+                let spec = machine_of(step, making)?;
+                self.make_volume(&conn, &step.resource, spec).map(volume)
+            }
+            DOMAIN => {
+                let spec = machine_of(step, making)?;
+                self.make_domain(&conn, spec, making)?;
+                Ok(Made {
+                    handle: Some(tags::uuid(making.tags, &spec.node)),
+                    reached_at: None,
+                })
+            }
+            kind => Err(unknown_kind(kind)),
+        }
+    }
+
+    fn make_network(
+        &self,
+        conn: &Connect,
+        name: &str,
+        tags: &Tags,
+    ) -> Result<Option<IpAddr>, CliError> {
+        let _lock = self.lock()?;
+        let local = self.connection.is_local();
+        let address = network::ensure(conn, name, local, Some(tags))?;
+        // Elsewhere it is an address of that host, on which nothing of ours listens.
+        Ok(local.then_some(address.into()))
+    }
+
+    fn make_image(
+        &self,
+        conn: &Connect,
+        resource: &Resource,
+        making: &Making<'_>,
+    ) -> Result<String, CliError> {
+        let (_, name) = volume_of(resource)?;
+        let wanted = making.images.values().find_map(|image| {
+            let part = Part::ALL
+                .into_iter()
+                .find(|p| p.volume(&image.role, &image.hash) == name)?;
+            part.file(image).map(|file| (image, part, file))
+        });
+        let Some((image, part, file)) = wanted else {
+            return Err(CliError::new(
+                ExitCode::Internal,
+                format!("no image was given for \"{name}\""),
+            ));
+        };
+        let _images = self.lock_file(IMAGES_LOCK, File::lock_shared)?;
+        let pool = self.pool(conn)?;
+        self.upload_part(&pool, name, image, part, file, making.events)
+    }
+
+    /// Makes a volume of a machine anew. One of a machine that runs is left alone.
+    fn make_volume(
+        &self,
+        conn: &Connect,
+        resource: &Resource,
+        spec: &MachineSpec,
+    ) -> Result<String, CliError> {
+        let (_, name) = volume_of(resource)?;
+        let machine = machine_name(&spec.deployment, &spec.node);
+        let pool = self.pool(conn)?;
+        if domain::is_active(conn, &machine)? {
+            return pool.path(name)?.ok_or_else(|| {
+                CliError::new(
+                    ExitCode::Unavailable,
+                    format!("domain \"{machine}\" runs, but its volume \"{name}\" is gone"),
+                )
+                .hint(format!(
+                    "stop it, and it is made anew: `virsh destroy {machine}`"
+                ))
+            });
+        }
+        let suffix = name.strip_prefix(machine.as_str()).unwrap_or_default();
+        match suffix {
+            DISK => {
+                has_room(spec)?;
+                let base = uploaded(&pool, Part::Base, &spec.image)?;
+                let overlay = NewVolume {
+                    name,
+                    capacity: u64::from(spec.disk_gib) << 30,
+                    format: "qcow2",
+                    mode: "0600",
+                    backing: Some(&base),
+                };
+                pool.create(overlay).map(|(_, path)| path)
+            }
+            PERSONAL => {
+                let personal = smbios::structure(&spec.bundle).map_err(|e| {
+                    let what = format!("the personal data of {} does not fit", spec.node);
+                    CliError::new(ExitCode::Internal, what).caused_by(e)
+                })?;
+                pool.put(name, &personal)
+            }
+            LOG => {
+                let empty = NewVolume {
+                    name,
+                    capacity: 0,
+                    format: "raw",
+                    mode: "0600",
+                    backing: None,
+                };
+                pool.create(empty).map(|(_, path)| path)
+            }
+            _ => Err(CliError::new(
+                ExitCode::Internal,
+                format!("\"{name}\" is no volume of {}", spec.node),
+            )),
+        }
+    }
+
+    /// Defines and starts a machine. One that runs is left alone, one that does not is replaced.
+    fn make_domain(
+        &self,
+        conn: &Connect,
+        spec: &MachineSpec,
+        making: &Making<'_>,
+    ) -> Result<(), CliError> {
+        let machine = machine_name(&spec.deployment, &spec.node);
+        if let Some(found) = domain::find(conn, &machine)? {
+            let theirs = domain::tags(&found);
+            tags::check(
+                &format!("domain \"{machine}\""),
+                theirs.as_ref().map(|t| &t.0),
+                making.tags,
+            )?;
+            if domain::is_active(conn, &machine)? && domain::runs(&found) {
+                return Ok(());
+            }
+            domain::remove(conn, &machine)?;
+        }
+        let pool = self.pool(conn)?;
+        let kernel = uploaded(&pool, Part::Kernel, &spec.image)?;
+        let initrd = match spec.image.initrd {
+            Some(_) => Some(uploaded(&pool, Part::Initrd, &spec.image)?),
+            None => None,
+        };
+        let files = Files::of(&machine);
+        let [disk, personal, console] =
+            [&files.disk, &files.personal, &files.console].map(|name| {
+                pool.path(name)?.ok_or_else(|| {
+                    CliError::new(
+                        ExitCode::Unavailable,
+                        format!("volume \"{name}\" of {} is gone", spec.node),
+                    )
+                    .hint(format!(
+                        "`provision resume {}` makes it again",
+                        spec.deployment
+                    ))
+                })
+            });
+        let accel = self
+            .acceleration(conn, &pool, &kernel, making.events)?
+            .accel;
+        making.interrupt.check()?;
+        let parallel = accel == Accel::Kvm || Versions::of(conn)?.tcg_is_parallel();
+        let xml = domain_xml(DomainValues {
+            name: &machine,
+            uuid: Some(&tags::uuid(making.tags, &spec.node)),
+            accel,
+            owner: Some(Owner {
+                tags: Some(making.tags),
+                deployment: &spec.deployment,
+                node: &spec.node.0,
+                role: &spec.image.role,
+            }),
+            memory_mib: spec.memory_mib,
+            cpus: if parallel { spec.cpus } else { 1 },
+            kernel: &kernel,
+            initrd: initrd.as_deref(),
+            cmdline: &spec.image.cmdline,
+            disk: Some(&disk?),
+            personal: Some(&personal?),
+            network: Some(&network_name(&spec.deployment)),
+            mac: &mac_address(&machine),
+            console: &console?,
+        })?;
+        start(conn, &machine, &xml)
+    }
+}
+
+/// Defines and starts a domain.
+pub(super) fn start(conn: &Connect, machine: &str, xml: &str) -> Result<(), CliError> {
+    let domain = conn
+        .define_domain_xml(xml)
+        .context(|| format!("cannot define domain \"{machine}\""))?;
+    domain
+        .create()
+        .context(|| format!("cannot start domain \"{machine}\""))
+        .map(drop)
+        .map_err(|e| {
+            e.hint(format!(
+                "QEMU's own log on the libvirt host: /var/log/libvirt/qemu/{machine}.log"
+            ))
+        })
+}
+
+/// Path of an image's part on the host.
+fn uploaded(pool: &Pool, part: Part, image: &Image) -> Result<String, CliError> {
+    let name = part.volume(&image.role, &image.hash);
+    pool.complete(&name)?.ok_or_else(|| {
+        CliError::new(
+            ExitCode::Unavailable,
+            format!("\"{name}\" of image {} is not on the host any more", image.role),
+        )
+        .hint("`provision site prune` has perhaps removed it; `provision resume NAME` uploads it again")
+    })
+}
+
+fn machine_of<'a>(step: &Step, making: &Making<'a>) -> Result<&'a MachineSpec, CliError> {
+    making.machine.ok_or_else(|| {
+        CliError::new(
+            ExitCode::Internal,
+            format!("no machine was given for \"{}\"", step.resource.id),
+        )
+    })
+}

@@ -1,0 +1,355 @@
+//! Machines on a host with libvirt and QEMU, the local one or any that a libvirt URI reaches.
+//!
+//! A deployment has one NAT network on each host. A machine is a domain with a direct-booted
+//! kernel, a qcow2 overlay on the role's image, and a file with its personal data. Images are
+//! uploaded once per content into the pool, serve all deployments, and stay until
+//! [`Provider::prune`].
+
+pub mod accel;
+mod check;
+pub mod config;
+pub mod connection;
+pub mod domain;
+mod ffi;
+mod find;
+mod legacy;
+mod make;
+pub mod network;
+mod plan;
+pub mod smbios;
+pub mod storage;
+pub mod tags;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use virt::connect::Connect;
+
+use self::accel::{Accel, Memory, Verdict};
+pub use self::config::LibvirtSite;
+use self::connection::{Connection, Context, Versions};
+use self::plan::{Files, Part};
+use self::storage::Pool;
+use super::{Found, ImageForm, Machine, Made, Making, Provider, Removing, SitePlan, Step, Tags};
+use crate::backend::{CheckLine, Image, MachineSpec, Resource};
+use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Sink};
+use crate::name::{NodeName, machine_name};
+
+/// Resource kind: a domain, by name.
+pub const DOMAIN: &str = "domain";
+/// Resource kind: a volume, as `pool/name`.
+pub const VOLUME: &str = "volume";
+/// Resource kind: a console log with what was rotated away from it, as `pool/name`.
+pub const CONSOLE: &str = "console";
+/// Resource kind: a network, by name.
+pub const NETWORK: &str = "network";
+/// Resource kind: a volume with a part of an image, as `pool/name`.
+pub const IMAGE: &str = "image";
+
+/// From start to joined where KVM works; measured runs need a tenth.
+pub const KVM_JOIN_LIMIT: Duration = Duration::from_secs(120);
+/// From start to joined under software emulation, where a boot takes one to two minutes on an idle
+/// machine and several machines share its processors.
+pub const TCG_JOIN_LIMIT: Duration = Duration::from_secs(900);
+
+/// Prefixes of the volumes that are parts of images.
+const IMAGES: [&str; 3] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-"];
+/// Prefixes of the volumes that belong to no deployment: images, and what a killed try left.
+const SHARED: [&str; 4] = [IMAGES[0], IMAGES[1], IMAGES[2], accel::PROBE];
+
+/// Shared by launches, held alone by prune: taken before [`Libvirt::lock`].
+const IMAGES_LOCK: &str = "libvirt-images.lock";
+
+/// A host with libvirt.
+#[derive(Debug)]
+pub struct Libvirt {
+    site: LibvirtSite,
+    cache: PathBuf,
+    connection: Connection,
+}
+
+impl Libvirt {
+    /// A host; nothing is connected before the first call. `cache` is `Layout::cache`.
+    pub fn new(site: LibvirtSite, cache: &Path) -> Self {
+        let connection = Connection::new(&site.uri);
+        Self {
+            site,
+            cache: cache.to_owned(),
+            connection,
+        }
+    }
+
+    fn pool(&self, conn: &Connect) -> Result<Pool, CliError> {
+        let _lock = self.lock()?;
+        Pool::ensure(conn, self.site.pool_name(), self.site.pool_path())
+    }
+
+    fn acceleration(
+        &self,
+        conn: &Connect,
+        pool: &Pool,
+        kernel: &str,
+        events: &dyn Sink,
+    ) -> Result<Verdict, CliError> {
+        let memory = Memory::new(&self.cache, &self.connection, conn, Versions::of(conn)?);
+        if let Some(verdict) = memory.recall() {
+            return Ok(verdict);
+        }
+        let _lock = self.lock()?;
+        // Another thread may have tried while this one waited.
+        if let Some(verdict) = memory.recall() {
+            return Ok(verdict);
+        }
+        events.emit(Event::Step {
+            message: format!("trying KVM on {}", self.site.uri),
+        });
+        let verdict = accel::probe(conn, pool, &self.probe_name(), kernel)?;
+        memory.keep(&verdict);
+        if verdict.accel == Accel::Tcg {
+            let message = format!(
+                "{}: software emulation is used, which is slow; {}",
+                self.site.uri, verdict.reason
+            );
+            events.emit(Event::Warning { message });
+        }
+        Ok(verdict)
+    }
+
+    /// Uploads a part of an image unless it is there.
+    fn upload_part(
+        &self,
+        pool: &Pool,
+        name: &str,
+        image: &Image,
+        part: Part,
+        file: &Path,
+        events: &dyn Sink,
+    ) -> Result<String, CliError> {
+        if let Some(path) = pool.complete(name)? {
+            return Ok(path);
+        }
+        let _lock = self.lock()?;
+        if let Some(path) = pool.complete(name)? {
+            return Ok(path);
+        }
+        let what = format!("image {}: upload {}", image.role, part.word());
+        let mut shown = 0;
+        pool.put_shared(name, file, part.format(), &mut |done, total| {
+            if done == total || done - shown >= 4 << 20 {
+                shown = done;
+                events.emit(Event::Progress {
+                    what: what.clone(),
+                    done,
+                    total,
+                });
+            }
+        })
+    }
+
+    /// Keeps other threads and other `provision` processes of this user from making the same
+    /// shared thing. Held while the value lives.
+    fn lock(&self) -> Result<File, CliError> {
+        self.lock_file("libvirt.lock", File::lock)
+    }
+
+    fn lock_file(
+        &self,
+        name: &str,
+        take: impl FnOnce(&File) -> io::Result<()>,
+    ) -> Result<File, CliError> {
+        let path = self.cache.join(name);
+        let locked = std::fs::create_dir_all(&self.cache)
+            .and_then(|()| File::create(&path))
+            .and_then(|file| take(&file).map(|()| file));
+        locked.map_err(|e| {
+            CliError::new(
+                ExitCode::Internal,
+                format!("cannot lock {}", path.display()),
+            )
+            .caused_by(e)
+        })
+    }
+
+    /// A name for what is made to try something. Held with [`Self::lock`] it is nobody else's: the
+    /// lock's file is part of it, and this host.
+    fn own_name(&self, prefix: &str) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let digest = Sha256::digest(format!("{host}\n{}", self.cache.display()));
+        let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        format!("{prefix}{digits}")
+    }
+
+    fn probe_name(&self) -> String {
+        self.own_name(accel::PROBE)
+    }
+
+    fn remove_volume(&self, conn: &Connect, resource: &Resource) -> Result<(), CliError> {
+        let (pool, name) = volume_of(resource)?;
+        let Some(pool) = Pool::find(conn, pool)? else {
+            return Ok(());
+        };
+        match resource.kind.as_str() {
+            CONSOLE => pool.remove_log(name),
+            IMAGE => pool.remove_shared(name),
+            _ => pool.remove(name),
+        }
+    }
+
+    /// Whether what has this name and could be the deployment's is another's. Volumes carry no
+    /// tags, but where the deployment's network is another's, so are they.
+    fn is_foreign(
+        &self,
+        conn: &Connect,
+        resource: &Resource,
+        ours: &Tags,
+    ) -> Result<bool, CliError> {
+        let theirs = match resource.kind.as_str() {
+            DOMAIN => domain::find(conn, &resource.id)?
+                .and_then(|d| domain::tags(&d))
+                .map(|(tags, _)| tags),
+            NETWORK => network::tags(conn, &resource.id)?,
+            VOLUME | CONSOLE => network::tags(conn, &network::network_name(&ours.deployment))?,
+            _ => None,
+        };
+        Ok(theirs.is_some_and(|t| t != *ours))
+    }
+}
+
+impl Provider for Libvirt {
+    fn image_form(&self) -> Option<ImageForm> {
+        Some(ImageForm::Direct)
+    }
+
+    fn is_local(&self) -> bool {
+        self.connection.is_local()
+    }
+
+    /// A host with little to offer is not made faster by more starts at once.
+    fn parallel(&self) -> usize {
+        4
+    }
+
+    fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
+        Ok(plan::steps(&self.site, plan))
+    }
+
+    fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+        self.make_step(step, making)
+    }
+
+    fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
+        let resource = removing.resource;
+        let conn = self.connection.open()?;
+        if self.is_foreign(&conn, resource, removing.tags)? {
+            // Ours is gone, and somebody else's has its name.
+            return Ok(());
+        }
+        match resource.kind.as_str() {
+            DOMAIN => domain::remove(&conn, &resource.id),
+            NETWORK => network::remove(&conn, &resource.id),
+            VOLUME | CONSOLE | IMAGE => self.remove_volume(&conn, resource),
+            kind => Err(unknown_kind(kind)),
+        }
+    }
+
+    fn find(&self, tags: Option<&Tags>) -> Result<Vec<Found>, CliError> {
+        let mut found = self.find_all(&self.connection.open()?)?;
+        if let Some(tags) = tags {
+            // Images are everybody's.
+            found.retain(|f| f.resource.kind == IMAGE || f.tags.as_ref() == Some(tags));
+        }
+        Ok(found)
+    }
+
+    fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
+        self.machines_of(&self.connection.open()?, tags)
+    }
+
+    fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
+        let conn = self.connection.open()?;
+        match Pool::find(&conn, self.site.pool_name())? {
+            Some(pool) => pool.tail(
+                &Files::of(&machine_name(&tags.deployment, node)).console,
+                limit,
+            ),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn check(&self) -> Result<Vec<CheckLine>, CliError> {
+        Ok(self.check_host())
+    }
+
+    fn prune(&self) -> Result<Vec<String>, CliError> {
+        let conn = self.connection.open()?;
+        // A launch has its images before there is a machine that uses them.
+        let _images = self.lock_file(IMAGES_LOCK, File::lock)?;
+        let _lock = self.lock()?;
+        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
+            return Ok(Vec::new());
+        };
+        let domains = conn
+            .list_all_domains(0)
+            .context(|| "cannot list libvirt's domains".into())?;
+        // One that vanished meanwhile uses nothing.
+        let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
+        pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
+    }
+
+    /// Before the first launch on a host this is the limit of the slow kind, as nothing was tried.
+    fn join_limit(&self) -> Result<Duration, CliError> {
+        let conn = self.connection.open()?;
+        let memory = Memory::new(&self.cache, &self.connection, &conn, Versions::of(&conn)?);
+        Ok(match memory.recall().map(|v| v.accel) {
+            Some(Accel::Kvm) => KVM_JOIN_LIMIT,
+            Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
+        })
+    }
+}
+
+/// Pool and name of a volume's resource.
+fn volume_of(resource: &Resource) -> Result<(&str, &str), CliError> {
+    resource.id.split_once('/').ok_or_else(|| {
+        let what = format!("\"{}\" is not the name of a pool and a volume", resource.id);
+        CliError::new(ExitCode::Internal, what)
+    })
+}
+
+/// An overlay smaller than its image would cut the file system off.
+fn has_room(spec: &MachineSpec) -> Result<(), CliError> {
+    let disk = &spec.image.disk;
+    let needed = upload::qcow2_capacity(disk).map_err(|e| {
+        CliError::new(
+            ExitCode::Image,
+            format!("cannot read image file {}", disk.display()),
+        )
+        .caused_by(e)
+        .hint(format!(
+            "build it again: `provision image build {}`",
+            spec.image.role
+        ))
+    })?;
+    let needed = needed.div_ceil(1 << 30);
+    if u64::from(spec.disk_gib) < needed {
+        let what = format!(
+            "a disk of {} GiB for {} is smaller than its image",
+            spec.disk_gib, spec.node
+        );
+        return Err(CliError::new(ExitCode::Config, what).hint(format!("give it {needed} GiB")));
+    }
+    Ok(())
+}
+
+fn unknown_kind(kind: &str) -> CliError {
+    CliError::new(
+        ExitCode::Internal,
+        format!("libvirt sites have no resource of kind \"{kind}\""),
+    )
+    .hint("the state database was written by another version of provision")
+}

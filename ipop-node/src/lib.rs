@@ -11,7 +11,9 @@
 pub mod cli;
 pub mod control;
 pub mod datapath;
+mod fault;
 pub mod log;
+pub mod metadata;
 pub mod node;
 pub mod notify;
 pub mod services;

@@ -22,7 +22,7 @@ use crate::services::ice_servers;
 use crate::settings::Settings;
 use crate::tun::{self, TunError};
 use crate::underlay::{self, AddressWatch, Rules};
-use crate::xmpp::{self, AccountError, Event, Session};
+use crate::xmpp::{self, AccountError, Event, Session, Timing};
 
 /// Longest time for saying good-bye to the XMPP server.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -72,13 +72,18 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let system = |what| move |source| NodeError::System { what, source };
     let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
-    let Settings { config, account } = settings;
+    let Settings {
+        config,
+        account,
+        enrolment,
+        ssh_host_key,
+    } = settings;
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
     let device = tun::create(&config).await?;
-    let (session, mut events) = xmpp::open(account)?;
-    let mut node = Node::new(config, device, session)?;
+    let (session, mut events) = xmpp::open_enrolling(account, enrolment, Timing::default())?;
+    let mut node = Node::new(config, device, session, ssh_host_key)?;
     node.rebind();
     node.advertise();
     node.notifier.ready();
@@ -116,6 +121,8 @@ struct Node {
     role: RoleState,
     /// What was advertised last; told again when it changes.
     linked: Vec<String>,
+    /// Public SSH host key of this machine, where it made its own.
+    ssh_host_key: Option<String>,
 }
 
 impl Node {
@@ -123,6 +130,7 @@ impl Node {
         config: NodeConfig,
         device: tun_rs::AsyncDevice,
         session: Session,
+        ssh_host_key: Option<String>,
     ) -> Result<Self, NodeError> {
         let started = Instant::now();
         let overlay_config = OverlayConfig {
@@ -143,6 +151,7 @@ impl Node {
             jid: None,
             role: RoleState::default(),
             linked: Vec::new(),
+            ssh_host_key,
             config,
         })
     }

@@ -5,15 +5,19 @@ use std::path::{Path, PathBuf};
 
 use ipop_proto::config::{ConfigError, NodeConfig};
 
-use crate::xmpp::{Account, Password};
+use crate::xmpp::{Account, Enrolment, Password};
 
 /// Everything `ipop-node run` needs to know.
 #[derive(Debug)]
 pub struct Settings {
     /// The configuration.
     pub config: NodeConfig,
-    /// The account, with the password and the CA read in.
+    /// The account, with the CA read in, and the password where it is not the node's to make.
     pub account: Account,
+    /// How the node gets a password of its own, where it does.
+    pub enrolment: Option<Enrolment>,
+    /// The public SSH host key to report.
+    pub ssh_host_key: Option<String>,
 }
 
 /// The configuration, or a file it names, cannot be used.
@@ -39,9 +43,14 @@ pub enum SettingsError {
         #[source]
         source: ConfigError,
     },
-    /// The password file has nothing in it.
-    #[error("the password file {} is empty", .0.display())]
-    NoPassword(PathBuf),
+    /// The password file, or that of the token, has nothing in it.
+    #[error("the {what} {} is empty", path.display())]
+    NoPassword {
+        /// What the file is.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+    },
 }
 
 impl Settings {
@@ -49,25 +58,39 @@ impl Settings {
     /// value of `$CREDENTIALS_DIRECTORY`), then in the working directory.
     pub fn load(config: &Path, credentials: Option<&Path>) -> Result<Self, SettingsError> {
         let config = read_config(config, credentials)?;
-        let password_path = locate(&config.xmpp.password_file, credentials);
-        let password = read("password file", &password_path)?;
-        // A trailing newline is the editor's, not the password's.
-        let password = String::from_utf8_lossy(&password)
-            .trim_end_matches(['\r', '\n'])
-            .to_owned();
-        if password.is_empty() {
-            return Err(SettingsError::NoPassword(password_path));
-        }
+        let (password, enrolment) = match &config.xmpp.enrol_token_file {
+            None => {
+                let path = locate(&config.xmpp.password_file, credentials);
+                (read_secret("password file", &path)?, None)
+            }
+            Some(token) => {
+                let token = read_secret("enrolment token", &locate(token, credentials))?;
+                let enrolment = Enrolment {
+                    token,
+                    password_file: config.xmpp.password_file.clone(),
+                };
+                (Password::new(""), Some(enrolment))
+            }
+        };
         let ca_pem = read("CA file", &locate(&config.xmpp.ca_file, credentials))?;
         let account = Account {
             jid: config.xmpp.jid.clone(),
             // A node that was killed and runs again must not be taken for the old one.
             resource: format!("ipop-{:08x}", rand::random::<u32>()),
-            password: Password::new(password),
+            password,
             servers: config.xmpp.servers.clone(),
             ca_pem,
         };
-        Ok(Self { config, account })
+        let ssh_host_key = match &config.node.ssh_host_key {
+            None => None,
+            Some(path) => Some(public_key(&read("SSH host key", path)?)),
+        };
+        Ok(Self {
+            config,
+            account,
+            enrolment,
+            ssh_host_key,
+        })
     }
 }
 
@@ -92,6 +115,30 @@ fn locate(path: &Path, credentials: Option<&Path>) -> PathBuf {
         Some(dir) if path.is_relative() && dir.join(path).exists() => dir.join(path),
         _ => path.to_owned(),
     }
+}
+
+fn read_secret(what: &'static str, path: &Path) -> Result<Password, SettingsError> {
+    let text = read(what, path)?;
+    // A trailing newline is the editor's, not the password's.
+    let text = String::from_utf8_lossy(&text)
+        .trim_end_matches(['\r', '\n'])
+        .to_owned();
+    if text.is_empty() {
+        return Err(SettingsError::NoPassword {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    Ok(Password::new(text))
+}
+
+/// Kind and key of an OpenSSH public key file, without the comment.
+fn public_key(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    text.split_whitespace()
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SettingsError> {
@@ -134,6 +181,39 @@ mod tests {
             Settings::load(Path::new("ipop.config"), Some(dir.path())).expect("complete");
         assert_eq!(settings.account.password, Password::new("sesame"));
         assert_eq!(settings.account.ca_pem, b"x");
+    }
+
+    #[test]
+    fn a_node_that_enrols_needs_a_token_and_no_password() {
+        let dir = tempfile::tempdir().expect("directory");
+        let password = dir.path().join("state/password");
+        let key = dir.path().join("key.pub");
+        let config = CONFIG
+            .replace(
+                "password_file = \"ipop.password\"",
+                &format!("password_file = {password:?}\nenrol_token_file = \"ipop.enrol-token\""),
+            )
+            .replace(
+                "name = \"a\"",
+                &format!("name = \"a\"\nssh_host_key = {key:?}"),
+            );
+        for (name, text) in [
+            ("ipop.config", config.as_str()),
+            ("ipop.enrol-token", "token\n"),
+            ("ipop.ca", "x"),
+            ("key.pub", "ssh-ed25519 AAAA root@worker-0\n"),
+        ] {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        }
+        let load = || Settings::load(Path::new("ipop.config"), Some(dir.path()));
+        let settings = load().expect("complete");
+        let enrolment = settings.enrolment.expect("it enrols");
+        assert_eq!(enrolment.token, Password::new("token"));
+        assert_eq!(enrolment.password_file, password);
+        assert_eq!(settings.ssh_host_key.as_deref(), Some("ssh-ed25519 AAAA"));
+        std::fs::write(dir.path().join("ipop.enrol-token"), "\n").expect("written");
+        let error = load().expect_err("no token").to_string();
+        assert!(error.starts_with("the enrolment token "), "{error}");
     }
 
     #[test]

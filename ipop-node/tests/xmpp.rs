@@ -462,6 +462,7 @@ async fn a_member_answers_for_its_status() {
         candidates: Vec::new(),
         peers: Vec::new(),
         drops: Default::default(),
+        ssh_host_key: None,
     };
     let (expected, asked) = (status.clone(), a.jid.clone());
     let answer = tokio::spawn(async move { b.session.query_status(&asked).await });

@@ -5,12 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
+use serde_json::json;
+
 use crate::secret::Secret;
 
 /// `ipop-node`'s configuration file (TOML, no secrets).
 pub const NODE_CONFIG: &str = "ipop.config";
 /// Password of the node's XMPP account.
 pub const XMPP_PASSWORD: &str = "ipop.password";
+/// Single-use token that the node exchanges for a password of its own, instead of
+/// [`XMPP_PASSWORD`] where others may read the bundle.
+pub const ENROL_TOKEN: &str = "ipop.enrol-token";
 /// PEM certificate of the deployment's CA.
 pub const CA: &str = "ipop.ca";
 /// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
@@ -19,7 +25,7 @@ pub const CA: &str = "ipop.ca";
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
 pub const EXPORTS: &str = "ipop.exports";
-/// OpenSSH private host key (ed25519).
+/// OpenSSH private host key (ed25519). Without it the node makes one of its own.
 pub const SSH_HOST_KEY: &str = "ipop.ssh-host-key";
 /// Public keys that may log in as root; systemd's own credential name.
 pub const SSH_AUTHORIZED_KEYS: &str = "ssh.authorized_keys.root";
@@ -37,5 +43,33 @@ impl Bundle {
     /// Adds or replaces a credential.
     pub fn set(&mut self, name: &'static str, content: impl Into<Vec<u8>>) {
         self.credentials.insert(name, Secret::new(content.into()));
+    }
+
+    /// The bundle as user data of a cloud instance, which `ipop-node metadata` in the image reads:
+    /// `{"version":1,"credentials":{"name":"base64",…}}`.
+    pub fn user_data(&self) -> Secret<Vec<u8>> {
+        let credentials: BTreeMap<_, _> = self
+            .credentials
+            .iter()
+            .map(|(name, content)| (*name, BASE64_STANDARD.encode(content.expose())))
+            .collect();
+        let json = json!({ "version": 1, "credentials": credentials });
+        Secret::new(json.to_string().into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_names_its_version_and_holds_each_credential_in_base64() {
+        let mut bundle = Bundle::default();
+        bundle.set(HOSTNAME, "worker-0");
+        bundle.set(CA, "x\n");
+        assert_eq!(
+            String::from_utf8_lossy(bundle.user_data().expose()),
+            r#"{"credentials":{"ipop.ca":"eAo=","system.hostname":"d29ya2VyLTA="},"version":1}"#
+        );
     }
 }

@@ -128,6 +128,7 @@ fn status(name: &str) -> NodeStatus {
             vec![peer]
         },
         drops: Default::default(),
+        ssh_host_key: None,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod lab;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod sshd;
 pub mod tcp;
 
 use std::time::{Duration, Instant};

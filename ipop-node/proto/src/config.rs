@@ -38,6 +38,10 @@ pub struct NodeSection {
     /// Control socket.
     #[serde(default = "default_control")]
     pub control: PathBuf,
+    /// OpenSSH public key file whose content is told in the node's status, for machines that make
+    /// their own host key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<PathBuf>,
 }
 
 /// `[overlay]`: the network it joins.
@@ -70,6 +74,11 @@ pub struct XmppSection {
     /// File with the password; systemd credentials are found by `$CREDENTIALS_DIRECTORY` when the
     /// path is relative.
     pub password_file: PathBuf,
+    /// File with a single-use token; same rule for the path. With it the node makes its own
+    /// password on first start, exchanges the token for it, and keeps it in `password_file`, which
+    /// is then an absolute path in a folder that the node may write to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enrol_token_file: Option<PathBuf>,
     /// PEM file with the CA that the server's certificate must chain to; same rule for the path.
     pub ca_file: PathBuf,
 }
@@ -179,6 +188,12 @@ impl NodeConfig {
             .contains(|c: char| c == '/' || c.is_whitespace());
         if parts.len() != 2 || parts.contains(&"") || !bare {
             return value("xmpp.jid", "must be a bare JID, node@domain");
+        }
+        if self.xmpp.enrol_token_file.is_some() && !self.xmpp.password_file.is_absolute() {
+            return value(
+                "xmpp.password_file",
+                "must be an absolute path when enrol_token_file is set: the node writes it",
+            );
         }
         Ok(())
     }

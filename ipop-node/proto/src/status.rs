@@ -187,4 +187,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerStatus>,
     /// Drops that belong to no peer.
     pub drops: BTreeMap<DropReason, u64>,
+    /// Public SSH host key of the machine (`ssh-ed25519 AAAA…`), where it made its own and nobody
+    /// else can know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssh_host_key: Option<String>,
 }

@@ -40,6 +40,11 @@ fn each_defect_is_named_by_key_or_line() {
         ("missing-section", "[node]\nname = \"worker-0\"\n", ""),
         ("wrong-type", "name = \"demo\"", "name = 7"),
         ("no-toml", "[node]", "[node"),
+        (
+            "enrol-relative",
+            "[xmpp]",
+            "[xmpp]\nenrol_token_file = \"ipop.enrol-token\"",
+        ),
         ("node-name", "\"worker-0\"", "\"Worker_0\""),
         ("node-name-long", "worker-0\"\n[", &format!("{long}\"\n[")),
         ("overlay-name-empty", "\"demo\"", "\"\""),
@@ -120,10 +125,12 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                     .map(|(ip, port)| SocketAddr::new(ip, port).to_string())
                     .collect(),
                 password_file: path.clone().into(),
+                enrol_token_file: ice.3.then(|| "ipop.enrol-token".into()),
                 ca_file: "ipop.ca".into(),
             },
             node: NodeSection {
                 name: node,
+                ssh_host_key: ice.3.then(|| path.clone().into()),
                 control: path.into(),
             },
             overlay: OverlaySection {

@@ -92,6 +92,7 @@ fn node_status() -> NodeStatus {
         candidates: Vec::new(),
         peers: Vec::new(),
         drops: BTreeMap::new(),
+        ssh_host_key: None,
     }
 }
 

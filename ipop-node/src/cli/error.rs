@@ -61,7 +61,7 @@ impl CliError {
     }
 
     /// The error's own text is the message, its source the cause.
-    fn of(exit: Exit, error: impl StdError + Send + Sync + 'static) -> Self {
+    pub(super) fn of(exit: Exit, error: impl StdError + Send + Sync + 'static) -> Self {
         Self {
             exit,
             message: String::new(),
@@ -104,8 +104,8 @@ impl From<SettingsError> for CliError {
             SettingsError::Config { .. } => {
                 "`ipop-node check --config FILE` reads it without running"
             }
-            SettingsError::NoPassword(_) => {
-                "write the XMPP account's password into it, on one line"
+            SettingsError::NoPassword { .. } => {
+                "write the XMPP account's password, or its token, into it, on one line"
             }
         };
         Self::of(Exit::Config, error).hint(hint)

@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod metadata;
 mod role;
 mod run;
 mod status;
@@ -32,6 +33,8 @@ enum Command {
     Status(status::Args),
     Role(role::Args),
     Check(check::Args),
+    #[command(hide = true)]
+    Metadata(metadata::Args),
 }
 
 const AFTER_HELP: &str = "\
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Metadata(args) => metadata::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

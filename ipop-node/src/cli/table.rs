@@ -258,6 +258,7 @@ mod tests {
                 .collect(),
             peers: vec![up, down],
             drops: BTreeMap::from([(DropReason::NoMember, 2), (DropReason::Multicast, 8)]),
+            ssh_host_key: None,
         };
         insta::assert_snapshot!(table(&status));
     }

@@ -31,6 +31,7 @@ impl Node {
             candidates: self.overlay.candidates(),
             peers: self.overlay.peers(now),
             drops,
+            ssh_host_key: self.ssh_host_key.clone(),
         }
     }
 

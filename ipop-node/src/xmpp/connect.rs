@@ -53,6 +53,8 @@ pub(super) enum SignInError {
     /// The server refuses this account; trying again at once makes no sense.
     #[error("refused: {condition}")]
     Refused { condition: String },
+    #[error("the server refuses to change the password: {0}")]
+    Enrolment(String),
     #[error("resource not bound: {0}")]
     Bind(String),
     #[error("unexpected element during {0}")]
@@ -258,7 +260,7 @@ async fn try_bind(
 }
 
 /// The next element of a negotiation.
-async fn element<Io: tokio::io::AsyncBufRead + tokio::io::AsyncWrite + Unpin>(
+pub(super) async fn element<Io: tokio::io::AsyncBufRead + tokio::io::AsyncWrite + Unpin>(
     stream: &mut XmppStream<Io>,
     during: &'static str,
 ) -> Result<XmppStreamElement, SignInError> {

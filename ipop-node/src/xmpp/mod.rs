@@ -24,6 +24,7 @@ mod answers;
 mod backoff;
 mod command;
 mod connect;
+mod enrol;
 mod inbound;
 mod members;
 mod online;
@@ -33,9 +34,13 @@ mod task;
 
 pub use account::{Account, AccountError, Password};
 use command::Command;
+pub use enrol::Enrolment;
 
 /// How many events wait for the caller before the stream is no longer read.
 const EVENT_QUEUE: usize = 1024;
+
+/// How long closing a stream may take.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// What the session tells its owner.
 #[derive(Debug)]
@@ -167,9 +172,27 @@ pub fn open(account: Account) -> Result<(Session, mpsc::Receiver<Event>), Accoun
     open_with(account, Timing::default())
 }
 
+/// Starts a session of an account whose password is exchanged for a token first. Until that is
+/// done the session is not signed in, and says why, as for any other reason.
+pub fn open_enrolling(
+    account: Account,
+    enrolment: Option<Enrolment>,
+    timing: Timing,
+) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
+    start(account, enrolment, timing)
+}
+
 /// Starts a session.
 pub fn open_with(
     account: Account,
+    timing: Timing,
+) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
+    start(account, None, timing)
+}
+
+fn start(
+    account: Account,
+    enrolment: Option<Enrolment>,
     timing: Timing,
 ) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
     let login = account::Login::new(account)?;
@@ -179,6 +202,7 @@ pub fn open_with(
     let retry = Arc::new(Notify::new());
     let task = task::Task::new(
         login,
+        enrolment,
         timing,
         command_queue,
         event_queue,

@@ -22,12 +22,10 @@ use super::inbound::{self, Request, Seen, Sender};
 use super::members::Change;
 use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
-use super::{Event, QueryError};
+use super::{CLOSE, Event, QueryError};
 
 /// The server takes what we send within this, or the stream is dead.
 const WRITE: Duration = Duration::from_secs(30);
-/// How long closing the stream may take.
-const CLOSE: Duration = Duration::from_secs(2);
 
 pub(super) struct Online<'a> {
     pub(super) task: &'a mut Task,

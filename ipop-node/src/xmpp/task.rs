@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use super::account::Login;
 use super::backoff::Backoff;
 use super::command::Command;
-use super::connect::connect;
+use super::connect::{ConnectError, connect};
+use super::enrol::{self, Enrolment};
 use super::members::Members;
 use super::online::Online;
 use super::{Event, QueryError, Timing};
@@ -25,6 +26,8 @@ const CONFLICT: &str = "conflict";
 
 pub(super) struct Task {
     pub login: Login,
+    /// How to get the password, as long as it is not known to be right.
+    enrolment: Option<Enrolment>,
     pub timing: Timing,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub advertisement: Option<Advertisement>,
@@ -55,6 +58,7 @@ struct Pause {
 impl Task {
     pub fn new(
         login: Login,
+        enrolment: Option<Enrolment>,
         timing: Timing,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::Sender<Event>,
@@ -64,6 +68,7 @@ impl Task {
         let members = Members::new(login.jid.clone());
         Self {
             login,
+            enrolment,
             timing,
             commands,
             advertisement: None,
@@ -85,13 +90,22 @@ impl Task {
     async fn live(&mut self) -> Option<oneshot::Sender<()>> {
         let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
         loop {
-            let (login, timing) = (self.login.clone(), self.timing.clone());
+            let (mut login, timing) = (self.login.clone(), self.timing.clone());
+            let enrolment = self.enrolment.clone();
             // What was to be retried at once before this attempt is retried by it.
             self.clear_retry();
-            let attempt = connect(&login, &timing);
+            let attempt = async {
+                if let Some(enrolment) = &enrolment {
+                    login.password = enrol::password(enrolment, &login, &timing).await?;
+                }
+                let (stream, jid) = connect(&login, &timing).await?;
+                Ok::<_, ConnectError>((stream, jid, login.password))
+            };
             let pause = match self.meanwhile(attempt).await {
                 Err(left) => return left,
-                Ok(Ok((stream, jid))) => {
+                Ok(Ok((stream, jid, password))) => {
+                    self.login.password = password;
+                    self.enrolment = None;
                     tracing::debug!(%jid, "signed in");
                     let since = Instant::now();
                     let end = Online::new(self, stream, jid).run().await;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Context;
 use crate::error::CliError;
 use crate::image::{self, BuildOptions};
+use crate::provider::ImageForm;
 use crate::report::Report;
 
 const EXAMPLES: &str = "\
@@ -49,6 +50,9 @@ struct BuildArgs {
     /// Install the packages anew, with the mirror's latest updates.
     #[arg(long)]
     refresh: bool,
+    /// Make the raw disk that boots by itself by BIOS and by UEFI, as clouds take it.
+    #[arg(long)]
+    whole: bool,
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +70,7 @@ struct Built<'a> {
     disk: &'a Path,
     kernel: &'a Path,
     initrd: Option<&'a Path>,
+    whole: Option<&'a Path>,
 }
 
 #[derive(Debug, Serialize)]
@@ -87,15 +92,23 @@ pub fn run(context: &Context, args: ImageArgs) -> Result<u8, CliError> {
                 refresh: args.refresh,
                 cache: env.cache,
             };
-            let image = image::build(&args.role, &options, &report)?;
+            let form = if args.whole {
+                ImageForm::Whole
+            } else {
+                ImageForm::Direct
+            };
+            let image = image::build(&args.role, form, &options, &report)?;
             let built = Built {
                 role: &image.role,
                 hash: &image.hash,
                 disk: &image.disk,
                 kernel: &image.kernel,
                 initrd: image.initrd.as_deref(),
+                whole: image.whole.as_deref(),
             };
-            report.finish(&built, |b| format!("{}\n", b.disk.display()));
+            report.finish(&built, |b| {
+                format!("{}\n", b.whole.unwrap_or(b.disk).display())
+            });
         }
         ImageCommand::List(args) => {
             let roles = image::roles_of(&BuildOptions {

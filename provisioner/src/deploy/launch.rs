@@ -18,6 +18,7 @@ use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::plan::personal::{self, Keys};
 use crate::plan::{ClusterPlan, NodePlan};
+use crate::provider::Delivery;
 use crate::rendezvous::Endpoint;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::ssh::keys::{CLIENT_KEY, KnownHosts};
@@ -236,7 +237,7 @@ impl Launch<'_> {
             })?;
             let keys = Keys {
                 account,
-                host_key: host.private,
+                host_key: Some(host.private),
                 authorized_key: user.public.clone(),
             };
             specs.push(MachineSpec {
@@ -246,7 +247,7 @@ impl Launch<'_> {
                 memory_mib: node.memory_mib,
                 cpus: node.cpus,
                 disk_gib: node.disk_gib,
-                bundle: personal::bundle(self.plan, node, endpoint, &keys)?,
+                bundle: personal::bundle(self.plan, node, endpoint, &keys, Delivery::Private)?,
             });
         }
         known.write(&dir)?;

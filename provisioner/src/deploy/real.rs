@@ -12,6 +12,7 @@ use crate::event::Sink;
 use crate::image::{self, BuildOptions};
 use crate::layout::Layout;
 use crate::name::NodeName;
+use crate::provider::ImageForm;
 use crate::rendezvous::Rendezvous;
 use crate::site::{Site, SiteKind};
 use crate::ssh::keys;
@@ -41,7 +42,8 @@ pub fn backend(layout: &Layout, site: &Site) -> Arc<dyn Backend> {
 
 impl Parts for Real<'_> {
     fn image(&self, role: &str, events: &dyn Sink) -> Result<Image, CliError> {
-        image::build(role, &BuildOptions::from_env(self.layout.images()), events)
+        let options = BuildOptions::from_env(self.layout.images());
+        image::build(role, ImageForm::Direct, &options, events)
     }
 
     fn backend(&self, site: &Site) -> Result<Arc<dyn Backend>, CliError> {

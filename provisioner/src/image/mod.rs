@@ -1,8 +1,9 @@
 //! Builds images: a recipe, Debian's packages and `ipop-node` become a disk and a kernel.
 //!
-//! Two stages, each kept by the hash of what went into it: `packages` (minutes; shared by roles
-//! that ask for the same packages) and `root` (seconds). No loop mount, no virtual machine; root
-//! is needed for the owners of files. Secrets and host keys never enter an image.
+//! Stages, each kept by the hash of what went into it: `packages` (minutes; shared by roles that
+//! ask for the same packages), `root` (seconds), and for clouds `whole` (seconds), a disk that
+//! boots by itself around that same root file system. No loop mount, no virtual machine; root is
+//! needed for the owners of files. Secrets and host keys never enter an image.
 
 pub mod cache;
 pub mod child;
@@ -14,12 +15,14 @@ pub mod prebuilt;
 pub mod recipe;
 pub mod root;
 pub mod source;
+pub mod whole;
 
 use std::path::{Path, PathBuf};
 
 use crate::backend::Image;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
+use crate::provider::ImageForm;
 
 use cache::{Cache, io_error};
 use mirror::Mirror;
@@ -119,7 +122,16 @@ pub fn roles_of(options: &BuildOptions) -> Result<Vec<String>, CliError> {
 }
 
 /// Builds the image of a role, or returns the one in the cache when nothing has changed.
-pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Image, CliError> {
+///
+/// Both forms have the same root file system, which is built once. The hash of a
+/// [`ImageForm::Whole`] covers the boot loaders too, so it is another than that of the
+/// [`ImageForm::Direct`] beside it.
+pub fn build(
+    role: &str,
+    form: ImageForm,
+    options: &BuildOptions,
+    events: &dyn Sink,
+) -> Result<Image, CliError> {
     let recipe = Recipe::load(&options.source()?, role).map_err(recipe_error)?;
     let node = options.node_binary()?;
     static_or_error(&node)?;
@@ -159,7 +171,7 @@ pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Im
         made?;
         cache.prune(role, &dir)?;
     }
-    Ok(Image {
+    let mut image = Image {
         role: role.to_owned(),
         hash,
         disk: dir.join(root::DISK),
@@ -167,7 +179,20 @@ pub fn build(role: &str, options: &BuildOptions, events: &dyn Sink) -> Result<Im
         initrd: None,
         cmdline: recipe.cmdline,
         whole: None,
-    })
+    };
+    if form == ImageForm::Whole {
+        let inputs = whole::Inputs {
+            role,
+            hash: &image.hash,
+            cmdline: &image.cmdline,
+            root: &image.disk,
+            kernel: &image.kernel,
+        };
+        let whole = whole::stage(&cache, &inputs, events)?;
+        image.hash = whole.hash;
+        image.whole = Some(whole.disk);
+    }
+    Ok(image)
 }
 
 fn recipe_error(error: RecipeError) -> CliError {
@@ -251,7 +276,8 @@ mod tests {
     #[test]
     fn a_role_that_does_not_exist_is_a_wrong_name() {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let error = build("wroker", &options(dir.path()), &|_| {}).expect_err("no such role");
+        let error = build("wroker", ImageForm::Direct, &options(dir.path()), &|_| {})
+            .expect_err("no such role");
         assert_eq!(error.code, ExitCode::Name);
     }
 
@@ -262,7 +288,7 @@ mod tests {
             node_binary: Some("/nowhere/ipop-node".into()),
             ..options(dir.path())
         };
-        let error = build("worker", &wanted, &|_| {}).expect_err("no such file");
+        let error = build("worker", ImageForm::Direct, &wanted, &|_| {}).expect_err("no such file");
         assert_eq!(
             (error.code, error.message.as_str()),
             (
@@ -279,7 +305,7 @@ mod tests {
             node_binary: Some("/bin/sh".into()),
             ..options(dir.path())
         };
-        let error = build("worker", &dynamic, &|_| {}).expect_err("not static");
+        let error = build("worker", ImageForm::Direct, &dynamic, &|_| {}).expect_err("not static");
         assert_eq!(error.message, "/bin/sh is not linked statically");
     }
 

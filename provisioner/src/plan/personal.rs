@@ -1,11 +1,13 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
 use ipop_proto::config::{IceSection, NodeConfig, NodeSection, OverlaySection, XmppSection};
+use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
 use super::{ClusterPlan, FRONTEND, NodePlan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
+use crate::provider::Delivery;
 use crate::render::render;
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
@@ -17,39 +19,52 @@ const INTERFACE: &str = "ipop0";
 /// files. Debian's nobody and nogroup.
 const EXPORT_ID: u32 = 65534;
 
+/// Where a node that enrolled keeps its password: on its own disk, below its unit's state directory.
+const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
+/// Public half of the host key that the image's `ipop-metadata` unit makes.
+const HOST_KEY: &str = "/etc/ssh/ipop_host_ed25519_key.pub";
+
 /// What only this node may know, and who may sign in to it.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// Its XMPP account.
+    /// Its XMPP account. Where the node enrols, the password is the token.
     pub account: Account,
-    /// OpenSSH private host key.
-    pub host_key: Secret<Vec<u8>>,
+    /// OpenSSH private host key; none where the node makes its own ([`Delivery::Enrolment`]).
+    pub host_key: Option<Secret<Vec<u8>>>,
     /// Public key of the deployment's user.
     pub authorized_key: String,
 }
 
-/// Puts together a node's credentials.
+/// Puts together a node's credentials, as they are to be delivered.
 pub fn bundle(
     plan: &ClusterPlan,
     node: &NodePlan,
     endpoint: &Endpoint,
     keys: &Keys,
+    delivery: Delivery,
 ) -> Result<Bundle, CliError> {
     let mut bundle = Bundle::default();
     bundle.set(
         bundle::NODE_CONFIG,
-        config(plan, node, endpoint, &keys.account.jid)?,
+        config(plan, node, endpoint, &keys.account.jid, delivery)?,
     );
-    bundle.set(
-        bundle::XMPP_PASSWORD,
-        keys.account.password.expose().as_bytes(),
-    );
+    let password = keys.account.password.expose().as_bytes();
+    match delivery {
+        Delivery::Private => {
+            bundle.set(bundle::XMPP_PASSWORD, password);
+            let host_key = keys.host_key.as_ref().ok_or_else(|| {
+                let message = format!("`{}` was given no SSH host key", node.name);
+                CliError::new(ExitCode::Internal, message)
+            })?;
+            bundle.set(bundle::SSH_HOST_KEY, host_key.expose().as_slice());
+        }
+        Delivery::Enrolment => bundle.set(bundle::ENROL_TOKEN, password),
+    }
     bundle.set(bundle::CA, endpoint.ca_pem.as_bytes());
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
     }
-    bundle.set(bundle::SSH_HOST_KEY, keys.host_key.expose().as_slice());
     bundle.set(
         bundle::SSH_AUTHORIZED_KEYS,
         format!("{}\n", keys.authorized_key.trim()),
@@ -58,17 +73,50 @@ pub fn bundle(
     Ok(bundle)
 }
 
+/// The public SSH host key that a node which made its own reports, fit for `known_hosts`. None when
+/// it reports none.
+pub fn reported_host_key(status: &NodeStatus) -> Result<Option<String>, CliError> {
+    let Some(key) = &status.ssh_host_key else {
+        return Ok(None);
+    };
+    let words: Vec<_> = key.split_whitespace().collect();
+    let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    match words[..] {
+        // Whatever else it says would become lines of a file that ssh trusts.
+        ["ssh-ed25519", blob]
+            if blob.starts_with("AAAAC3NzaC1lZDI1NTE5") && blob.chars().all(base64) =>
+        {
+            Ok(Some(format!("ssh-ed25519 {blob}")))
+        }
+        _ => {
+            let message = format!("`{}` reports an SSH host key that is none", status.name);
+            Err(CliError::new(ExitCode::Unavailable, message)
+                .hint("do not trust this machine: destroy it, and see what runs on it"))
+        }
+    }
+}
+
 /// `ipop-node`'s configuration file; `jid` is the node's account.
 pub fn config(
     plan: &ClusterPlan,
     node: &NodePlan,
     endpoint: &Endpoint,
     jid: &str,
+    delivery: Delivery,
 ) -> Result<String, CliError> {
+    let (password_file, enrol_token_file, ssh_host_key) = match delivery {
+        Delivery::Private => (bundle::XMPP_PASSWORD, None, None),
+        Delivery::Enrolment => (
+            ENROLLED_PASSWORD,
+            Some(bundle::ENROL_TOKEN.into()),
+            Some(HOST_KEY.into()),
+        ),
+    };
     let config = NodeConfig {
         node: NodeSection {
             name: node.name.0.clone(),
             control: "/run/ipop-node/control.sock".into(),
+            ssh_host_key,
         },
         overlay: OverlaySection {
             name: plan.name.clone(),
@@ -80,7 +128,8 @@ pub fn config(
         xmpp: XmppSection {
             jid: jid.to_owned(),
             servers: endpoint.servers.clone(),
-            password_file: bundle::XMPP_PASSWORD.into(),
+            password_file: password_file.into(),
+            enrol_token_file,
             ca_file: bundle::CA.into(),
         },
         ice: IceSection::default(),

@@ -1,5 +1,8 @@
 use super::*;
-use crate::rendezvous::Endpoint;
+use crate::provider::Delivery;
+use crate::rendezvous::{Account, Endpoint};
+use crate::secret::Secret;
+use personal::Keys;
 
 /// A front end and two workers on `local`.
 pub fn demo() -> ClusterPlan {
@@ -123,10 +126,91 @@ fn personal_data_is_rendered_for_the_role() {
         servers: vec!["192.168.211.1:5222".to_owned()],
         ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
     };
-    let config =
-        personal::config(&plan, &plan.nodes[1], &endpoint, "worker-0@demo.ipop").expect("rendered");
+    let config_of = |delivery| {
+        personal::config(
+            &plan,
+            &plan.nodes[1],
+            &endpoint,
+            "worker-0@demo.ipop",
+            delivery,
+        )
+        .expect("rendered")
+    };
+    let config = config_of(Delivery::Private);
     ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
     insta::assert_snapshot!("node_config", config);
+    let enrolling = config_of(Delivery::Enrolment);
+    ipop_proto::config::NodeConfig::parse(&enrolling).expect("the node takes it");
+    insta::assert_snapshot!("node_config_enrolling", enrolling);
     insta::assert_snapshot!("role_env", personal::environment(&plan, &plan.nodes[1]));
     insta::assert_snapshot!("exports", personal::exports(&plan).expect("rendered"));
+}
+
+#[test]
+fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
+    let plan = demo();
+    let endpoint = Endpoint {
+        domain: plan.domain.clone(),
+        servers: vec!["192.168.211.1:5222".to_owned()],
+        ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
+    };
+    let keys = |host_key: Option<&str>| Keys {
+        account: Account {
+            jid: "worker-0@demo.ipop".to_owned(),
+            password: Secret::new("sesame".to_owned()),
+        },
+        host_key: host_key.map(|key| Secret::new(key.as_bytes().to_vec())),
+        authorized_key: "ssh-ed25519 AAAA".to_owned(),
+    };
+    let names = |keys: &Keys, delivery| {
+        let bundle = personal::bundle(&plan, &plan.nodes[1], &endpoint, keys, delivery);
+        bundle.map(|b| b.credentials.into_keys().collect::<Vec<_>>())
+    };
+    let enrolling = names(&keys(Some("host")), Delivery::Enrolment).expect("complete");
+    assert_eq!(
+        enrolling,
+        [
+            "ipop.ca",
+            "ipop.config",
+            "ipop.enrol-token",
+            "ipop.env",
+            "ssh.authorized_keys.root",
+            "system.hostname"
+        ]
+    );
+    let private = names(&keys(Some("host")), Delivery::Private).expect("complete");
+    assert!(private.contains(&"ipop.password") && private.contains(&"ipop.ssh-host-key"));
+    let error = names(&keys(None), Delivery::Private).expect_err("no key");
+    assert_eq!(error.message, "`worker-0` was given no SSH host key");
+}
+
+#[test]
+fn a_reported_host_key_is_one_or_nothing() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1hMGQ1ZTQzYmY0ZjU0ZDk4ZGM1ZjI4ZDU2";
+    let mut status: ipop_proto::status::NodeStatus = serde_json::from_value(serde_json::json!({
+        "name": "worker-0", "overlay": "demo", "jid": "worker-0@demo.ipop", "version": "0",
+        "addrs": { "ipv4": "10.73.0.2/24", "ipv6": "fd5a::2/64" }, "interface": "ipop0",
+        "mtu": 1400, "uptime_ms": 0, "sign_in": { "state": "online" },
+        "role": { "state": "ready" }, "candidates": [], "peers": [], "drops": {},
+    }))
+    .expect("a status of a node that reports no key");
+    assert_eq!(personal::reported_host_key(&status).expect("none"), None);
+    status.ssh_host_key = Some(format!("{key} root@host\n"));
+    personal::reported_host_key(&status).expect_err("a comment");
+    status.ssh_host_key = Some(format!("{key}\n"));
+    assert_eq!(
+        personal::reported_host_key(&status)
+            .expect("a key")
+            .as_deref(),
+        Some(key)
+    );
+    for bad in [
+        "",
+        "ssh-ed25519",
+        "ssh-rsa AAAA",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n* ssh-rsa A",
+    ] {
+        status.ssh_host_key = Some(bad.to_owned());
+        personal::reported_host_key(&status).expect_err(bad);
+    }
 }

@@ -117,9 +117,30 @@ impl Api {
                 .accept("register", user, answer)
                 .map(|_| Registered::New);
         }
+        self.change_password(user, password)
+            .map(|()| Registered::Existing)
+    }
+
+    /// Gives an account another password.
+    pub fn change_password(&self, user: &str, password: &Secret<String>) -> Result<(), ApiError> {
         let arguments = json!({ "user": user, "host": self.domain, "newpass": password.expose() });
         self.succeed("change_password", user, &arguments)
-            .map(|()| Registered::Existing)
+    }
+
+    /// Whether this is the account's password; not so of an account that does not exist.
+    pub fn check_password(&self, user: &str, password: &Secret<String>) -> Result<bool, ApiError> {
+        let arguments = json!({ "user": user, "host": self.domain, "password": password.expose() });
+        let answer = self.call("check_password", user, &arguments)?;
+        match answer.as_i64() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => Err(ApiError::Refused {
+                command: "check_password",
+                object: user.to_owned(),
+                status: 200,
+                reason: format!("unknown result {answer}"),
+            }),
+        }
     }
 
     /// Ends an account's sessions and refuses new ones.

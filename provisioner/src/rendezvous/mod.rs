@@ -18,6 +18,7 @@ pub mod api;
 pub mod ca;
 pub mod config;
 pub mod embedded;
+pub mod enrolment;
 mod error;
 pub mod external;
 pub mod files;
@@ -28,6 +29,7 @@ pub mod password;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::SystemTime;
 
 use crate::backend::Resource;
 use crate::layout::Layout;
@@ -39,6 +41,7 @@ use api::Api;
 use config::RendezvousConfig;
 use embedded::Embedded;
 pub use embedded::{ProcessId, Stray, strays, supervise, supervisor_of};
+use enrolment::Tokens;
 pub use error::RendezvousError;
 use external::External;
 
@@ -262,6 +265,55 @@ impl Rendezvous {
         )
     }
 
+    /// Makes an account for a node that enrols: its password is a token, which dies when the node
+    /// exchanges it, at `expires`, or with the account, whichever is first.
+    ///
+    /// Asked again while the token may be alive it gives the same one, so that a launch that was
+    /// interrupted can be repeated without locking out a machine that has the token already.
+    pub fn create_enrolment(
+        &self,
+        node: &NodeName,
+        expires: SystemTime,
+    ) -> Result<Account, RendezvousError> {
+        let (api, user, tokens) = (self.api()?, self.user(&node.0), self.tokens());
+        if let Some(token) = tokens.of(&user)?
+            && api.check_password(&user, &token)?
+        {
+            tokens.add(&user, &token, expires)?;
+            api.add_member(&self.group, &user)?;
+            return Ok(Account {
+                jid: self.jid(&node.0),
+                password: token,
+            });
+        }
+        let token = password::generate().map_err(RendezvousError::Entropy)?;
+        // Noted first: one that is killed in between leaves a token that is nobody's password.
+        tokens.add(&user, &token, expires)?;
+        self.register(&node.0, token)
+    }
+
+    /// Whether the node has exchanged its enrolment token for a password of its own, or never had
+    /// one: then a new account would lock it out.
+    pub fn is_enrolled(&self, node: &NodeName) -> Result<bool, RendezvousError> {
+        let (api, user) = (self.api()?, self.user(&node.0));
+        if !api.accounts()?.contains(&user) {
+            return Ok(false);
+        }
+        match self.tokens().of(&user)? {
+            Some(token) => Ok(!api.check_password(&user, &token)?),
+            None => Ok(true),
+        }
+    }
+
+    /// Kills enrolment tokens that were not used in time; returns the nodes they were for. The
+    /// embedded server's supervisor does so by itself; for an external server it is to be called
+    /// now and then.
+    pub fn expire_tokens(&self, now: SystemTime) -> Result<Vec<NodeName>, RendezvousError> {
+        let users = self.tokens().expire(&self.api()?, now)?;
+        let node = |user: String| self.node_of(&format!("{user}@{}", self.domain()));
+        Ok(users.into_iter().filter_map(node).collect())
+    }
+
     /// The operator's account, that `provision` itself signs in with: made on first use, its
     /// password kept in the rendezvous's directory.
     pub fn operator(&self) -> Result<Account, RendezvousError> {
@@ -313,6 +365,10 @@ impl Rendezvous {
         Ok(self.api()?.ban(jid.split('@').next().unwrap_or_default())?)
     }
 
+    fn tokens(&self) -> Tokens {
+        Tokens::new(&self.dir)
+    }
+
     fn vanishes(&self) -> bool {
         self.is_ours() && !matches!(self.state(), State::Running { .. })
     }
@@ -353,7 +409,7 @@ mod tests {
             state: dir.path().join("state"),
             cache: dir.path().join("cache"),
         };
-        let ca = ca::Ca::open(dir.path(), "x.test", std::time::SystemTime::now()).expect("made");
+        let ca = ca::Ca::open(dir.path(), "x.test", SystemTime::now()).expect("made");
         drop(ca);
         let config = RendezvousConfig::External(config::ExternalConfig {
             api: "unix:/nonexistent/api".to_owned(),

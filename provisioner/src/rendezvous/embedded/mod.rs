@@ -81,6 +81,10 @@ impl Paths {
     fn api_socket(&self) -> PathBuf {
         self.spool().join(spec::API_SOCKET)
     }
+    fn api(&self, domain: &str) -> Result<Api, RendezvousError> {
+        let url = format!("unix:{}", self.api_socket().display());
+        Ok(Api::new(&url, domain, "", None).map_err(ApiError::Target)?)
+    }
     fn supervisor_log(&self) -> PathBuf {
         self.dir.join("supervisor.log")
     }
@@ -103,7 +107,7 @@ impl Embedded {
     pub fn new(layout: &Layout, deployment: &str, config: EmbeddedConfig) -> Self {
         Self {
             deployment: deployment.to_owned(),
-            domain: format!("{deployment}.ipop"),
+            domain: domain_of(deployment),
             state_dir: layout.state.clone(),
             paths: Paths::new(layout, deployment),
             config,
@@ -117,8 +121,7 @@ impl Embedded {
 
     /// Its API.
     pub fn api(&self) -> Result<Api, RendezvousError> {
-        let url = format!("unix:{}", self.paths.api_socket().display());
-        Ok(Api::new(&url, &self.domain, "", None).map_err(ApiError::Target)?)
+        self.paths.api(&self.domain)
     }
 
     /// Where its clients connect.
@@ -343,6 +346,11 @@ impl Embedded {
 pub fn supervisor_of(layout: &Layout, deployment: &str) -> Option<ProcessId> {
     let paths = Paths::new(layout, deployment);
     ProcessId::read(&paths.supervisor_id()).filter(ProcessId::alive)
+}
+
+/// XMPP domain of the server of `deployment`.
+fn domain_of(deployment: &str) -> String {
+    format!("{deployment}.ipop")
 }
 
 /// This program as a supervisor.

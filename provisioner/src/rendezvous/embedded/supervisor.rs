@@ -15,8 +15,9 @@ use super::erlang::Installation;
 use super::owner::Owner;
 use super::process::ProcessId;
 use super::time::Clock;
-use super::{Paths, RendezvousError};
+use super::{Paths, RendezvousError, domain_of};
 use crate::layout::Layout;
+use crate::rendezvous::enrolment::Tokens;
 use crate::rendezvous::http::connect_unix;
 
 /// How long ejabberd may take to end after SIGTERM: it closes its clients' streams and tables.
@@ -27,6 +28,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// A server that ran this long starts with the first wait again.
 const STEADY: Duration = Duration::from_secs(60);
+/// How often enrolment tokens whose time is over are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Size in bytes at which the supervisor's own log is emptied before a restart.
 const LOG_LIMIT: u64 = 1 << 20;
 const POLL: Duration = Duration::from_millis(100);
@@ -89,6 +92,7 @@ async fn keep_running(
             status = watch(&mut child, paths, &mut was_up) => Ending::Died(
                 status.map_err(|source| RendezvousError::process("wait for ejabberd", source))?
             ),
+            never = expire_tokens(paths, deployment) => match never {},
             _ = term.recv() => Ending::Told,
             _ = int.recv() => Ending::Told,
             () = clock.over() => Ending::Over,
@@ -178,6 +182,36 @@ async fn watch(child: &mut Child, paths: &Paths, was_up: &mut bool) -> io::Resul
         tokio::time::sleep(POLL).await;
     }
     child.wait().await
+}
+
+/// Kills enrolment tokens that were not used in time, again and again. While the server does not
+/// answer there is nothing that a token could be used for.
+async fn expire_tokens(paths: &Paths, deployment: &str) -> std::convert::Infallible {
+    let mut said = None;
+    loop {
+        tokio::time::sleep(EXPIRY_INTERVAL).await;
+        let (paths, domain) = (paths.clone(), domain_of(deployment));
+        let expiry = tokio::task::spawn_blocking(move || {
+            let api = paths.api(&domain)?;
+            Tokens::new(&paths.dir).expire(&api, SystemTime::now())
+        });
+        match expiry.await {
+            Ok(Ok(killed)) => {
+                said = None;
+                for user in killed {
+                    eprintln!("the enrolment token of {user} was not used in time and is dead");
+                }
+            }
+            Ok(Err(error)) => {
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    eprintln!("enrolment tokens of {deployment} not looked at: {text}");
+                    said = Some(text);
+                }
+            }
+            Err(error) => eprintln!("enrolment tokens of {deployment} not looked at: {error}"),
+        }
+    }
 }
 
 /// Asks ejabberd to end, and kills it when it does not.

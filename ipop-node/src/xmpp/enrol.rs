@@ -1,0 +1,254 @@
+//! Enrolment: a single-use token is exchanged for a password that only this node knows.
+//!
+//! The token is the account's first password. The node makes one of its own, writes it down, signs
+//! in with the token and changes the password (XEP-0077 section 3.3). What is written down is there
+//! before the server knows of it, so that whenever the node is killed one of the two is valid: the
+//! next start tries the new one first, and the token after it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use futures::SinkExt;
+use tokio::time::timeout;
+use tokio_xmpp::Stanza;
+use tokio_xmpp::jid::{BareJid, Jid};
+use tokio_xmpp::minidom::Element;
+use tokio_xmpp::parsers::iq::{Iq, IqHeader, IqPayload};
+use tokio_xmpp::xmlstream::XmppStreamElement;
+
+use super::account::{Login, Password};
+use super::connect::{ConnectError, SignInError, Stream, connect, element};
+use super::pending::condition;
+use super::{CLOSE, Timing};
+use crate::fault;
+
+/// Namespace of XEP-0077.
+const NS_REGISTER: &str = "jabber:iq:register";
+/// Identifier of the one request.
+const REQUEST: &str = "enrol";
+
+/// How an account that has a token gets its password.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// The account's first password.
+    pub token: Password,
+    /// Where the node's own password is kept, mode 0600. The folder must exist.
+    pub password_file: PathBuf,
+}
+
+/// The password of an account that enrols: from the file, or exchanged for the token now.
+pub(super) async fn password(
+    enrolment: &Enrolment,
+    login: &Login,
+    timing: &Timing,
+) -> Result<Password, ConnectError> {
+    let file = |error: io::Error| ConnectError {
+        text: format!("{}: {error}", enrolment.password_file.display()),
+        refused: None,
+    };
+    if let Some(password) = read(&enrolment.password_file).map_err(file)? {
+        return Ok(password);
+    }
+    let pending = enrolment.pending_file();
+    let with = |password: &Password| Login {
+        password: password.clone(),
+        ..login.clone()
+    };
+    let password = match read(&pending).map_err(file)? {
+        None => {
+            let password = generate();
+            write(&pending, &password).map_err(file)?;
+            password
+        }
+        Some(password) => {
+            // Killed before the server's answer: it may have taken the change.
+            match connect(&with(&password), timing).await {
+                Ok((stream, _)) => {
+                    close(stream).await;
+                    enrolment.confirm().map_err(file)?;
+                    tracing::info!("enrolled already");
+                    return Ok(password);
+                }
+                Err(error) if error.refused.is_none() => return Err(error),
+                Err(_) => password,
+            }
+        }
+    };
+    fault::point("enrol-written");
+    let (mut stream, _) = connect(&with(&enrolment.token), timing)
+        .await
+        .map_err(of_token)?;
+    let changed = timeout(timing.reply, change(&mut stream, login, &password))
+        .await
+        .unwrap_or(Err(SignInError::Timeout(timing.reply)));
+    changed.map_err(|error| ConnectError {
+        text: format!("the enrolment token was not exchanged: {error}"),
+        refused: None,
+    })?;
+    fault::point("enrol-changed");
+    close(stream).await;
+    enrolment.confirm().map_err(file)?;
+    tracing::info!("enrolled");
+    Ok(password)
+}
+
+impl Enrolment {
+    /// Where the password lies that the server may not know yet.
+    fn pending_file(&self) -> PathBuf {
+        let mut name = self
+            .password_file
+            .file_name()
+            .unwrap_or_default()
+            .to_owned();
+        name.push(".new");
+        self.password_file.with_file_name(name)
+    }
+
+    /// The server has taken the password.
+    fn confirm(&self) -> io::Result<()> {
+        fs::rename(self.pending_file(), &self.password_file)?;
+        sync_folder(&self.password_file)
+    }
+}
+
+/// Changes the password of the account that `stream` is signed in as.
+async fn change(stream: &mut Stream, login: &Login, new: &Password) -> Result<(), SignInError> {
+    let field = |name: &str, text: &str| {
+        Element::builder(name, NS_REGISTER)
+            .append(text.to_owned())
+            .build()
+    };
+    let query = Element::builder("query", NS_REGISTER)
+        .append(field("username", &login.user))
+        .append(field("password", new.expose()))
+        .build();
+    let header = IqHeader {
+        from: None,
+        to: Some(Jid::from(BareJid::from_parts(None, login.jid.domain()))),
+        id: REQUEST.to_owned(),
+    };
+    let request = header.assemble(IqPayload::Set(query));
+    stream
+        .send(&XmppStreamElement::Stanza(request.into()))
+        .await?;
+    loop {
+        match element(stream, "enrolment").await? {
+            XmppStreamElement::Stanza(Stanza::Iq(Iq::Result { id, .. })) if id == REQUEST => {
+                return Ok(());
+            }
+            XmppStreamElement::Stanza(Stanza::Iq(Iq::Error { id, error, .. })) if id == REQUEST => {
+                return Err(SignInError::Enrolment(condition(&error)));
+            }
+            // The server may ask for our version or the like; it can do without an answer.
+            _ => {}
+        }
+    }
+}
+
+/// A refusal of the token, said as such: the account itself may be in order.
+fn of_token(error: ConnectError) -> ConnectError {
+    ConnectError {
+        text: error.text,
+        refused: error.refused.map(|condition| {
+            format!(
+                "{condition}: the enrolment token was used already, has expired, or is not this \
+                 account's"
+            )
+        }),
+    }
+}
+
+async fn close(mut stream: Stream) {
+    if timeout(CLOSE, stream.shutdown()).await.is_err() {
+        tracing::debug!("the server did not close the stream in time");
+    }
+}
+
+/// 32 random bytes as hex: unchanged by SASLprep (RFC 4013).
+fn generate() -> Password {
+    let mut text = String::new();
+    for byte in rand::random::<[u8; 32]>() {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Password::new(text)
+}
+
+/// The password in a file; none when there is no file, or when it was cut short by a crash.
+fn read(path: &Path) -> io::Result<Option<Password>> {
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let text = text.trim_end_matches(['\r', '\n']);
+            Ok((!text.is_empty()).then(|| Password::new(text)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes a file that survives a crash from now on. It appears whole: half a password would be
+/// taken for one.
+fn write(path: &Path, password: &Password) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)?;
+    file.write_all(password.expose().as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn two_passwords_differ_and_have_256_bits() {
+        let (a, b) = (generate(), generate());
+        assert_ne!(a, b);
+        assert_eq!(a.expose().len(), 64);
+        assert!(a.expose().bytes().all(|c| c.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn a_password_is_written_for_its_owner_alone_and_confirmed_by_its_name() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let enrolment = Enrolment {
+            token: Password::new("t"),
+            password_file: dir.path().join("password"),
+        };
+        let pending = enrolment.pending_file();
+        assert_eq!(read(&pending).expect("no file"), None);
+        let password = generate();
+        write(&pending, &password).expect("written");
+        let mode = fs::metadata(&pending).expect("made").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(read(&enrolment.password_file).expect("no file"), None);
+        enrolment.confirm().expect("renamed");
+        let kept = read(&enrolment.password_file).expect("readable");
+        assert_eq!(kept, Some(password));
+        assert_eq!(read(&pending).expect("no file"), None);
+    }
+
+    #[test]
+    fn an_empty_file_is_no_password() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("password");
+        fs::write(&path, "\n").expect("written");
+        assert_eq!(read(&path).expect("readable"), None);
+    }
+}

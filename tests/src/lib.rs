@@ -9,6 +9,7 @@
 //! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
 pub mod capture;
+pub mod ec2;
 pub mod ejabberd;
 mod http;
 pub mod kill;

@@ -33,6 +33,21 @@ pub struct Image {
     pub whole: Option<PathBuf>,
 }
 
+impl Image {
+    /// For a machine that has a system of its own: only the role means something.
+    pub fn none(role: &str) -> Self {
+        Self {
+            role: role.to_owned(),
+            hash: String::new(),
+            disk: PathBuf::new(),
+            kernel: PathBuf::new(),
+            initrd: None,
+            cmdline: String::new(),
+            whole: None,
+        }
+    }
+}
+
 /// What a backend is asked to make for one node.
 #[derive(Debug, Clone)]
 pub struct MachineSpec {

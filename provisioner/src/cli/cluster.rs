@@ -5,38 +5,39 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 
 use super::Context;
-use crate::backend::Resource;
+use super::apply::{self, ApplyArgs};
+use crate::deploy::engine::{Engine, Opened, directory};
 use crate::deploy::interrupt::Interrupt;
-use crate::deploy::join::Limits;
-use crate::deploy::launch::{DIRECTORY, Launch};
-use crate::deploy::outcome::{NodeOutcome, Outcome};
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Sink};
+use crate::keep::plan::remaining;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
-use crate::plan::{ClusterPlan, Request, World, plan};
-use crate::report::{Report, table};
+use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
+use crate::provider::Scope;
+use crate::report::Report;
 use crate::site::Sites;
 use crate::size::{Mebibytes, duration};
 use crate::state::Database;
 use crate::state::lock::Lock;
-use crate::state::record::{NewDeployment, NodeRecord, Owner};
+use crate::state::record::{Deployment, NewDeployment, Phase, ResourceRecord, ResourceState};
 
 const EXAMPLES: &str = "\
 Examples:
   provision cluster --frontend 1@local --workers 2@local
   provision cluster --name lake --frontend local --workers 4@lab --workers 2@local --memory 1G
+  provision cluster --frontend local --workers 20@lab --quorum 18 --replace 4
+  provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
 
 The front end exports /export over the overlay; every worker mounts it at /share. A node has joined
 when it is signed in, linked to the front end, and its role works. When one does not join in time,
-the deployment stays for inspection and the exit code is 7; `provision logs` shows why, and
-`provision destroy` removes it.";
-
-/// How often machines and consoles are looked at.
-const POLL: Duration = Duration::from_secs(1);
+the deployment stays for inspection and the exit code is 7; `provision logs` shows why,
+`provision resume` continues, and `provision destroy` removes it. So it is when the command is
+stopped or killed at any moment.";
 
 /// Launch a cluster and wait until its nodes have joined.
 #[derive(Debug, Args)]
@@ -52,16 +53,18 @@ pub struct ClusterArgs {
     /// [default: cluster, cluster-2, …]
     #[arg(long, value_parser = name)]
     pub name: Option<String>,
-    /// How long nodes may take to join once their machines run
-    /// [default: 2m with KVM, 15m without]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub timeout: Option<Duration>,
     /// Memory of each machine [default: the site's, else 512M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Mebibytes>,
     /// Virtual CPUs of each machine [default: the site's, else 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cpus: Option<u32>,
+    /// Destroy it when this time has passed from now; `provision extend` changes that
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub ttl: Option<Duration>,
+    /// How it is carried out.
+    #[command(flatten)]
+    pub apply: ApplyArgs,
 }
 
 fn name(text: &str) -> Result<String, String> {
@@ -82,70 +85,54 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         cpus: args.cpus,
     };
     let plan = plan(&request, &sites, &world(&database)?)?;
+    args.apply.check(plan.workers().len())?;
     let settings = settings(&plan, &sites)?;
-    let id = record(context, &database, &plan, &settings)?;
-    let _lock = lock(context, &database, &plan.name, id)?;
-    let report = Report::new(context.mode(), &plan.names());
-    let launch = Launch {
-        layout: &context.layout,
-        database: &database,
-        id,
-        plan: &plan,
-        settings: &settings,
-        limits: Limits {
-            timeout: args.timeout,
-            poll: POLL,
-        },
-        interrupt: &interrupt,
-        began,
-        events: &report,
+    let new = new(&plan, &settings, args.apply.quorum)?;
+    let (deployment, _lock) = if args.apply.dry_run {
+        (unrecorded(&new, &database), None)
+    } else {
+        interrupt.advise(format!("provision resume {}", plan.name));
+        let (deployment, lock) = record(context, &database, &new)?;
+        let deployment = Deployment {
+            expires: args.ttl.map(|ttl| SystemTime::now() + ttl),
+            ..deployment
+        };
+        database.set_expiry(deployment.id, deployment.expires)?;
+        context.keep(&deployment)?.start_if_needed(&deployment)?;
+        (deployment, Some(lock))
     };
+    let report = Report::new(context.mode(), &plan.names());
     let real = Real {
         layout: &context.layout,
         name: &plan.name,
         settings: &settings,
         nodes: plan.names(),
+        tags: Some(deployment.tags()),
     };
-    match launch.run(&real) {
-        Ok(outcome) => {
-            report.finish(&outcome, table::outcome);
-            finished(&outcome)
-        }
-        Err(error) => {
-            // Ends the bars before the error is printed.
-            drop(report);
-            let hint = format!("`provision destroy {}` removes what was made", plan.name);
-            Err(if interrupt.is_set() {
-                CliError::interrupted()
-            } else {
-                error
-            }
-            .hint(hint))
-        }
+    let engine = Engine {
+        layout: &context.layout,
+        database: &database,
+        deployment: &deployment,
+        settings: &settings,
+        parts: &real,
+        interrupt: &interrupt,
+        began,
+        events: &report,
+        opened: Opened::default(),
+    };
+    if args.apply.dry_run {
+        let todo = engine.preview(new.nodes)?;
+        return Ok(apply::show(context, &plan.name, &todo));
     }
-}
-
-fn finished(outcome: &Outcome) -> Result<u8, CliError> {
-    let name = &outcome.name;
-    let stuck: Vec<_> = outcome.nodes.iter().filter(|n| n.stuck.is_some()).collect();
-    let Some(first) = stuck.first() else {
-        return Ok(0);
-    };
-    let how_far = |n: &&NodeOutcome| {
-        let reached = n.stuck.as_ref().and_then(|s| s.reached);
-        let reached = reached.map_or("nothing".to_owned(), |stage| stage.to_string());
-        format!("{} (got as far as `{reached}`)", n.name)
-    };
-    let names: Vec<_> = stuck.iter().map(how_far).collect();
-    Err(CliError::new(
-        ExitCode::NotJoined,
-        format!("of `{name}` did not join in time: {}", names.join(", ")),
-    )
-    .hint(format!(
-        "`provision logs {name}/{}` shows more of what happened",
-        first.name
-    ))
-    .hint(format!("`provision destroy {name}` removes the deployment")))
+    let result = engine.apply(&args.apply.options(deployment.quorum));
+    drop(engine);
+    if let (Some(expires), Ok(_)) = (deployment.expires, &result) {
+        let left = remaining(expires, SystemTime::now());
+        let keeper = context.keep(&deployment)?.find();
+        let message = format!("it is destroyed in {left} {}", keeper.words(&deployment.name));
+        report.emit(Event::Step { message });
+    }
+    apply::finish(report, &plan.name, &interrupt, result)
 }
 
 /// What the planner must know.
@@ -179,9 +166,14 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
 }
 
 /// Locks the deployment that was just recorded.
-fn lock(context: &Context, database: &Database, name: &str, id: i64) -> Result<Lock, CliError> {
+fn lock(
+    context: &Context,
+    database: &Database,
+    name: &str,
+    id: i64,
+) -> Result<(Deployment, Lock), CliError> {
     match context.locked(database, name)? {
-        Some((lock, deployment)) if deployment.id == id => Ok(lock),
+        Some((lock, deployment)) if deployment.id == id => Ok((deployment, lock)),
         _ => Err(CliError::new(
             ExitCode::Name,
             format!("another provision destroyed `{name}` before anything of it was made"),
@@ -190,36 +182,62 @@ fn lock(context: &Context, database: &Database, name: &str, id: i64) -> Result<L
     }
 }
 
-/// Writes the deployment to the database before anything of it exists.
-fn record(
-    context: &Context,
-    database: &Database,
+fn new(
     plan: &ClusterPlan,
     settings: &Settings,
-) -> Result<i64, CliError> {
-    let node = |node: &crate::plan::NodePlan| NodeRecord {
-        name: node.name.clone(),
-        role: node.role.clone(),
-        site: node.site.clone(),
-        ipv4: node.addrs.ipv4.addr.to_string(),
-        ipv6: node.addrs.ipv6.addr.to_string(),
-        host_key: None,
-        underlay: None,
-        stages: Vec::new(),
-    };
-    let new = NewDeployment {
+    quorum: Option<u32>,
+) -> Result<NewDeployment, CliError> {
+    Ok(NewDeployment {
         name: plan.name.clone(),
+        uid: format!("{:016x}", rand::random::<u64>()),
+        quorum,
         domain: plan.domain.clone(),
         net4: plan.nets.ipv4.to_string(),
         net6: plan.nets.net6(),
         settings: settings.to_json()?,
-        nodes: plan.nodes.iter().map(node).collect(),
+        nodes: plan.nodes.iter().map(NodePlan::record).collect(),
+    })
+}
+
+/// As it would be recorded.
+fn unrecorded(new: &NewDeployment, database: &Database) -> Deployment {
+    Deployment {
+        id: 0,
+        name: new.name.clone(),
+        uid: new.uid.clone(),
+        owner: database.owner(),
+        expires: None,
+        quorum: new.quorum,
+        created: SystemTime::now(),
+        phase: Phase::Creating,
+        domain: new.domain.clone(),
+        net4: new.net4.clone(),
+        net6: new.net6.clone(),
+        settings: new.settings.clone(),
+    }
+}
+
+/// Writes the deployment to the database before anything of it exists, and locks it.
+fn record(
+    context: &Context,
+    database: &Database,
+    new: &NewDeployment,
+) -> Result<(Deployment, Lock), CliError> {
+    let id = database.create(new, SystemTime::now())?;
+    // Taking the lock makes the directory.
+    let directory = ResourceRecord {
+        key: directory(&context.layout, &new.name),
+        scope: Scope::Deployment,
+        after: Vec::new(),
+        deadline: Duration::from_secs(60),
+        state: ResourceState::Wanted,
+        attempt: 1,
+        node_attempt: 1,
+        token: String::new(),
+        handle: None,
+        reached_at: None,
+        error: None,
     };
-    let id = database.create(&new, SystemTime::now())?;
-    let directory = Resource {
-        kind: DIRECTORY.to_owned(),
-        id: context.layout.deployment(&plan.name).display().to_string(),
-    };
-    database.plan_resource(id, &Owner::Files, None, &directory)?;
-    Ok(id)
+    database.want(id, &[directory])?;
+    lock(context, database, &new.name, id)
 }

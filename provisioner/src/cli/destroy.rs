@@ -1,18 +1,25 @@
 //! `provision destroy`: removes a deployment.
 
+use std::time::Instant;
+
 use clap::Args;
 
-use super::Context;
 use super::context::no_such_deployment;
-use crate::deploy::destroy::{Removal, destroy};
+use super::{Context, apply};
+use crate::deploy::destroy::Removal;
+use crate::deploy::engine::{Engine, Opened};
+use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
 use crate::report::Report;
+use crate::state::Database;
+use crate::state::record::Deployment;
 
 const EXAMPLES: &str = "\
 Examples:
   provision destroy cluster
+  provision destroy cluster --dry-run
 
 Removes machines, disks, networks, accounts, the roster group, the rendezvous, keys and logs. What
 cannot be removed is named, the exit code is then 10, and the command can be run again. Destroying
@@ -24,6 +31,9 @@ what is already destroyed is no error.";
 pub struct DestroyArgs {
     /// The deployment
     pub name: String,
+    /// Show what would be removed, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Runs the command.
@@ -44,25 +54,61 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
     let Some((_lock, deployment)) = context.locked(&database, &name)? else {
         return Ok(nothing_left(context, name));
     };
-    let settings = Settings::of(&deployment)?;
-    let nodes = database
-        .nodes(deployment.id)?
-        .into_iter()
-        .map(|n| n.name)
-        .collect();
-    let real = Real {
-        layout: &context.layout,
-        name: &name,
-        settings: &settings,
-        nodes,
-    };
-    let report = Report::new(context.mode(), &[]);
-    let removal = destroy(&context.layout, &database, &deployment, &real, &report)?;
-    report.finish(&removal, text);
-    removal.check().map(|()| 0)
+    locked(context, &database, &deployment, args.dry_run)
 }
 
-fn nothing_left(context: &Context, name: String) -> u8 {
+/// Destroys a deployment that is locked.
+pub fn locked(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    dry_run: bool,
+) -> Result<u8, CliError> {
+    let name = &deployment.name;
+    let interrupt = Interrupt::listen()?;
+    interrupt.advise(format!("provision destroy {name}"));
+    let settings = Settings::of(deployment)?;
+    let nodes = database.nodes(deployment.id)?;
+    let real = Real {
+        layout: &context.layout,
+        name,
+        settings: &settings,
+        nodes: nodes.into_iter().map(|n| n.name).collect(),
+        tags: None,
+    };
+    let report = Report::new(context.mode(), &[]);
+    let engine = Engine {
+        layout: &context.layout,
+        database,
+        deployment,
+        settings: &settings,
+        parts: &real,
+        interrupt: &interrupt,
+        began: Instant::now(),
+        events: &report,
+        opened: Opened::default(),
+    };
+    if dry_run {
+        let todo = engine.preview_destroy()?;
+        return Ok(apply::show(context, name, &todo));
+    }
+    let result = engine.destroy();
+    drop(engine);
+    match result {
+        Ok(removal) => {
+            report.finish(&removal, text);
+            removal.check()?;
+            context.keep(deployment)?.stop().map(|()| 0)
+        }
+        Err(error) => {
+            drop(report);
+            Err(error.hint(format!("`provision destroy {name}` goes on")))
+        }
+    }
+}
+
+/// Says that there is nothing to remove.
+pub fn nothing_left(context: &Context, name: String) -> u8 {
     let removal = Removal {
         name,
         ..Removal::default()

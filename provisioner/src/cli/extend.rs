@@ -65,7 +65,7 @@ pub fn run(context: &Context, args: ExtendArgs) -> Result<u8, CliError> {
             "`{}` is destroyed in {} {}\n",
             e.name,
             remaining(expires, now),
-            keeper.words()
+            keeper.words(&e.name)
         ),
         _ => format!("`{}` is not destroyed by itself\n", e.name),
     });

@@ -76,7 +76,7 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
     let configured = context.sites()?;
     let everywhere = args.site.is_empty();
     let sites = open(context, &configured, &args.site)?;
-    let owner = context.owner()?;
+    let owner = context.owner();
     let rendezvous = match &configured.rendezvous {
         RendezvousConfig::External(config) if everywhere => Some(config),
         _ => None,

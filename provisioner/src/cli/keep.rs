@@ -34,11 +34,14 @@ pub fn run(context: &Context, args: KeepArgs) -> Result<u8, CliError> {
         return once(context, &args.name);
     }
     let (mut looked, mut failures) = (SystemTime::now(), 0);
-    while Time::read(&context.layout, &args.name) != Ok(Time::Gone) {
+    loop {
         let now = SystemTime::now();
-        let expires = Time::read(&context.layout, &args.name)
-            .ok()
-            .and_then(Time::end);
+        let expires = match Time::read(&context.layout, &args.name) {
+            Ok(Time::Gone) => return Ok(0),
+            Ok(time) => time.end(),
+            // Nothing is known now; a look fails and says so.
+            Err(_) => None,
+        };
         if next_look(expires, looked, failures) <= now {
             failures = match once(context, &args.name) {
                 Ok(_) => 0,
@@ -52,7 +55,6 @@ pub fn run(context: &Context, args: KeepArgs) -> Result<u8, CliError> {
         let left = expires.and_then(|end| end.duration_since(now).ok());
         std::thread::sleep(left.filter(|l| !l.is_zero()).unwrap_or(LOOK).min(LOOK));
     }
-    Ok(0)
 }
 
 fn once(context: &Context, name: &str) -> Result<u8, CliError> {
@@ -62,7 +64,7 @@ fn once(context: &Context, name: &str) -> Result<u8, CliError> {
             layout: &context.layout,
             sites: None,
             deployment: name,
-            owner: context.owner()?,
+            owner: context.owner(),
             embedded: true,
         };
         return keep.stop().map(|()| 0);
@@ -91,8 +93,7 @@ fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliE
         return Ok(0);
     }
     eprintln!("the time of `{name}` is over: destroying it");
-    destroy::locked(context, database, &deployment, false)?;
-    context.keep(&deployment)?.stop().map(|()| 0)
+    destroy::locked(context, database, &deployment, false)
 }
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is

@@ -5,9 +5,9 @@ use clap::Args;
 use super::Context;
 use super::target::Target;
 use crate::deploy::join::last_lines;
-use crate::deploy::real::backend;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
+use crate::provider;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,11 +39,8 @@ pub fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
     let nodes = database.nodes(deployment.id)?;
     let node = super::ssh::node(&deployment, &nodes, &args.target.node)?;
     let settings = Settings::of(&deployment)?;
-    let console = backend(&context.layout, settings.site(&node.site)?).console(
-        &deployment.name,
-        &node.name,
-        CONSOLE_BYTES,
-    );
+    let console = provider::open(&context.layout, settings.site(&node.site)?)
+        .and_then(|provider| provider.console(&deployment.tags(), &node.name, CONSOLE_BYTES));
     if !args.console {
         println!("== console of {}", node.name);
     }

@@ -6,13 +6,18 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use crate::error::CliError;
 
+pub mod apply;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
+pub mod extend;
 pub mod gc;
 pub mod image;
+pub mod keep;
 pub mod logs;
 pub mod rendezvous;
+pub mod resume;
+pub mod scale;
 pub mod site;
 pub mod ssh;
 pub mod status;
@@ -25,6 +30,7 @@ Examples:
   provision cluster --frontend 1@local --workers 2@local
   provision status
   provision ssh cluster/worker-0 -- hostname
+  provision scale cluster --workers +2@local
   provision destroy cluster
 
 Exit codes:
@@ -79,6 +85,10 @@ pub struct Global {
 pub enum Command {
     /// Launch a cluster and wait until its nodes have joined
     Cluster(cluster::ClusterArgs),
+    /// Continue what was stopped: a launch, a change of size, a removal
+    Resume(resume::ResumeArgs),
+    /// Add workers to a cluster, or remove some
+    Scale(scale::ScaleArgs),
     /// Show deployments, or the nodes of one
     Status(status::StatusArgs),
     /// List deployments
@@ -89,12 +99,17 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
+    /// Change when a deployment is destroyed by itself
+    Extend(extend::ExtendArgs),
     /// Find and remove what deployments left behind
     Gc(gc::GcArgs),
     /// List, check and clean the sites machines can be launched on
     Site(site::SiteArgs),
     /// Build and list the images machines are made of
     Image(image::ImageArgs),
+    /// Do what is due for a deployment
+    #[command(hide = true)]
+    Keep(keep::KeepArgs),
     /// Keep an embedded rendezvous running
     #[command(hide = true)]
     Rendezvous(rendezvous::RendezvousArgs),
@@ -105,12 +120,16 @@ impl Command {
     pub fn run(self, context: &Context) -> Result<u8, CliError> {
         match self {
             Self::Cluster(args) => cluster::run(context, args),
+            Self::Resume(args) => resume::run(context, args),
+            Self::Scale(args) => scale::run(context, args),
             Self::Status(args) => status::run(context, args),
             Self::List => status::run(context, status::StatusArgs { name: None }),
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
+            Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),
+            Self::Keep(args) => keep::run(context, args),
             Self::Site(args) => site::run(context, args),
             Self::Image(args) => image::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),

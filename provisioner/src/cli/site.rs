@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Context;
-use crate::backend::CheckLine;
-use crate::deploy::real::backend;
 use crate::error::{CliError, ExitCode};
+use crate::provider::{self, CheckLine};
 use crate::report::table::table;
 use crate::site::{Site, SiteKind, Sites};
 
@@ -117,7 +116,7 @@ fn prune(context: &Context, sites: &[&Site]) -> Result<(), CliError> {
         .create()
         .map_err(|e| CliError::file("create", &context.layout.cache, e))?;
     for site in sites {
-        let removed = backend(&context.layout, site).prune()?;
+        let removed = provider::open(&context.layout, site)?.prune()?;
         let site = site.name.as_str();
         if context.global.json {
             println!("{}", serde_json::json!(Pruned { site, removed }));
@@ -176,7 +175,7 @@ fn check(context: &Context, sites: &[&Site]) -> Result<u8, CliError> {
         .map_err(|e| CliError::file("create", &context.layout.state, e))?;
     let mut failed = Vec::new();
     for site in sites {
-        let lines = backend(&context.layout, site).check()?;
+        let lines = provider::open(&context.layout, site)?.check()?;
         let ok = lines.iter().all(|l| l.ok);
         if !ok {
             failed.push(site.name.as_str());

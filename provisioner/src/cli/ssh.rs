@@ -7,11 +7,11 @@ use clap::Args;
 
 use super::Context;
 use super::target::{ALL, Target};
-use crate::deploy::real::backend;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, suggestion};
 use crate::plan::FRONTEND;
+use crate::provider;
 use crate::ssh::command::{Hop, arguments};
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
@@ -127,8 +127,9 @@ fn underlay(
     node: &NodeRecord,
 ) -> Result<IpAddr, CliError> {
     let settings = Settings::of(deployment)?;
-    let backend = backend(&context.layout, settings.site(&node.site)?);
-    let asked = backend.underlay_address(&deployment.name, &node.name);
+    let asked = provider::open(&context.layout, settings.site(&node.site)?)
+        .and_then(|provider| provider.machines(&deployment.tags()))
+        .map(|machines| machines.get(&node.name).and_then(|m| m.underlay));
     let kept = node.underlay.as_deref().and_then(|a| a.parse().ok());
     match (asked, kept) {
         (Ok(Some(addr)), _) => {

@@ -1,19 +1,22 @@
 //! `provision status` and `provision list`.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use ipop_proto::candidate::CandidateKind;
 use serde::Serialize;
 
 use super::Context;
-use crate::backend::MachineState;
-use crate::deploy::real::{Real, backend};
+use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::deploy::{Meeting, Parts, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
+use crate::keep::Keeper;
+use crate::keep::plan::remaining;
 use crate::name::NodeName;
+use crate::provider::{self, Lease, Machine, MachineState};
 use crate::rendezvous::State;
 use crate::report::table::{milliseconds, table};
 use crate::report::words;
@@ -44,6 +47,8 @@ struct Summary {
     phase: Phase,
     nodes: usize,
     age_seconds: u64,
+    /// Until it is destroyed by itself.
+    remaining_seconds: Option<u64>,
     ipv4: String,
     ipv6: String,
 }
@@ -53,8 +58,19 @@ struct Summary {
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
+    /// Who destroys it when its time is over, and extends its leases.
+    kept: Option<Keeper>,
+    leases: Vec<SiteLease>,
     rendezvous: Meet,
     members: Vec<Member>,
+}
+
+/// What a site lends, as last heard of.
+#[derive(Debug, Serialize)]
+struct SiteLease {
+    site: String,
+    remaining_seconds: u64,
+    refused: bool,
 }
 
 /// The rendezvous as it is now.
@@ -129,6 +145,7 @@ fn summary(database: &Database, deployment: &Deployment) -> Result<Summary, CliE
         phase: deployment.phase,
         nodes: database.nodes(deployment.id)?.len(),
         age_seconds: age.as_secs(),
+        remaining_seconds: deployment.expires.map(left),
         ipv4: deployment.net4.clone(),
         ipv6: deployment.net6.clone(),
     })
@@ -147,6 +164,7 @@ fn detail(
         name: &deployment.name,
         settings: &settings,
         nodes,
+        tags: None,
     };
     let meeting = real.meeting();
     let mut watch = match &meeting {
@@ -165,13 +183,34 @@ fn detail(
         state: meeting.ok().map(|meeting| meeting.state()),
         error,
     };
+    let mut sites = Sites::new();
+    for record in records.iter().filter(|r| r.wanted) {
+        if !sites.contains_key(&record.site) {
+            let machines = provider::open(&context.layout, settings.site(&record.site)?)
+                .and_then(|provider| provider.machines(&deployment.tags()));
+            sites.insert(record.site.clone(), machines.map_err(|e| e.message));
+        }
+    }
     let mut members = Vec::new();
-    for record in records {
+    for record in records.into_iter().filter(|r| r.wanted) {
         let now = seen.get(&record.name).map(|s| s.stage);
         let watch = watch.as_mut().ok().filter(|_| now.is_some());
-        members.push(member(context, deployment, &settings, record, now, watch)?);
+        members.push(member(&sites, record, now, watch));
     }
+    let lease = |(site, lease): (String, Lease)| SiteLease {
+        site,
+        remaining_seconds: left(lease.ends),
+        refused: lease.refused,
+    };
+    let leases: Vec<_> = database.leases(deployment.id)?.into_iter().map(lease).collect();
+    let keep = context.keep(deployment)?;
+    if deployment.phase != Phase::Destroying && keep.find() == Keeper::Nobody {
+        keep.start_if_needed(deployment)?;
+    }
+    let needed = deployment.expires.is_some() || !leases.is_empty();
     Ok(Detail {
+        kept: needed.then(|| keep.find()),
+        leases,
         summary: summary(database, deployment)?,
         rendezvous,
         members,
@@ -203,16 +242,23 @@ fn watch(
     meeting.watch().map_err(|e| e.message)
 }
 
+/// The machines of each site, or why they cannot be asked for.
+type Sites = BTreeMap<String, Result<BTreeMap<NodeName, Machine>, String>>;
+
 fn member(
-    context: &Context,
-    deployment: &Deployment,
-    settings: &Settings,
+    sites: &Sites,
     record: NodeRecord,
     now: Option<Stage>,
     watch: Option<&mut Box<dyn Watch>>,
-) -> Result<Member, CliError> {
-    let machine = backend(&context.layout, settings.site(&record.site)?)
-        .machine_state(&deployment.name, &record.name);
+) -> Member {
+    let (machine, machine_error) = match sites.get(&record.site) {
+        Some(Ok(machines)) => {
+            let state = machines.get(&record.name).map(|m| m.state);
+            (Some(state.unwrap_or(MachineState::Absent)), None)
+        }
+        Some(Err(why)) => (None, Some(why.clone())),
+        None => (None, None),
+    };
     let status = watch.and_then(|watch| watch.status(&record.name));
     let frontend = |p: &&ipop_proto::status::PeerStatus| {
         p.name.starts_with(crate::plan::FRONTEND) && p.name != record.name.0
@@ -222,19 +268,46 @@ fn member(
         .stages
         .iter()
         .find(|(stage, _)| *stage == Stage::Ready);
-    Ok(Member {
+    Member {
         link: peer.and_then(|p| p.link_kind()),
         rtt_us: peer.and_then(|p| p.rtt_us),
         joined_seconds: joined.map(|(_, seconds)| *seconds),
         now,
-        machine_error: machine.as_ref().err().map(|e| e.message.clone()),
-        machine: machine.ok(),
+        machine,
+        machine_error,
         name: record.name,
         role: record.role,
         site: record.site,
         ipv4: record.ipv4,
         ipv6: record.ipv6,
-    })
+    }
+}
+
+/// Whole seconds until a time; 0 when it is over.
+fn left(until: SystemTime) -> u64 {
+    let left = until.duration_since(SystemTime::now());
+    left.unwrap_or_default().as_secs()
+}
+
+/// When a deployment and what it is lent end.
+fn ends(detail: &Detail) -> String {
+    let said = |seconds: u64| remaining(UNIX_EPOCH + Duration::from_secs(seconds), UNIX_EPOCH);
+    let mut out = String::new();
+    let name = &detail.summary.name;
+    if let (Some(seconds), Some(keeper)) = (detail.summary.remaining_seconds, &detail.kept) {
+        let words = keeper.words(name);
+        out += &format!("is destroyed in {} {words}\n", said(seconds));
+    }
+    for lease in &detail.leases {
+        let left = said(lease.remaining_seconds);
+        let end = if lease.refused {
+            "refused to extend it: what is there ends with it"
+        } else {
+            "it is extended in time"
+        };
+        out += &format!("site {} lends for {left} more, {end}\n", lease.site);
+    }
+    out
 }
 
 fn list(all: &[Summary]) -> String {
@@ -277,11 +350,12 @@ fn show(detail: &Detail) -> String {
     let rows: Vec<_> = detail.members.iter().map(row).collect();
     let summary = &detail.summary;
     let mut out = format!(
-        "{}: {}, {} old\nrendezvous: {}\n\n",
+        "{}: {}, {} old\nrendezvous: {}\n{}\n",
         summary.name,
         summary.phase,
         age(summary.age_seconds),
-        serves(detail.rendezvous.state.as_ref())
+        serves(detail.rendezvous.state.as_ref()),
+        ends(detail)
     );
     out += &table(
         &[
@@ -331,9 +405,12 @@ mod tests {
                 phase: Phase::Joined,
                 nodes: 0,
                 age_seconds: 61,
+                remaining_seconds: None,
                 ipv4: "10.200.7.0/24".to_owned(),
                 ipv6: "fd12::/64".to_owned(),
             },
+            kept: None,
+            leases: Vec::new(),
             rendezvous: Meet {
                 state,
                 error: error.map(str::to_owned),

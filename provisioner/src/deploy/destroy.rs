@@ -1,21 +1,20 @@
-//! Removes a deployment: everything that the journal says may exist.
+//! Removes a deployment: everything that is recorded and may exist, and what its sites still find.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::launch::DIRECTORY;
-use super::settings::Settings;
-use super::{Meeting, Parts};
-use crate::backend::{Backend, Resource};
+use super::engine::{Engine, Images, one_line};
+use super::hands::remove_directory;
+use super::planner::{Observed, Plan};
 use crate::error::{CliError, ExitCode};
-use crate::event::{Event, Sink};
-use crate::layout::Layout;
-use crate::state::Database;
-use crate::state::record::{Deployment, NodeRecord, Owner, Phase, ResourceRecord};
+use crate::event::Event;
+use crate::provider::{Health, Resource, Scope};
+use crate::state::record::{Key, Owner, Phase, ResourceRecord, ResourceState};
+
+/// How long the removal of something that is found and was not recorded may take.
+const FOUND_LIMIT: Duration = Duration::from_secs(300);
 
 /// What a destroy did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -83,159 +82,124 @@ impl Removal {
     }
 }
 
-/// Removes what a deployment made, last made first. What cannot be removed does not keep the rest.
-pub fn destroy(
-    layout: &Layout,
-    database: &Database,
-    deployment: &Deployment,
-    parts: &dyn Parts,
-    events: &dyn Sink,
-) -> Result<Removal, CliError> {
-    database.set_phase(deployment.id, Phase::Destroying)?;
-    let settings = Settings::of(deployment)?;
-    let mut hands = Hands {
-        parts,
-        settings,
-        backends: BTreeMap::new(),
-        meeting: None,
-    };
-    let mut removal = Removal {
-        name: deployment.name.clone(),
-        ..Removal::default()
-    };
-    let nodes = database.nodes(deployment.id)?;
-    let mut records = database.resources(deployment.id)?;
-    // Machines first of all: they use what the rest is.
-    records.reverse();
-    records.sort_by_key(|r| r.node.is_none() || r.owner == Owner::Rendezvous);
-    // Those that do not answer, with why: each further try would wait for them again.
-    let mut unreachable: BTreeMap<Owner, String> = BTreeMap::new();
-    let mut warned: BTreeSet<Owner> = BTreeSet::new();
-    for record in records {
-        let ResourceRecord {
-            owner, resource, ..
-        } = record;
-        if owner == Owner::Files && !removal.leftover.is_empty() {
-            // Keys and the rendezvous's spool are needed for another try.
-            continue;
-        }
-        if let Some(why) = unreachable.get(&owner) {
-            let why = why.clone();
-            removal.leftover.push(Leftover { resource, why });
-            continue;
-        }
-        let result = hands.remove(layout, &owner, &resource);
-        match result {
-            Ok(()) => {
-                database.removed(deployment.id, &owner, &resource)?;
-                let message = format!("removed {} `{}`", plain(&resource.kind), resource.id);
-                events.emit(Event::Step { message });
-                removal.removed.push(resource);
-            }
-            Err(error) => {
-                let why = one_line(&error);
-                if warned.insert(owner.clone()) {
-                    let message = why.clone();
-                    events.emit(Event::Warning { message });
-                }
-                if error.code == ExitCode::Unavailable && !hands.answers(&owner, deployment, &nodes)
-                {
-                    unreachable.insert(owner, why.clone());
-                }
-                removal.leftover.push(Leftover { resource, why });
+impl Engine<'_> {
+    /// What destroying would do; nothing is changed.
+    pub fn preview_destroy(&self) -> Result<Plan, CliError> {
+        let recorded = self.database.all_resources(self.deployment.id)?;
+        Ok(self.planned(&[], &recorded, &Observed::default()))
+    }
+
+    /// Removes everything. What cannot be removed keeps back what it was made from, and no more.
+    pub fn destroy(&self) -> Result<Removal, CliError> {
+        let id = self.deployment.id;
+        self.database.set_phase(id, Phase::Destroying)?;
+        let mut removal = Removal {
+            name: self.deployment.name.clone(),
+            ..Removal::default()
+        };
+        let recorded = self.database.all_resources(id)?;
+        let sites = recorded.iter().filter_map(|r| match &r.key.owner {
+            Owner::Site(site) if r.may_exist() => Some(site.clone()),
+            _ => None,
+        });
+        let sites: BTreeSet<String> = sites.collect();
+        self.remove(&recorded, &mut removal)?;
+        if removal.leftover.is_empty() {
+            let forgotten = self.forgotten(&sites)?;
+            if !forgotten.is_empty() {
+                self.remove(&forgotten, &mut removal)?;
             }
         }
+        if removal.leftover.is_empty() {
+            // Also what a crash left between making the directory and recording it.
+            remove_directory(&self.layout.deployment(&self.deployment.name))?;
+            self.database.bury(id, SystemTime::now())?;
+        }
+        Ok(removal)
     }
-    if removal.leftover.is_empty() {
-        // Also what a crash left between making the directory and recording it.
-        remove_directory(&layout.deployment(&deployment.name))?;
-        database.bury(deployment.id, SystemTime::now())?;
-    }
-    Ok(removal)
-}
 
-/// Opens each owner of resources once.
-struct Hands<'a> {
-    parts: &'a dyn Parts,
-    settings: Settings,
-    backends: BTreeMap<String, Arc<dyn Backend>>,
-    meeting: Option<Box<dyn Meeting>>,
-}
-
-impl Hands<'_> {
     fn remove(
-        &mut self,
-        layout: &Layout,
-        owner: &Owner,
-        resource: &Resource,
+        &self,
+        recorded: &[ResourceRecord],
+        removal: &mut Removal,
     ) -> Result<(), CliError> {
-        match owner {
-            Owner::Site(site) => self.backend(site)?.remove(resource),
-            Owner::Rendezvous => {
-                let meeting = match self.meeting.take() {
-                    Some(meeting) => meeting,
-                    None => self.parts.meeting()?,
-                };
-                self.meeting.insert(meeting).remove(resource)
-            }
-            Owner::Files if resource.kind == DIRECTORY => {
-                let path = Path::new(&resource.id);
-                // Never more than a deployment's own directory, whatever the database says.
-                if path.parent() != layout.deployment("x").parent() {
-                    let message = format!("`{}` is no deployment's directory", resource.id);
-                    return Err(CliError::new(ExitCode::Internal, message));
+        let plan = self.planned(&[], recorded, &Observed::default());
+        let run = self.run(None, recorded, &plan, &Images::new())?;
+        let resource = |index: usize| plan.actions[index].key.resource.clone();
+        for index in &run.done {
+            removal.removed.push(resource(*index));
+        }
+        let mut because: BTreeMap<usize, String> = BTreeMap::new();
+        for (index, error) in &run.failed {
+            let why = one_line(error);
+            removal.leftover.push(Leftover {
+                resource: resource(*index),
+                why: why.clone(),
+            });
+            because.insert(*index, why);
+        }
+        for (index, cause) in &run.blocked {
+            removal.leftover.push(Leftover {
+                resource: resource(*index),
+                why: because.get(cause).cloned().unwrap_or_default(),
+            });
+        }
+        if run.interrupted {
+            return Err(CliError::interrupted());
+        }
+        Ok(())
+    }
+
+    /// Machines' parts that the sites still find although all that is recorded is removed: of a
+    /// database that was put back from an older copy, or made twice by a site. What has no node may
+    /// be shared with other deployments, and is for `provision gc`.
+    fn forgotten(&self, sites: &BTreeSet<String>) -> Result<Vec<ResourceRecord>, CliError> {
+        let tags = self.tags();
+        let mut forgotten = Vec::new();
+        for site in sites {
+            let found = match self.provider(site).and_then(|p| p.find(Some(&tags))) {
+                Ok(found) => found,
+                Err(error) => {
+                    let why = one_line(&error);
+                    self.events.emit(Event::Warning {
+                        message: format!("site {site} cannot be asked what is left: {why}"),
+                    });
+                    continue;
                 }
-                remove_directory(path)
-            }
-            Owner::Files => Err(CliError::new(
-                ExitCode::Internal,
-                format!(
-                    "`{}` is a kind of file this provision does not know",
-                    resource.kind
-                ),
-            )),
-        }
-    }
-
-    /// Whether an owner that refused something answers at all.
-    fn answers(&mut self, owner: &Owner, deployment: &Deployment, nodes: &[NodeRecord]) -> bool {
-        match owner {
-            Owner::Site(site) => {
-                let Ok(backend) = self.backend(site) else {
-                    return false;
+            };
+            for found in found {
+                let (Some(node), Some(found_tags)) = (&found.node, &found.tags) else {
+                    continue;
                 };
-                let mut nodes = nodes.iter().filter(|node| node.site == *site);
-                nodes.next().is_none_or(|node| {
-                    let state = backend.machine_state(&deployment.name, &node.name);
-                    !state.is_err_and(|e| e.code == ExitCode::Unavailable)
-                })
+                if *found_tags != tags || found.health == Health::Going {
+                    continue;
+                }
+                let key = Key {
+                    owner: Owner::Site(site.clone()),
+                    resource: found.resource.clone(),
+                };
+                forgotten.push(ResourceRecord {
+                    key,
+                    scope: Scope::Node(node.clone()),
+                    after: Vec::new(),
+                    deadline: FOUND_LIMIT,
+                    state: ResourceState::Planned,
+                    attempt: 1,
+                    node_attempt: 1,
+                    token: String::new(),
+                    handle: found.handle.clone(),
+                    reached_at: None,
+                    error: None,
+                });
             }
-            Owner::Rendezvous => self.meeting.as_ref().is_some_and(|m| m.can_remove()),
-            Owner::Files => true,
         }
-    }
-
-    fn backend(&mut self, site: &str) -> Result<Arc<dyn Backend>, CliError> {
-        if let Some(backend) = self.backends.get(site) {
-            return Ok(Arc::clone(backend));
-        }
-        let backend = self.parts.backend(self.settings.site(site)?)?;
-        self.backends.insert(site.to_owned(), Arc::clone(&backend));
-        Ok(backend)
-    }
-}
-
-fn remove_directory(path: &Path) -> Result<(), CliError> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(CliError::file("remove", path, e))
-        }
-        _ => Ok(()),
+        self.database.want(self.deployment.id, &forgotten)?;
+        Ok(forgotten)
     }
 }
 
 /// A kind in plain words.
-fn plain(kind: &str) -> &str {
+pub(super) fn plain(kind: &str) -> &str {
     match kind {
         "roster-group" => "roster group",
         "dir" => "rendezvous directory",
@@ -243,12 +207,3 @@ fn plain(kind: &str) -> &str {
     }
 }
 
-fn one_line(error: &CliError) -> String {
-    let mut text = error.message.clone();
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    text
-}

@@ -1,13 +1,19 @@
 //! Ctrl-C: the first stops after the action in hand, the second at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{CliError, ExitCode};
 
 /// Whether the user wants to stop.
 #[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
+pub struct Interrupt(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    set: AtomicBool,
+    advice: Mutex<Option<String>>,
+}
 
 impl Interrupt {
     /// Listens to SIGINT and SIGTERM from now on.
@@ -32,24 +38,42 @@ impl Interrupt {
                         _ = interrupted.recv() => {}
                         _ = terminated.recv() => {}
                     }
-                    if flag.0.swap(true, Ordering::SeqCst) {
+                    if flag.0.set.swap(true, Ordering::SeqCst) {
                         std::process::exit(i32::from(ExitCode::Interrupted as u8));
                     }
-                    eprintln!("stopping after the action in hand; Ctrl-C again stops at once");
+                    eprintln!("{}", flag.text());
                 }
             });
         });
         Ok(interrupt)
     }
 
+    /// From now on the user is told that this command goes on with what is stopped.
+    pub fn advise(&self, command: impl Into<String>) {
+        *self.advice() = Some(command.into());
+    }
+
+    /// What the user is told at the first Ctrl-C.
+    fn text(&self) -> String {
+        let mut text = "stopping after the actions in hand; Ctrl-C again stops at once".to_owned();
+        if let Some(command) = &*self.advice() {
+            text += &format!("; `{command}` goes on");
+        }
+        text
+    }
+
+    fn advice(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.0.advice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks to stop.
     pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        self.0.set.store(true, Ordering::SeqCst);
     }
 
     /// Whether to stop.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.set.load(Ordering::SeqCst)
     }
 
     /// An error when to stop.

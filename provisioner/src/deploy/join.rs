@@ -1,18 +1,19 @@
 //! Waits until nodes have joined: watches consoles for their boot, and the overlay for the rest.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipop_proto::status::{LinkState, NodeStatus, RoleState};
 
-use super::launch::Launch;
+use super::engine::{Engine, one_line};
 use super::outcome::{NodeOutcome, Outcome, Stuck};
 use super::{Meeting, Seen, Watch};
-use crate::backend::{Backend, MachineState};
 use crate::error::CliError;
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
-use crate::plan::NodePlan;
+use crate::plan::{ClusterPlan, FRONTEND, NodePlan};
+use crate::provider::{Machine, MachineState, Provider};
 use crate::rendezvous::State;
 
 /// What the image writes to the console once its system is up.
@@ -21,73 +22,100 @@ pub const BOOTED: &str = "ipop: booted";
 const CONSOLE_LINES: usize = 20;
 /// Bytes of a console that are looked through.
 const CONSOLE_BYTES: usize = 256 * 1024;
+/// Consoles that are looked at in one round, so that a round takes the same time whatever the
+/// number of nodes; the others have their turn.
+const CONSOLES: usize = 8;
+/// Part of its time after which a node that has not joined is a straggler.
+const STRAGGLER: f64 = 0.6;
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// From the last machine's start to the last node's joining; else what the sites' machines
-    /// may take.
+    /// From a machine's start to its joining; else what its site's machines may take.
     pub timeout: Option<Duration>,
     /// Between looks at machines and consoles.
     pub poll: Duration,
 }
 
-/// A node that is waited for.
-pub struct Node<'a> {
-    /// Its plan.
-    pub plan: &'a NodePlan,
-    /// Where it runs.
-    pub backend: &'a dyn Backend,
+/// What is waited for.
+pub(super) struct Wait<'a> {
+    /// The nodes.
+    pub plan: &'a ClusterPlan,
+    /// How long.
+    pub limits: Limits,
+    /// Workers that are enough, with the front end.
+    pub quorum: usize,
+    /// Nodes whose machine could not be made, and why.
+    pub failed: BTreeMap<NodeName, String>,
 }
 
+/// Makes machines of some of the nodes anew, as many as it may; says which, and why one could not
+/// be made.
+pub(super) type Replace<'a> =
+    &'a mut dyn FnMut(&[NodeName]) -> Result<BTreeMap<NodeName, Option<String>>, CliError>;
+
 /// How far each node is.
-struct Progress {
+struct Progress<'a> {
+    plan: &'a NodePlan,
+    provider: Arc<dyn Provider>,
+    limit: Duration,
+    started: Instant,
     reached: Stage,
     /// What the overlay says of it at this moment.
     now: Option<Stage>,
     joined_seconds: Option<f64>,
     /// Consecutive looks that found the machine not running.
     absent: u8,
-    state: Option<MachineState>,
+    machine: Option<Machine>,
+    failed: Option<String>,
 }
 
-/// Waits until all nodes have joined, none can any more, the time is over, or Ctrl-C.
+/// Waits until enough nodes have joined, none can any more, the time is over, or Ctrl-C.
 pub(super) fn join(
-    launch: &Launch<'_>,
-    nodes: Vec<Node<'_>>,
-    meeting: &dyn Meeting,
+    engine: &Engine<'_>,
+    wait: Wait<'_>,
+    replace: Replace<'_>,
 ) -> Result<Outcome, CliError> {
-    let deadline = Instant::now() + limit(launch, &nodes)?;
-    let mut progress: Vec<_> = nodes.iter().map(|_| Progress::new()).collect();
+    let meeting = engine.meeting()?;
+    let mut all = progress(engine, &wait)?;
     let mut watcher = Watcher {
-        meeting,
+        meeting: &*meeting,
         watch: None,
         trouble: None,
     };
     let mut seen = BTreeMap::new();
+    let mut consoles = Consoles::default();
     loop {
-        launch.interrupt.check()?;
-        for (node, progress) in nodes.iter().zip(&mut progress) {
-            progress.now = seen.get(&node.plan.name).map(|s: &Seen| s.stage);
-            if progress.has_joined() {
-                continue;
-            }
-            progress.look_at_machine(launch, node);
-            if progress.reached < Stage::Booted && has_booted(launch, node) {
-                progress.advance(launch, node.plan, Stage::Booted)?;
-            }
-            if let Some(stage) = progress.now {
-                progress.advance(launch, node.plan, stage)?;
+        engine.interrupt.check()?;
+        look_at_machines(engine, &mut all);
+        for node in &mut all {
+            node.now = seen.get(&node.plan.name).map(|s: &Seen| s.stage);
+            if let Some(stage) = node.now {
+                node.advance(engine, stage)?;
             }
         }
-        let all_settled = progress.iter().all(|p| p.has_joined() || p.is_dead());
-        if all_settled || Instant::now() >= deadline {
+        consoles.look(engine, &mut all)?;
+        if is_enough(&all, wait.quorum) || all.iter().all(Progress::is_settled) {
             break;
         }
+        let stragglers: Vec<_> = all.iter().filter(|n| n.is_straggler()).collect();
+        let stragglers: Vec<_> = stragglers.iter().map(|n| n.plan.name.clone()).collect();
+        if !stragglers.is_empty() {
+            let mut replaced = replace(&stragglers)?;
+            for node in &mut all {
+                if let Some(failed) = replaced.remove(&node.plan.name) {
+                    seen.remove(&node.plan.name);
+                    *node = Progress {
+                        failed,
+                        ..node.anew()
+                    };
+                }
+            }
+        }
         let was = watcher.trouble.is_some();
-        match watcher.look(launch.limits.poll) {
+        match watcher.look(wait.limits.poll) {
             Some(news) => seen = news,
-            None if !was => launch.events.emit(Event::Warning {
+            None if !was => engine.events.emit(Event::Warning {
                 message: format!(
                     "the rendezvous cannot be watched: {}",
                     watcher.trouble.as_deref().unwrap_or("unknown")
@@ -96,87 +124,148 @@ pub(super) fn join(
             None => {}
         }
     }
-    let outcomes = nodes.iter().zip(&progress);
-    let nodes: Vec<_> = outcomes
-        .map(|(n, p)| p.outcome(launch, n, &mut watcher))
+    let frontend = &wait.plan.frontend().name.0;
+    let nodes: Vec<_> = all
+        .iter()
+        .map(|node| node.outcome(engine, frontend, &mut watcher))
         .collect();
     Ok(Outcome {
-        name: launch.plan.name.clone(),
+        name: wait.plan.name.clone(),
         joined: nodes.iter().all(|n| n.stuck.is_none()),
-        seconds: launch.began.elapsed().as_secs_f64(),
+        enough: is_enough(&all, wait.quorum),
+        waited: true,
+        seconds: engine.began.elapsed().as_secs_f64(),
         nodes,
     })
 }
 
-fn limit(launch: &Launch<'_>, nodes: &[Node<'_>]) -> Result<Duration, CliError> {
-    if let Some(timeout) = launch.limits.timeout {
-        return Ok(timeout);
-    }
-    let mut longest = Duration::ZERO;
-    let mut asked = Vec::new();
-    for node in nodes {
-        if !asked.contains(&&node.plan.site) {
-            asked.push(&node.plan.site);
-            longest = longest.max(node.backend.join_limit()?);
-        }
-    }
-    Ok(longest)
-}
-
-fn has_booted(launch: &Launch<'_>, node: &Node<'_>) -> bool {
-    let console = node
-        .backend
-        .console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
-    console.is_ok_and(|text| {
-        text.windows(BOOTED.len())
-            .any(|window| window == BOOTED.as_bytes())
-    })
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
+fn progress<'a>(engine: &Engine<'_>, wait: &Wait<'a>) -> Result<Vec<Progress<'a>>, CliError> {
+    let mut limits: BTreeMap<&str, Duration> = BTreeMap::new();
+    let mut all = Vec::with_capacity(wait.plan.nodes.len());
+    for plan in &wait.plan.nodes {
+        let provider = engine.provider(&plan.site)?;
+        let limit = match (wait.limits.timeout, limits.get(plan.site.as_str())) {
+            (Some(timeout), _) => timeout,
+            (None, Some(limit)) => *limit,
+            (None, None) => provider.join_limit()?,
+        };
+        limits.insert(&plan.site, limit);
+        all.push(Progress {
+            plan,
+            provider,
+            limit,
+            started: Instant::now(),
             reached: Stage::Created,
             now: None,
             joined_seconds: None,
             absent: 0,
-            state: None,
+            machine: None,
+            failed: wait.failed.get(&plan.name).cloned(),
+        });
+    }
+    Ok(all)
+}
+
+/// Whether the front end and this many workers have joined.
+fn is_enough(all: &[Progress<'_>], quorum: usize) -> bool {
+    let (frontends, workers): (Vec<_>, Vec<_>) = all.iter().partition(|n| n.plan.role == FRONTEND);
+    let joined = workers.iter().filter(|n| n.has_joined()).count();
+    frontends.iter().all(|n| n.has_joined()) && joined >= quorum
+}
+
+/// Asks each site once for all machines, while one that has not joined is there.
+fn look_at_machines(engine: &Engine<'_>, all: &mut [Progress<'_>]) {
+    let mut machines: BTreeMap<&str, Option<BTreeMap<NodeName, Machine>>> = BTreeMap::new();
+    for node in all {
+        if node.has_joined() || node.failed.is_some() {
+            continue;
+        }
+        let (site, provider) = (node.plan.site.as_str(), &node.provider);
+        let of_site = machines
+            .entry(site)
+            .or_insert_with(|| provider.machines(&engine.tags()).ok());
+        let machine = of_site.as_ref().map(|machines| {
+            machines.get(&node.plan.name).cloned().unwrap_or(Machine {
+                state: MachineState::Absent,
+                underlay: None,
+                place: None,
+                why: None,
+            })
+        });
+        match machine.as_ref().map(|m| m.state) {
+            Some(MachineState::Stopped | MachineState::Absent) => {
+                node.absent = node.absent.saturating_add(1);
+            }
+            _ => node.absent = 0,
+        }
+        node.machine = machine;
+    }
+}
+
+/// Whose consoles have their turn.
+#[derive(Default)]
+struct Consoles {
+    next: usize,
+}
+
+impl Consoles {
+    /// Looks whether systems came up, of nodes that are not further already.
+    fn look(&mut self, engine: &Engine<'_>, all: &mut [Progress<'_>]) -> Result<(), CliError> {
+        let wanted = |n: &Progress<'_>| n.reached < Stage::Booted && n.failed.is_none();
+        let waiting: Vec<usize> = (0..all.len()).filter(|i| wanted(&all[*i])).collect();
+        let count = waiting.len().min(CONSOLES);
+        for turn in 0..count {
+            let node = &mut all[waiting[(self.next + turn) % waiting.len()]];
+            if node.has_booted(engine) {
+                node.advance(engine, Stage::Booted)?;
+            }
+        }
+        self.next = self.next.wrapping_add(count);
+        Ok(())
+    }
+}
+
+impl<'a> Progress<'a> {
+    /// As after the start of another machine.
+    fn anew(&self) -> Self {
+        Self {
+            plan: self.plan,
+            provider: Arc::clone(&self.provider),
+            limit: self.limit,
+            started: Instant::now(),
+            reached: Stage::Created,
+            now: None,
+            joined_seconds: None,
+            absent: 0,
+            machine: None,
+            failed: None,
         }
     }
 
+    fn has_booted(&self, engine: &Engine<'_>) -> bool {
+        let console = self
+            .provider
+            .console(&engine.tags(), &self.plan.name, CONSOLE_BYTES);
+        console.is_ok_and(|text| {
+            text.windows(BOOTED.len())
+                .any(|window| window == BOOTED.as_bytes())
+        })
+    }
+
     /// Notes each stage up to `stage` that was not reached before.
-    fn advance(
-        &mut self,
-        launch: &Launch<'_>,
-        node: &NodePlan,
-        stage: Stage,
-    ) -> Result<(), CliError> {
+    fn advance(&mut self, engine: &Engine<'_>, stage: Stage) -> Result<(), CliError> {
         let stages = [Stage::Booted, Stage::SignedIn, Stage::Linked, Stage::Ready];
         for next in stages
             .into_iter()
             .filter(|s| *s > self.reached && *s <= stage)
         {
-            let seconds = launch.reached(node, next)?;
+            let seconds = engine.reached(&self.plan.name, next)?;
             if next == Stage::Ready {
                 self.joined_seconds = Some(seconds);
             }
         }
         self.reached = self.reached.max(stage);
         Ok(())
-    }
-
-    fn look_at_machine(&mut self, launch: &Launch<'_>, node: &Node<'_>) {
-        let state = node
-            .backend
-            .machine_state(&launch.plan.name, &node.plan.name)
-            .ok();
-        match state {
-            Some(MachineState::Stopped | MachineState::Absent) => {
-                self.absent = self.absent.saturating_add(1);
-            }
-            _ => self.absent = 0,
-        }
-        self.state = state;
     }
 
     /// Joined, and still so.
@@ -189,46 +278,71 @@ impl Progress {
         self.absent >= 2
     }
 
+    /// Nothing more will come of it, or its time is over.
+    fn is_settled(&self) -> bool {
+        let over = self.started.elapsed() >= self.limit;
+        self.has_joined() || self.is_dead() || self.failed.is_some() || over
+    }
+
+    /// Whether another machine would rather join.
+    fn is_straggler(&self) -> bool {
+        let late = self.started.elapsed() >= self.limit.mul_f64(STRAGGLER);
+        let hopeless = self.is_dead() || self.failed.is_some() || late;
+        self.plan.role != FRONTEND && !self.has_joined() && hopeless
+    }
+
     fn outcome(
         &self,
-        launch: &Launch<'_>,
-        node: &Node<'_>,
+        engine: &Engine<'_>,
+        frontend: &str,
         watcher: &mut Watcher<'_>,
     ) -> NodeOutcome {
-        let plan = node.plan;
+        let plan = self.plan;
         let joined = self.has_joined();
         let status = self
             .now
             .is_some()
             .then(|| watcher.status(&plan.name))
             .flatten();
-        let frontend = &launch.plan.frontend().name.0;
         let peer = status
             .as_ref()
-            .and_then(|s| s.peers.iter().find(|p| p.name == *frontend));
-        let stuck = (!joined).then(|| Stuck {
-            reached: Some(self.reached),
-            why: self.why(status.as_ref(), watcher.trouble.as_deref()),
-            console: end_of_console(launch, node),
+            .and_then(|s| s.peers.iter().find(|p| p.name == frontend));
+        let stuck = (!joined).then(|| match &self.failed {
+            Some(why) => Stuck {
+                reached: None,
+                why: why.clone(),
+                console: Vec::new(),
+            },
+            None => Stuck {
+                reached: Some(self.reached),
+                why: self.why(status.as_ref(), watcher.trouble.as_deref()),
+                console: self.end_of_console(engine),
+            },
         });
-        NodeOutcome {
-            name: plan.name.clone(),
-            role: plan.role.clone(),
-            site: plan.site.clone(),
-            ipv4: plan.addrs.ipv4.addr.to_string(),
-            ipv6: plan.addrs.ipv6.addr.to_string(),
-            link: peer.and_then(|p| p.link_kind()),
-            rtt_us: peer.and_then(|p| p.rtt_us),
-            joined_seconds: self.joined_seconds,
-            stuck,
-        }
+        NodeOutcome::of(plan)
+            .with_link(
+                peer.and_then(|p| p.link_kind()),
+                peer.and_then(|p| p.rtt_us),
+            )
+            .with_end(self.joined_seconds, stuck)
+    }
+
+    fn end_of_console(&self, engine: &Engine<'_>) -> Vec<String> {
+        let text = self
+            .provider
+            .console(&engine.tags(), &self.plan.name, CONSOLE_BYTES);
+        last_lines(&text.unwrap_or_default(), CONSOLE_LINES)
     }
 
     fn why(&self, status: Option<&NodeStatus>, trouble: Option<&str>) -> String {
-        match self.state {
-            Some(MachineState::Stopped) => return "its machine stopped".to_owned(),
-            Some(MachineState::Absent) => return "its machine is gone".to_owned(),
-            _ => {}
+        let stopped = match self.machine.as_ref().map(|m| m.state) {
+            Some(MachineState::Stopped) => Some("its machine stopped"),
+            Some(MachineState::Absent) => Some("its machine is gone"),
+            _ => None,
+        };
+        if let Some(text) = stopped {
+            let why = self.machine.as_ref().and_then(|m| m.why.as_ref());
+            return why.map_or(text.to_owned(), |why| format!("{text}: {why}"));
         }
         if self.reached > Stage::Booted && self.now.is_none() && trouble.is_none() {
             return "it left the rendezvous".to_owned();
@@ -255,13 +369,6 @@ impl Progress {
             },
         }
     }
-}
-
-fn end_of_console(launch: &Launch<'_>, node: &Node<'_>) -> Vec<String> {
-    let text = node
-        .backend
-        .console(&launch.plan.name, &node.plan.name, CONSOLE_BYTES);
-    last_lines(&text.unwrap_or_default(), CONSOLE_LINES)
 }
 
 /// The last lines of a console, without what would move the reader's cursor.
@@ -303,7 +410,7 @@ impl Watcher<'_> {
             }
             Err(error) => {
                 self.watch = None;
-                self.trouble = Some(error.message);
+                self.trouble = Some(one_line(&error));
                 std::thread::sleep(timeout.saturating_sub(began.elapsed()));
                 None
             }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use ipop_proto::status::NodeStatus;
 
 use super::{Meeting, Seen, Watch};
-use crate::backend::Resource;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
+use crate::provider::Resource;
 use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous, State};
 use crate::watch::{WatchEvent, Watcher};
 
@@ -44,12 +44,16 @@ impl Meeting for RealMeeting {
         Ok(self.rendezvous.start(listen)?)
     }
 
-    fn create_group(&self) -> Result<(), CliError> {
-        Ok(self.rendezvous.create_group()?)
+    fn endpoint(&self) -> Result<Endpoint, CliError> {
+        Ok(self.rendezvous.endpoint()?)
     }
 
-    fn create_account(&self, node: &NodeName) -> Result<Account, CliError> {
-        Ok(self.rendezvous.create_account(node)?)
+    fn make(&self, resource: &Resource, listen: &[IpAddr], attempt: u32) -> Result<(), CliError> {
+        Ok(self.rendezvous.make(resource, listen, attempt)?)
+    }
+
+    fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {
+        Ok(self.rendezvous.account(node, attempt)?)
     }
 
     fn can_remove(&self) -> bool {

@@ -1,26 +1,34 @@
-//! Ties the parts together: makes a deployment from its plan, waits until its nodes have joined,
-//! and removes it.
+//! Ties the parts together: makes a deployment what it is wanted to be, waits until its nodes have
+//! joined, and removes it.
 //!
 //! ```text
-//! ClusterPlan ─▶ launch ─▶ join ─▶ Outcome          destroy
-//!                  │         │                         │
-//!                  ▼         ▼                         ▼
-//!               Journal   Watch, consoles           Journal
+//! nodes that are wanted ─▶ wanted ─┐
+//! state database ─────────────────▶├─▶ planner ─▶ executor ─▶ hands ─▶ providers, rendezvous
+//! what the sites find ────────────┘    (pure)                   │
+//!                                                                └─▶ state database, journal
 //! ```
 //!
-//! The [`Journal`](journal::Journal) is the only way to make a resource: it records first.
+//! One [`Engine`](engine::Engine) creates, resumes, scales and destroys: each is the way from what
+//! is recorded and observed to what is wanted. Every action is recorded before it is tried.
 
+pub mod apply;
 pub mod destroy;
+pub mod engine;
+pub mod executor;
+pub mod fault;
+mod hands;
 pub mod interrupt;
 pub mod join;
-pub mod journal;
-pub mod launch;
 mod meeting;
 pub mod outcome;
+pub mod pace;
+pub mod planner;
+pub mod preview;
 pub mod real;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,21 +38,21 @@ use std::time::Duration;
 
 use ipop_proto::status::NodeStatus;
 
-use crate::backend::{Backend, Image, Resource};
 use crate::error::CliError;
 use crate::event::{Sink, Stage};
 use crate::name::NodeName;
+use crate::provider::{Image, ImageForm, Provider, Resource};
 use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
 
 /// What a deployment is made of. The real parts are [`real::Real`]; tests have fakes.
 pub trait Parts: Sync {
-    /// Builds the image of a role, or finds it built.
-    fn image(&self, role: &str, events: &dyn Sink) -> Result<Image, CliError>;
+    /// Builds the image of a role in a form, or finds it built.
+    fn image(&self, role: &str, form: ImageForm, events: &dyn Sink) -> Result<Image, CliError>;
 
-    /// The backend of a site.
-    fn backend(&self, site: &Site) -> Result<Arc<dyn Backend>, CliError>;
+    /// The provider of a site.
+    fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError>;
 
     /// The rendezvous of the deployment.
     fn meeting(&self) -> Result<Box<dyn Meeting>, CliError>;
@@ -74,11 +82,16 @@ pub trait Meeting: Send + Sync {
     /// its ports, and its addresses too.
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError>;
 
-    /// Makes the roster group and the operator's account.
-    fn create_group(&self) -> Result<(), CliError>;
+    /// What a node must know to sign in. It must have been started once.
+    fn endpoint(&self) -> Result<Endpoint, CliError>;
 
-    /// Makes a node's account.
-    fn create_account(&self, node: &NodeName) -> Result<Account, CliError>;
+    /// Makes what `plan` named, or finds that it is there. A server listens on `listen`; an
+    /// account has the password of `attempt`.
+    fn make(&self, resource: &Resource, listen: &[IpAddr], attempt: u32) -> Result<(), CliError>;
+
+    /// A node's account with its password, which is made up and kept the first time it is asked
+    /// for, and another for each attempt.
+    fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError>;
 
     /// Whether removing has any prospect: a server of ours is removed without its help, one of
     /// somebody else must answer.

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::event::Stage;
 use crate::name::NodeName;
+use crate::plan::NodePlan;
 
 /// How a launch ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -13,6 +14,10 @@ pub struct Outcome {
     pub name: String,
     /// Whether every node joined.
     pub joined: bool,
+    /// Whether as many joined as were asked for, or nobody waited for them.
+    pub enough: bool,
+    /// Whether anybody waited.
+    pub waited: bool,
     /// Seconds from the command's start to its end.
     pub seconds: f64,
     /// Its nodes, the front end first.
@@ -40,6 +45,43 @@ pub struct NodeOutcome {
     pub joined_seconds: Option<f64>,
     /// Where it is stuck, if it did not join.
     pub stuck: Option<Stuck>,
+}
+
+impl NodeOutcome {
+    /// A node of which nothing is known but its plan.
+    pub fn of(plan: &NodePlan) -> Self {
+        Self {
+            name: plan.name.clone(),
+            role: plan.role.clone(),
+            site: plan.site.clone(),
+            ipv4: plan.addrs.ipv4.addr.to_string(),
+            ipv6: plan.addrs.ipv6.addr.to_string(),
+            link: None,
+            rtt_us: None,
+            joined_seconds: None,
+            stuck: None,
+        }
+    }
+
+    /// With its link to the front end.
+    #[must_use]
+    pub fn with_link(self, link: Option<CandidateKind>, rtt_us: Option<u64>) -> Self {
+        Self {
+            link,
+            rtt_us,
+            ..self
+        }
+    }
+
+    /// With how it ended.
+    #[must_use]
+    pub fn with_end(self, joined_seconds: Option<f64>, stuck: Option<Stuck>) -> Self {
+        Self {
+            joined_seconds,
+            stuck,
+            ..self
+        }
+    }
 }
 
 /// A node that did not join.

@@ -5,16 +5,14 @@ use std::sync::Arc;
 
 use super::settings::Settings;
 use super::{Meeting, Parts, SshKey};
-use crate::backend::libvirt::Libvirt;
-use crate::backend::{Backend, Image};
 use crate::error::CliError;
 use crate::event::Sink;
-use crate::image::{self, BuildOptions};
+use crate::image::{self, BuildOptions, prebuilt};
 use crate::layout::Layout;
 use crate::name::NodeName;
-use crate::provider::ImageForm;
+use crate::provider::{self, Image, ImageForm, Provider, Tags};
 use crate::rendezvous::Rendezvous;
-use crate::site::{Site, SiteKind};
+use crate::site::Site;
 use crate::ssh::keys;
 
 pub use super::meeting::RealMeeting;
@@ -30,24 +28,21 @@ pub struct Real<'a> {
     pub settings: &'a Settings,
     /// Its nodes, the front end first.
     pub nodes: Vec<NodeName>,
-}
-
-/// The backend of a site.
-pub fn backend(layout: &Layout, site: &Site) -> Arc<dyn Backend> {
-    match &site.kind {
-        SiteKind::Libvirt(libvirt) => Arc::new(Libvirt::new(libvirt.clone(), &layout.cache)),
-        _ => unreachable!("no sites file can name these kinds yet"),
-    }
+    /// Written on what is made of the rendezvous; none where nothing is made.
+    pub tags: Option<Tags>,
 }
 
 impl Parts for Real<'_> {
-    fn image(&self, role: &str, events: &dyn Sink) -> Result<Image, CliError> {
+    fn image(&self, role: &str, form: ImageForm, events: &dyn Sink) -> Result<Image, CliError> {
+        if let Some(dir) = prebuilt::directory() {
+            return prebuilt::find(&dir, role, form);
+        }
         let options = BuildOptions::from_env(self.layout.images());
-        image::build(role, ImageForm::Direct, &options, events)
+        image::build(role, form, &options, events)
     }
 
-    fn backend(&self, site: &Site) -> Result<Arc<dyn Backend>, CliError> {
-        Ok(backend(self.layout, site))
+    fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
+        provider::open(self.layout, site)
     }
 
     fn meeting(&self) -> Result<Box<dyn Meeting>, CliError> {
@@ -55,6 +50,10 @@ impl Parts for Real<'_> {
             tag, rendezvous, ..
         } = self.settings;
         let rendezvous = Rendezvous::open(self.layout, self.name, tag, rendezvous)?;
+        let rendezvous = match &self.tags {
+            Some(tags) => rendezvous.tagged(tags.clone()),
+            None => rendezvous,
+        };
         Ok(Box::new(RealMeeting {
             rendezvous,
             nodes: self.nodes.clone(),

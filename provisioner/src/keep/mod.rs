@@ -17,12 +17,14 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::layout::Layout;
 use crate::rendezvous::ProcessId;
 use crate::rendezvous::files;
+use crate::site::{Site, SiteKind};
 use crate::state::Database;
-use crate::state::record::Phase;
+use crate::state::record::{Deployment, Phase};
 
 /// Who looks after a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,7 +53,7 @@ pub enum Keeper {
 
 impl Keeper {
     /// What is in force, and what it does not survive, in a sentence's end.
-    pub fn words(&self) -> String {
+    pub fn words(&self, name: &str) -> String {
         match self {
             Self::Systemd { unit, lingers: true } => format!("by the systemd timer {unit}"),
             Self::Systemd { unit, .. } => format!(
@@ -60,13 +62,15 @@ impl Keeper {
             ),
             Self::Supervisor { pid } => format!(
                 "by the rendezvous's supervisor (pid {pid}): there is no systemd, so after a \
-                 restart of this machine only once `provision status` was run"
+                 restart of this machine only once `provision status {name}` was run"
             ),
             Self::Process { pid } => format!(
                 "by process {pid}: there is no systemd, so after a restart of this machine only \
-                 once `provision status` was run"
+                 once `provision status {name}` was run"
             ),
-            Self::Nobody => "by nobody at the moment: `provision status NAME` starts it".to_owned(),
+            Self::Nobody => {
+                format!("by nobody at the moment: `provision status {name}` starts what does it")
+            }
         }
     }
 }
@@ -95,6 +99,16 @@ impl Keep<'_> {
             self.spawn()?;
         }
         Ok(self.find())
+    }
+
+    /// The same where there is something to look after: an end, or a site that lends.
+    pub fn start_if_needed(&self, deployment: &Deployment) -> Result<(), CliError> {
+        let settings = Settings::of(deployment)?;
+        let lends = |site: &Site| matches!(site.kind, SiteKind::Cloudlab(_));
+        if deployment.expires.is_some() || settings.sites.iter().any(lends) {
+            self.start(deployment.expires)?;
+        }
+        Ok(())
     }
 
     /// Who looks after the deployment now.

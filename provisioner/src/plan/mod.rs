@@ -3,6 +3,8 @@
 pub mod group;
 pub mod network;
 pub mod personal;
+mod recorded;
+pub mod scale;
 
 use std::collections::BTreeSet;
 
@@ -12,7 +14,7 @@ use self::group::Group;
 use self::network::{Net4, OverlayNets};
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
-use crate::site::Sites;
+use crate::site::{Site, Sites};
 
 /// Role of the node that users sign in to and that exports the shared folder.
 pub const FRONTEND: &str = "frontend";
@@ -82,6 +84,8 @@ pub struct NodePlan {
     pub cpus: u32,
     /// Root disk in GiB.
     pub disk_gib: u32,
+    /// Position among the deployment's machines on its site, from 0.
+    pub slot: u32,
 }
 
 impl ClusterPlan {
@@ -136,6 +140,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
             let site = sites.find(&group.site)?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
+                let slot = nodes.iter().filter(|n: &&NodePlan| n.site == group.site).count();
                 nodes.push(NodePlan {
                     name: NodeName(format!("{role}-{index}")),
                     role: role.to_owned(),
@@ -144,25 +149,14 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
+                    slot: u32::try_from(slot).unwrap_or(u32::MAX),
                 });
                 index += 1;
             }
         }
     }
     for site in sites.iter() {
-        let wanted = nodes.iter().filter(|n| n.site == site.name).count();
-        if let Some(max) = site.max
-            && wanted > max as usize
-        {
-            return Err(CliError::new(
-                ExitCode::Usage,
-                format!(
-                    "{wanted} nodes are wanted on site `{}`, which takes {max}",
-                    site.name
-                ),
-            )
-            .hint("ask for fewer, or raise the site's `max` in sites.toml"));
-        }
+        check_max(site, nodes.iter().filter(|n| n.site == site.name).count())?;
     }
     Ok(ClusterPlan {
         domain: format!("{name}.ipop"),
@@ -170,6 +164,21 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         nets,
         nodes,
     })
+}
+
+/// Refuses more nodes than a site takes.
+fn check_max(site: &Site, wanted: usize) -> Result<(), CliError> {
+    match site.max {
+        Some(max) if wanted > max as usize => Err(CliError::new(
+            ExitCode::Usage,
+            format!(
+                "{wanted} nodes are wanted on site `{}`, which takes {max}",
+                site.name
+            ),
+        )
+        .hint("ask for fewer, or raise the site's `max` in sites.toml")),
+        _ => Ok(()),
+    }
 }
 
 fn name(asked: Option<&str>, taken: &BTreeSet<String>) -> Result<String, CliError> {

@@ -102,6 +102,11 @@ impl OverlayNets {
         }
     }
 
+    /// How many hosts there is room for: all but the network's own and the broadcast address.
+    pub fn capacity(&self) -> u32 {
+        (1_u32 << (32 - self.ipv4.prefix)) - 2
+    }
+
     /// The IPv6 network with its prefix.
     pub fn net6(&self) -> String {
         format!("{}/{PREFIX6}", self.ipv6)

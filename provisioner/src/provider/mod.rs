@@ -18,15 +18,43 @@ pub mod ssh;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 pub use crate::backend::{CheckLine, Image, MachineSpec, MachineState, Resource};
 use crate::deploy::interrupt::Interrupt;
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::event::Sink;
+use crate::layout::Layout;
 use crate::name::NodeName;
+use crate::site::{Site, SiteKind};
+
+/// The provider of a site.
+pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
+    let kind = match &site.kind {
+        SiteKind::Libvirt(site) => {
+            return Ok(Arc::new(libvirt::Libvirt::new(site.clone(), &layout.cache)));
+        }
+        SiteKind::Ssh(_) => "ssh",
+        SiteKind::Cloudlab(_) => "cloudlab",
+        SiteKind::Ec2(_) => "ec2",
+    };
+    Err(not_built_in(site, kind))
+}
+
+/// This program was built without a kind of site.
+fn not_built_in(site: &Site, kind: &str) -> CliError {
+    CliError::new(
+        ExitCode::Config,
+        format!(
+            "site `{}` is of kind `{kind}`, which this provision was built without",
+            site.name
+        ),
+    )
+    .hint(format!("build it with the feature `{kind}`"))
+}
 
 /// What is written on everything that is made, in the creating call: tags, metadata, a marker
 /// file. With the database lost, these alone tell what belongs to whom.

@@ -256,6 +256,79 @@ impl Rendezvous {
         self.operator().map(drop)
     }
 
+    /// Makes one of the things that [`Self::plan`] named, or finds that it is there: the server
+    /// starts and listens on `listen`, an account has the password of `attempt`.
+    pub fn make(
+        &self,
+        resource: &Resource,
+        listen: &[IpAddr],
+        attempt: u32,
+    ) -> Result<(), RendezvousError> {
+        match resource.kind.as_str() {
+            DIR => match &self.kind {
+                Kind::Embedded(_) => files::private_dir(&self.dir)
+                    .map_err(|source| RendezvousError::file(&self.dir, source)),
+                Kind::External(_) => self.start(listen).map(drop),
+            },
+            PROCESS => self.start(listen).map(drop),
+            ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id, self.tags.as_ref())?),
+            ACCOUNT => match self.node_of(&resource.id) {
+                Some(NodeName(name)) if name == OPERATOR => self.operator().map(drop),
+                Some(node) => {
+                    let account = self.account(&node, attempt)?;
+                    self.register(&node.0, account.password).map(drop)
+                }
+                None => Err(RendezvousError::UnknownResource(resource.id.clone())),
+            },
+            other => Err(RendezvousError::UnknownResource(other.to_owned())),
+        }
+    }
+
+    /// A node's account with the password of `attempt`, made up and kept when it is asked for the
+    /// first time. Nothing is made on the server.
+    pub fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, RendezvousError> {
+        let dir = self.accounts();
+        let path = dir.join(format!("{node}.{attempt}"));
+        let file = |source| RendezvousError::file(&path, source);
+        let password = match std::fs::read_to_string(&path) {
+            Ok(password) => Secret::new(password),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let password = password::generate().map_err(RendezvousError::Entropy)?;
+                files::private_dir(&dir).map_err(file)?;
+                files::write(&path, password.expose().as_bytes(), 0o600).map_err(file)?;
+                password
+            }
+            Err(error) => return Err(file(error)),
+        };
+        Ok(Account {
+            jid: self.jid(&node.0),
+            password,
+        })
+    }
+
+    /// Where the passwords of nodes' accounts are kept.
+    fn accounts(&self) -> PathBuf {
+        self.dir.join("accounts")
+    }
+
+    /// Forgets the passwords of a node whose account is removed.
+    fn forget(&self, node: &NodeName) -> Result<(), RendezvousError> {
+        let dir = self.accounts();
+        let file = |source| RendezvousError::file(&dir, source);
+        let entries = match std::fs::read_dir(&dir) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(file)?,
+        };
+        for entry in entries {
+            let path = entry.map_err(file)?.path();
+            if path.file_stem().is_some_and(|stem| stem == node.0.as_str()) {
+                std::fs::remove_file(&path)
+                    .map_err(|source| RendezvousError::file(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes an account for a node, with a new password, and puts it into the group. An account
     /// that exists gets the new password.
     pub fn create_account(&self, node: &NodeName) -> Result<Account, RendezvousError> {
@@ -351,6 +424,9 @@ impl Rendezvous {
             ROSTER_GROUP | ACCOUNT if self.vanishes() => Ok(()),
             ROSTER_GROUP => Ok(self.api()?.delete_group(&resource.id)?),
             ACCOUNT => {
+                if let Some(node) = self.node_of(&resource.id) {
+                    self.forget(&node)?;
+                }
                 let user = resource.id.split('@').next().unwrap_or_default();
                 // Membership of a shared roster group outlives the account.
                 self.api()?.remove_member(&self.group, user)?;

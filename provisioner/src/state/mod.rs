@@ -3,10 +3,14 @@
 //! Every resource is written here before it is created, so that whatever happens in between,
 //! destroy knows of it. No secret is stored.
 
+mod leases;
 pub mod lock;
+pub mod owner;
 pub mod record;
+pub mod resources;
 mod schema;
 
+use std::collections::BTreeMap;
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -14,12 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, params};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
+};
 
-use self::record::{Deployment, NewDeployment, NodeRecord, Owner, Phase, ResourceRecord};
-use crate::backend::Resource;
+use self::record::{Deployment, NewDeployment, NodeRecord, Phase};
 use crate::error::{CliError, ExitCode};
 use crate::event::Stage;
+use crate::gc::plan::Known;
 use crate::name::NodeName;
 
 /// Mode of the database and the files beside it.
@@ -45,30 +51,45 @@ impl Database {
             .pragma_update(None, "journal_mode", "wal")
             .map_err(failed)?;
         connection
-            .pragma_update(None, "foreign_keys", true)
+            .pragma_update(None, "foreign_keys", false)
             .map_err(failed)?;
         schema::migrate(&mut connection, path)?;
+        connection
+            .pragma_update(None, "foreign_keys", true)
+            .map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
             connection: Mutex::new(connection),
         })
     }
 
-    /// SHIM
-    pub fn known(&self) -> Result<crate::gc::plan::Known, CliError> {
-        Ok(crate::gc::plan::Known::default())
+    /// What is recorded of all deployments that are not destroyed, for `provision gc`.
+    pub fn known(&self) -> Result<Known, CliError> {
+        let mut known = Known::default();
+        for deployment in self.deployments()? {
+            for record in self.resources(deployment.id)? {
+                known.resources.insert(record.key.resource, record.handle);
+            }
+            known.uids.insert(deployment.uid);
+            known.names.insert(deployment.name);
+        }
+        Ok(known)
     }
+
     /// Records a deployment with its nodes, in phase `creating`. The name must be free.
     pub fn create(&self, new: &NewDeployment, now: SystemTime) -> Result<i64, CliError> {
-        let mut connection = self.lock();
-        let write = || -> rusqlite::Result<i64> {
-            let tx = connection.transaction()?;
+        let owner = self.owner();
+        self.transaction(|tx| {
             tx.execute(
-                "INSERT INTO deployments (name, created, phase, domain, net4, net6, settings)
-                 VALUES (?1, ?2, 'creating', ?3, ?4, ?5, ?6)",
+                "INSERT INTO deployments
+                     (name, uid, owner, created, quorum, phase, domain, net4, net6, settings)
+                 VALUES (?1, ?2, ?3, ?4, ?5, 'creating', ?6, ?7, ?8, ?9)",
                 params![
                     new.name,
+                    new.uid,
+                    owner,
                     seconds(now),
+                    new.quorum,
                     new.domain,
                     new.net4,
                     new.net6,
@@ -76,41 +97,44 @@ impl Database {
                 ],
             )?;
             let id = tx.last_insert_rowid();
-            for node in &new.nodes {
-                tx.execute(
-                    "INSERT INTO nodes (deployment, name, role, site, ipv4, ipv6)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                    params![id, node.name.0, node.role, node.site, node.ipv4, node.ipv6],
-                )?;
-            }
-            tx.commit()?;
+            insert_nodes(tx, id, &new.nodes)?;
             Ok(id)
-        };
-        let mut write = write;
-        write().map_err(|e| match e.sqlite_error_code() {
+        })
+        .map_err(|e| match e.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation) => name_taken(&new.name),
             _ => failed(&self.path, "write", e),
         })
     }
 
+    /// This installation's mark, see [`Tags::owner`](crate::provider::Tags::owner).
+    pub fn owner(&self) -> String {
+        owner::mark(self.path.parent().unwrap_or(Path::new("/")))
+    }
+
     /// The deployment of this name that is not destroyed.
     pub fn deployment(&self, name: &str) -> Result<Option<Deployment>, CliError> {
-        self.query_one(
-            "SELECT id, name, created, phase, domain, net4, net6, settings FROM deployments
-             WHERE name = ?1 AND phase <> 'destroyed'",
-            [name],
-            deployment,
-        )
+        let sql = format!("{DEPLOYMENT} WHERE name = ?1 AND phase <> 'destroyed'");
+        let found = self.query_one(&sql, [name], deployment)?;
+        Ok(found.map(|d| self.with_owner(d)))
     }
 
     /// All deployments that are not destroyed, oldest first.
     pub fn deployments(&self) -> Result<Vec<Deployment>, CliError> {
-        self.query(
-            "SELECT id, name, created, phase, domain, net4, net6, settings FROM deployments
-             WHERE phase <> 'destroyed' ORDER BY created, id",
-            [],
-            deployment,
-        )
+        let sql = format!("{DEPLOYMENT} WHERE phase <> 'destroyed' ORDER BY created, id");
+        let all = self.query(&sql, [], deployment)?;
+        Ok(all.into_iter().map(|d| self.with_owner(d)).collect())
+    }
+
+    /// A database of version 1 does not say who made its deployments: only this installation can.
+    fn with_owner(&self, deployment: Deployment) -> Deployment {
+        let owner = match deployment.owner.as_str() {
+            "" => self.owner(),
+            known => known.to_owned(),
+        };
+        Deployment {
+            owner,
+            ..deployment
+        }
     }
 
     /// Whether a deployment of this name existed and was destroyed.
@@ -131,47 +155,126 @@ impl Database {
         )
     }
 
-    /// The deployment is gone: its nodes and resources are forgotten, its name stays as a
-    /// tombstone.
-    pub fn bury(&self, id: i64, now: SystemTime) -> Result<(), CliError> {
-        self.execute("DELETE FROM resources WHERE deployment = ?1", [id])?;
-        self.execute("DELETE FROM nodes WHERE deployment = ?1", [id])?;
+    /// Says when a deployment is to be destroyed by itself, or that it is not.
+    pub fn set_expiry(&self, id: i64, expires: Option<SystemTime>) -> Result<(), CliError> {
         self.execute(
-            "UPDATE deployments SET phase = 'destroyed', destroyed = ?2, settings = '{}'
-             WHERE id = ?1",
-            params![id, seconds(now)],
+            "UPDATE deployments SET expires = ?2 WHERE id = ?1",
+            params![id, expires.map(seconds)],
         )
+    }
+
+    /// Says how many workers must join.
+    pub fn set_quorum(&self, id: i64, quorum: Option<u32>) -> Result<(), CliError> {
+        self.execute(
+            "UPDATE deployments SET quorum = ?2 WHERE id = ?1",
+            params![id, quorum],
+        )
+    }
+
+    /// The deployment is gone: its nodes and resources are forgotten, its name stays as a
+    /// tombstone, and so does the journal.
+    pub fn bury(&self, id: i64, now: SystemTime) -> Result<(), CliError> {
+        self.write(|tx| {
+            tx.execute("DELETE FROM resources WHERE deployment = ?1", [id])?;
+            tx.execute("DELETE FROM nodes WHERE deployment = ?1", [id])?;
+            tx.execute("DELETE FROM leases WHERE deployment = ?1", [id])?;
+            tx.execute(
+                "UPDATE deployments SET phase = 'destroyed', destroyed = ?2, settings = '{}'
+                 WHERE id = ?1",
+                params![id, seconds(now)],
+            )
+        })
+    }
+
+    /// Changes which nodes are wanted, with the settings of the sites they are on: all or nothing.
+    pub fn rescale(
+        &self,
+        id: i64,
+        settings: &str,
+        added: &[NodeRecord],
+        removed: &[NodeName],
+    ) -> Result<(), CliError> {
+        self.write(|tx| {
+            insert_nodes(tx, id, added)?;
+            for node in removed {
+                tx.execute(
+                    "UPDATE nodes SET wanted = 0 WHERE deployment = ?1 AND name = ?2",
+                    params![id, node.0],
+                )?;
+            }
+            tx.execute(
+                "UPDATE deployments SET phase = 'scaling', settings = ?2 WHERE id = ?1",
+                params![id, settings],
+            )
+        })
+    }
+
+    /// Forgets nodes of which nothing is left, so that their names are free again.
+    pub fn forget_nodes(&self, id: i64, nodes: &[NodeName]) -> Result<(), CliError> {
+        self.write(|tx| {
+            for node in nodes {
+                tx.execute(
+                    "DELETE FROM nodes WHERE deployment = ?1 AND name = ?2",
+                    params![id, node.0],
+                )?;
+            }
+            Ok(nodes.len())
+        })
+    }
+
+    /// A node's machine shall be made anew: its stages are forgotten.
+    pub fn replace_node(&self, id: i64, node: &NodeName) -> Result<(), CliError> {
+        self.write(|tx| {
+            tx.execute(
+                "DELETE FROM stages WHERE deployment = ?1 AND node = ?2",
+                params![id, node.0],
+            )?;
+            tx.execute(
+                "UPDATE nodes SET attempt = attempt + 1, underlay = NULL
+                 WHERE deployment = ?1 AND name = ?2",
+                params![id, node.0],
+            )
+        })
     }
 
     /// The nodes of a deployment, in the order they were planned.
     pub fn nodes(&self, id: i64) -> Result<Vec<NodeRecord>, CliError> {
-        let mut nodes = self.query(
-            "SELECT name, role, site, ipv4, ipv6, host_key, underlay FROM nodes
-             WHERE deployment = ?1 ORDER BY rowid",
+        let mut stages: BTreeMap<NodeName, Vec<(Stage, f64)>> = BTreeMap::new();
+        let rows = self.query(
+            "SELECT node, stage, seconds FROM stages WHERE deployment = ?1",
+            [id],
+            |row| Ok((NodeName(row.get(0)?), row.get(1)?, row.get(2)?)),
+        )?;
+        for (node, stage, seconds) in rows {
+            stages.entry(node).or_default().push((stage, seconds));
+        }
+        self.query(
+            "SELECT name, role, site, ipv4, ipv6, host_key, underlay, memory_mib, cpus, disk_gib,
+                    slot, wanted, attempt
+             FROM nodes WHERE deployment = ?1 ORDER BY rowid",
             [id],
             |row| {
+                let name = NodeName(row.get(0)?);
+                let mut stages = stages.remove(&name).unwrap_or_default();
+                stages.sort_by_key(|(stage, _)| *stage);
                 Ok(NodeRecord {
-                    name: NodeName(row.get(0)?),
+                    name,
                     role: row.get(1)?,
                     site: row.get(2)?,
                     ipv4: row.get(3)?,
                     ipv6: row.get(4)?,
                     host_key: row.get(5)?,
                     underlay: row.get(6)?,
-                    stages: Vec::new(),
+                    memory_mib: row.get(7)?,
+                    cpus: row.get(8)?,
+                    disk_gib: row.get(9)?,
+                    slot: row.get(10)?,
+                    wanted: row.get(11)?,
+                    attempt: row.get(12)?,
+                    stages,
                 })
             },
-        )?;
-        for node in &mut nodes {
-            node.stages = self.query(
-                "SELECT stage, seconds FROM stages WHERE deployment = ?1 AND node = ?2
-                 ORDER BY seconds, rowid",
-                params![id, node.name.0],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?;
-            node.stages.sort_by_key(|(stage, _)| *stage);
-        }
-        Ok(nodes)
+        )
     }
 
     /// Keeps a node's public SSH host key.
@@ -205,64 +308,26 @@ impl Database {
         )
     }
 
-    /// Records that a resource is about to be made. Recording it twice is no error.
-    pub fn plan_resource(
+    /// Writes all or nothing.
+    fn write<T>(
         &self,
-        id: i64,
-        owner: &Owner,
-        node: Option<&NodeName>,
-        resource: &Resource,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<(), CliError> {
-        self.execute(
-            "INSERT INTO resources (deployment, owner, node, kind, ident, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'planned')
-             ON CONFLICT (deployment, owner, kind, ident) DO UPDATE SET state = 'planned'",
-            params![id, owner, node.map(|n| &n.0), resource.kind, resource.id],
-        )
+        let written = self.transaction(write);
+        written
+            .map(drop)
+            .map_err(|e| failed(&self.path, "write", e))
     }
 
-    /// Records that a planned resource was made.
-    pub fn made(&self, id: i64, owner: &Owner, resource: &Resource) -> Result<(), CliError> {
-        self.set_resource(id, owner, resource, "made")
-    }
-
-    /// Records that a resource was removed.
-    pub fn removed(&self, id: i64, owner: &Owner, resource: &Resource) -> Result<(), CliError> {
-        self.set_resource(id, owner, resource, "removed")
-    }
-
-    /// What may exist of a deployment, in the order it was planned.
-    pub fn resources(&self, id: i64) -> Result<Vec<ResourceRecord>, CliError> {
-        self.query(
-            "SELECT owner, node, kind, ident, state FROM resources
-             WHERE deployment = ?1 AND state <> 'removed' ORDER BY rowid",
-            [id],
-            |row| {
-                Ok(ResourceRecord {
-                    owner: row.get(0)?,
-                    node: row.get::<_, Option<String>>(1)?.map(NodeName),
-                    resource: Resource {
-                        kind: row.get(2)?,
-                        id: row.get(3)?,
-                    },
-                    made: row.get::<_, String>(4)? == "made",
-                })
-            },
-        )
-    }
-
-    fn set_resource(
+    fn transaction<T>(
         &self,
-        id: i64,
-        owner: &Owner,
-        resource: &Resource,
-        state: &str,
-    ) -> Result<(), CliError> {
-        self.execute(
-            "UPDATE resources SET state = ?5
-             WHERE deployment = ?1 AND owner = ?2 AND kind = ?3 AND ident = ?4",
-            params![id, owner, resource.kind, resource.id, state],
-        )
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        let mut connection = self.lock();
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let written = write(&tx)?;
+        tx.commit()?;
+        Ok(written)
     }
 
     fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<(), CliError> {
@@ -312,22 +377,56 @@ pub fn name_taken(name: &str) -> CliError {
     ))
 }
 
+const DEPLOYMENT: &str = "SELECT id, name, uid, owner, created, expires, quorum, phase, domain,
+    net4, net6, settings FROM deployments";
+
 fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
     Ok(Deployment {
         id: row.get(0)?,
         name: row.get(1)?,
-        created: UNIX_EPOCH + Duration::from_secs(row.get::<_, i64>(2)?.unsigned_abs()),
-        phase: row.get(3)?,
-        domain: row.get(4)?,
-        net4: row.get(5)?,
-        net6: row.get(6)?,
-        settings: row.get(7)?,
+        uid: row.get(2)?,
+        owner: row.get(3)?,
+        created: time(row.get(4)?),
+        expires: row.get::<_, Option<i64>>(5)?.map(time),
+        quorum: row.get(6)?,
+        phase: row.get(7)?,
+        domain: row.get(8)?,
+        net4: row.get(9)?,
+        net6: row.get(10)?,
+        settings: row.get(11)?,
     })
+}
+
+fn insert_nodes(tx: &Transaction<'_>, id: i64, nodes: &[NodeRecord]) -> rusqlite::Result<()> {
+    let mut insert = tx.prepare(
+        "INSERT INTO nodes
+             (deployment, name, role, site, ipv4, ipv6, memory_mib, cpus, disk_gib, slot)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for node in nodes {
+        insert.execute(params![
+            id,
+            node.name.0,
+            node.role,
+            node.site,
+            node.ipv4,
+            node.ipv6,
+            node.memory_mib,
+            node.cpus,
+            node.disk_gib,
+            node.slot
+        ])?;
+    }
+    Ok(())
 }
 
 fn seconds(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn time(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
 }
 
 /// Makes an empty database of mode 0600, or gives that mode to one that is there with its log and

@@ -50,9 +50,96 @@ CREATE TABLE resources (
     state      TEXT NOT NULL CHECK (state IN ('planned', 'made', 'removed')),
     UNIQUE (deployment, owner, kind, ident)
 );
+", "
+CREATE TABLE deployments_2 (
+    id        INTEGER PRIMARY KEY,
+    name      TEXT NOT NULL,
+    uid       TEXT NOT NULL,
+    owner     TEXT NOT NULL,
+    created   INTEGER NOT NULL,
+    destroyed INTEGER,
+    expires   INTEGER,
+    quorum    INTEGER,
+    phase     TEXT NOT NULL
+              CHECK (phase IN ('creating', 'scaling', 'started', 'joined', 'partial',
+                               'destroying', 'destroyed')),
+    domain    TEXT NOT NULL,
+    net4      TEXT NOT NULL,
+    net6      TEXT NOT NULL,
+    settings  TEXT NOT NULL
+);
+INSERT INTO deployments_2
+    SELECT id, name, lower(hex(randomblob(8))), '', created, destroyed, NULL, NULL, phase, domain,
+           net4, net6, settings
+    FROM deployments;
+DROP TABLE deployments;
+ALTER TABLE deployments_2 RENAME TO deployments;
+CREATE UNIQUE INDEX name_of_the_living ON deployments (name) WHERE phase <> 'destroyed';
+
+ALTER TABLE nodes ADD COLUMN memory_mib INTEGER NOT NULL DEFAULT 512;
+ALTER TABLE nodes ADD COLUMN cpus INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE nodes ADD COLUMN disk_gib INTEGER NOT NULL DEFAULT 4;
+ALTER TABLE nodes ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE nodes ADD COLUMN wanted INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE nodes ADD COLUMN attempt INTEGER NOT NULL DEFAULT 1;
+UPDATE nodes SET slot = (
+    SELECT count(*) FROM nodes AS other
+    WHERE other.deployment = nodes.deployment AND other.site = nodes.site
+          AND other.rowid < nodes.rowid);
+
+CREATE TABLE resources_2 (
+    deployment   INTEGER NOT NULL REFERENCES deployments (id),
+    owner        TEXT NOT NULL,
+    kind         TEXT NOT NULL,
+    ident        TEXT NOT NULL,
+    scope        TEXT NOT NULL,
+    after        TEXT,
+    seconds      INTEGER NOT NULL,
+    state        TEXT NOT NULL
+                 CHECK (state IN ('wanted', 'planned', 'made', 'removing', 'removed')),
+    attempt      INTEGER NOT NULL,
+    node_attempt INTEGER NOT NULL,
+    token        TEXT NOT NULL,
+    handle       TEXT,
+    reached_at   TEXT,
+    error        TEXT,
+    UNIQUE (deployment, owner, kind, ident)
+);
+INSERT INTO resources_2
+    SELECT deployment, owner, kind, ident,
+           CASE WHEN node IS NULL THEN '\"deployment\"'
+                ELSE json_object('node', node) END,
+           NULL, 600, state, 1, 1, '', NULL, NULL, NULL
+    FROM resources ORDER BY rowid;
+DROP TABLE resources;
+ALTER TABLE resources_2 RENAME TO resources;
+
+CREATE TABLE journal (
+    id         INTEGER PRIMARY KEY,
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    owner      TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    ident      TEXT NOT NULL,
+    node       TEXT,
+    verb       TEXT NOT NULL CHECK (verb IN ('make', 'remove')),
+    attempt    INTEGER NOT NULL,
+    began      INTEGER NOT NULL,
+    ended      INTEGER,
+    error      TEXT
+);
+CREATE INDEX journal_of_a_deployment ON journal (deployment, id);
+", "
+CREATE TABLE leases (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    site       TEXT NOT NULL,
+    ends       INTEGER NOT NULL,
+    refused    INTEGER NOT NULL,
+    UNIQUE (deployment, site)
+);
 "];
 
-/// Brings the database to the newest version. One that is newer still is refused.
+/// Brings the database to the newest version. One that is newer still is refused. Foreign keys
+/// must not be enforced meanwhile: a table that others refer to is made anew.
 pub fn migrate(connection: &mut Connection, path: &Path) -> Result<(), CliError> {
     let result = connection.transaction_with_behavior(TransactionBehavior::Immediate);
     let tx = result.map_err(|e| failed(path, "upgrade", e))?;

@@ -160,7 +160,9 @@ impl Embedded {
     ) -> Result<Endpoint, RendezvousError> {
         let _one_at_a_time = self.start_lock()?;
         match self.state() {
-            State::Running { .. } => return self.endpoint(),
+            State::Running { .. } if self.listens(listen)? => return self.endpoint(),
+            // A site was added: clients of the others sign in again, links outlive that.
+            State::Running { .. } => self.stop()?,
             State::Starting { pid } => {
                 let id = ProcessId::read(&self.paths.supervisor_id()).filter(|id| id.pid == pid);
                 self.wait_until_up(|| id.as_ref().is_some_and(ProcessId::alive))?;
@@ -174,6 +176,12 @@ impl Embedded {
         spec.check_ports()?;
         self.spawn(supervisor)?;
         self.endpoint()
+    }
+
+    /// Whether it was prepared to listen on all of these.
+    fn listens(&self, addresses: &[IpAddr]) -> Result<bool, RendezvousError> {
+        let spec = Spec::read(&self.paths.spec())?;
+        Ok(spec.is_none_or(|spec| addresses.iter().all(|a| spec.listen.contains(a))))
     }
 
     /// Stops the supervisor and its ejabberd.

@@ -1,0 +1,143 @@
+//! `provision scale`: adds workers, or removes them.
+
+use std::time::Instant;
+
+use clap::Args;
+
+use super::Context;
+use super::apply::{self, ApplyArgs};
+use crate::deploy::engine::{Engine, Opened};
+use crate::deploy::interrupt::Interrupt;
+use crate::deploy::real::Real;
+use crate::deploy::settings::Settings;
+use crate::error::{CliError, ExitCode};
+use crate::plan::scale::{Change, Scaling, Size, scale};
+use crate::plan::{ClusterPlan, NodePlan};
+use crate::site::{Site, Sites};
+use crate::size::Mebibytes;
+use crate::state::record::{Deployment, NodeRecord, Phase};
+
+const EXAMPLES: &str = "\
+Examples:
+  provision scale cluster --workers +5@lab
+  provision scale cluster --workers -2            the two with the highest numbers
+  provision scale cluster --workers -2@lab --workers +2@local
+  provision scale cluster --workers 7@lab         so that there are seven
+  provision scale cluster --workers +5@lab --dry-run
+
+New workers take the first free numbers and addresses; the front end and the other workers go on
+meanwhile. Stopped or killed at any moment, `provision resume` continues.";
+
+/// Add workers to a cluster, or remove some.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ScaleArgs {
+    /// The deployment
+    pub name: String,
+    /// How many more (+5@SITE), how many fewer (-2, -2@SITE), or how many there shall be (7@SITE);
+    /// may be repeated
+    #[arg(long, value_name = "CHANGE", required = true, allow_hyphen_values = true)]
+    pub workers: Vec<Change>,
+    /// Memory of each new machine [default: the site's, else 512M]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Mebibytes>,
+    /// Virtual CPUs of each new machine [default: the site's, else 1]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub cpus: Option<u32>,
+    /// How it is carried out.
+    #[command(flatten)]
+    pub apply: ApplyArgs,
+}
+
+/// Runs the command.
+pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
+    let began = Instant::now();
+    let interrupt = Interrupt::listen()?;
+    let database = context.database()?;
+    context.deployment(&database, &args.name)?;
+    let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
+        return context.deployment(&database, &args.name).map(|_| 0);
+    };
+    check_phase(&deployment)?;
+    let nodes = database.nodes(deployment.id)?;
+    let plan = ClusterPlan::recorded(&deployment, &nodes)?;
+    let mut settings = Settings::of(&deployment)?;
+    let sites = context.sites()?;
+    let known = settings.sites.clone();
+    let size = Size {
+        memory_mib: args.memory.map(|m| m.0),
+        cpus: args.cpus,
+    };
+    let site = |name: &str| site(&known, &sites, name);
+    let scaling = scale(&plan, &nodes, &args.workers, site, size)?;
+    for node in &scaling.added {
+        if !settings.sites.iter().any(|s| s.name == node.site) {
+            settings.sites.push(sites.find(&node.site)?.clone());
+        }
+    }
+    if args.apply.dry_run {
+        return preview(context, &deployment, &settings, nodes, &scaling);
+    }
+    let added: Vec<_> = scaling.added.iter().map(NodePlan::record).collect();
+    if !added.is_empty() || !scaling.removed.is_empty() {
+        let text = settings.to_json()?;
+        database.rescale(deployment.id, &text, &added, &scaling.removed)?;
+    }
+    let deployment = context.deployment(&database, &args.name)?;
+    super::resume::resume(context, &database, &deployment, &args.apply, &interrupt, began)
+}
+
+/// The site as it was when the deployment was made, or a new one as the sites file has it.
+fn site<'a>(known: &'a [Site], sites: &'a Sites, name: &str) -> Result<&'a Site, CliError> {
+    match known.iter().find(|s| s.name == name) {
+        Some(site) => Ok(site),
+        None => sites.find(name),
+    }
+}
+
+fn check_phase(deployment: &Deployment) -> Result<(), CliError> {
+    let name = &deployment.name;
+    match deployment.phase {
+        Phase::Destroying => Err(CliError::new(
+            ExitCode::Name,
+            format!("`{name}` is being destroyed"),
+        )
+        .hint(format!("`provision destroy {name}` finishes that"))),
+        _ => Ok(()),
+    }
+}
+
+fn preview(
+    context: &Context,
+    deployment: &Deployment,
+    settings: &Settings,
+    nodes: Vec<NodeRecord>,
+    scaling: &Scaling,
+) -> Result<u8, CliError> {
+    let database = context.database()?;
+    let mut nodes = nodes;
+    for node in &mut nodes {
+        node.wanted &= !scaling.removed.contains(&node.name);
+    }
+    nodes.extend(scaling.added.iter().map(NodePlan::record));
+    let real = Real {
+        layout: &context.layout,
+        name: &deployment.name,
+        settings,
+        nodes: nodes.iter().map(|n| n.name.clone()).collect(),
+        tags: Some(deployment.tags()),
+    };
+    let engine = Engine {
+        layout: &context.layout,
+        database: &database,
+        deployment,
+        settings,
+        parts: &real,
+        interrupt: &Interrupt::default(),
+        began: Instant::now(),
+        events: &|_| {},
+        opened: Opened::default(),
+    };
+    let todo = engine.preview(nodes)?;
+    Ok(apply::show(context, &deployment.name, &todo))
+}

@@ -1,0 +1,427 @@
+//! Does single actions: records, calls the owner, records what came of it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+use super::engine::{Engine, one_line};
+use super::executor::Doer;
+use super::planner::Action;
+use super::wanted::DIRECTORY;
+use super::fault;
+use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Stage};
+use crate::name::NodeName;
+use crate::plan::ClusterPlan;
+use crate::plan::personal::{self, Keys};
+use crate::provider::{
+    Delivery, Image, MachineSpec, Made, Making, Provider, Removing, Resource, Scope, Step,
+};
+use crate::ssh::keys::CLIENT_KEY;
+use crate::state::record::{Key, Owner, ResourceRecord, ResourceState, Verb};
+use crate::state::resources::{Begun, token};
+
+/// Actions of the rendezvous, and of files, at once.
+const PARALLEL: usize = 4;
+
+/// Does the actions of one deployment.
+pub(super) struct Hands<'a> {
+    engine: &'a Engine<'a>,
+    plan: Option<&'a ClusterPlan>,
+    images: &'a BTreeMap<String, BTreeMap<String, Image>>,
+    /// Attempts of the nodes' accounts.
+    accounts: Mutex<BTreeMap<NodeName, u32>>,
+    handles: RwLock<BTreeMap<Key, String>>,
+    /// Where the sites' machines reach this host.
+    reached: Mutex<Vec<IpAddr>>,
+    /// What nodes' machines are made from, put together when the first part of one is made.
+    specs: BTreeMap<NodeName, Mutex<Option<Arc<MachineSpec>>>>,
+    /// How many parts of each node's machine are still to be made.
+    parts_left: Mutex<BTreeMap<NodeName, usize>>,
+}
+
+impl<'a> Hands<'a> {
+    pub fn new(
+        engine: &'a Engine<'a>,
+        plan: Option<&'a ClusterPlan>,
+        images: &'a BTreeMap<String, BTreeMap<String, Image>>,
+        recorded: &[ResourceRecord],
+        actions: &[Action],
+    ) -> Self {
+        let mut parts_left = BTreeMap::new();
+        for action in actions {
+            if let (Verb::Make, Owner::Site(_), Some(node)) =
+                (action.verb, &action.key.owner, action.node())
+            {
+                *parts_left.entry(node.clone()).or_insert(0) += 1;
+            }
+        }
+        let account = |r: &ResourceRecord| match (&r.key.owner, r.node()) {
+            (Owner::Rendezvous, Some(node)) => Some((node.clone(), r.attempt)),
+            _ => None,
+        };
+        let handle = |r: &ResourceRecord| Some((r.key.clone(), r.handle.clone()?));
+        let nodes = plan.into_iter().flat_map(|plan| &plan.nodes);
+        let specs = nodes.map(|n| (n.name.clone(), Mutex::default()));
+        Self {
+            engine,
+            plan,
+            images,
+            accounts: Mutex::new(recorded.iter().filter_map(account).collect()),
+            handles: RwLock::new(recorded.iter().filter_map(handle).collect()),
+            reached: Mutex::new(reached(recorded)),
+            specs: specs.collect(),
+            parts_left: Mutex::new(parts_left),
+        }
+    }
+
+    fn make(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
+        let (id, uid) = (self.engine.deployment.id, &self.engine.deployment.uid);
+        let record = record_of(action, uid);
+        let _lock = self.lock_shared(action)?;
+        let begun = self.engine.database.begin_making(id, &record)?;
+        let made = self.make_by_owner(action, &record.token, deadline);
+        let made = self.ended(action, begun, made)?;
+        self.engine
+            .database
+            .made(id, &action.key, begun, &made)?;
+        if let Some(handle) = made.handle {
+            let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+            handles.insert(action.key.clone(), handle);
+        }
+        if let Some(address) = made.reached_at {
+            let mut reached = unpoisoned(&self.reached);
+            if !reached.contains(&address) {
+                reached.push(address);
+            }
+        }
+        self.tell(action, "made");
+        self.machine_part_made(action)
+    }
+
+    fn make_by_owner(
+        &self,
+        action: &Action,
+        token: &str,
+        deadline: Instant,
+    ) -> Result<Made, CliError> {
+        let resource = &action.key.resource;
+        match &action.key.owner {
+            Owner::Files => {
+                let dir = self.own_directory(resource)?;
+                crate::ssh::keys::private_dir(dir).map(|()| Made::default())
+            }
+            Owner::Rendezvous => {
+                let reached = unpoisoned(&self.reached).clone();
+                let meeting = self.engine.meeting()?;
+                meeting.make(resource, &reached, action.attempt)?;
+                if let Some(node) = action.node() {
+                    unpoisoned(&self.accounts).insert(node.clone(), action.attempt);
+                }
+                Ok(Made::default())
+            }
+            Owner::Site(site) => {
+                let provider = self.engine.provider(site)?;
+                let spec = match action.node() {
+                    Some(node) => Some(self.spec(&*provider, site, node)?),
+                    None => None,
+                };
+                let own = |key: &Key| {
+                    let same = key.owner == action.key.owner;
+                    same.then(|| key.resource.clone())
+                };
+                let step = Step {
+                    resource: resource.clone(),
+                    scope: action.scope.clone(),
+                    after: action.after.iter().filter_map(own).collect(),
+                    deadline: action.deadline,
+                };
+                let none = BTreeMap::new();
+                provider.make(
+                    &step,
+                    &Making {
+                        tags: &self.engine.tags(),
+                        token,
+                        machine: spec.as_deref(),
+                        images: self.images.get(site).unwrap_or(&none),
+                        handles: &|resource| self.handle(&action.key.owner, resource),
+                        deadline,
+                        interrupt: self.engine.interrupt,
+                        events: self.engine.events,
+                    },
+                )
+            }
+        }
+    }
+
+    fn remove(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
+        let (id, key) = (self.engine.deployment.id, &action.key);
+        let _lock = self.lock_shared(action)?;
+        if matches!(action.scope, Scope::Site { .. }) && self.engine.others_use(key)? {
+            // Another deployment came to use it since this was planned.
+            return self.engine.database.release(id, std::slice::from_ref(key));
+        }
+        let begun =
+            self.engine
+                .database
+                .begin_removing(id, key, action.node(), action.attempt)?;
+        let removed = self.remove_by_owner(action, deadline);
+        self.ended(action, begun, removed)?;
+        self.engine.database.removed(id, key, begun)?;
+        let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
+        handles.remove(key);
+        drop(handles);
+        self.tell(action, "removed");
+        Ok(())
+    }
+
+    fn remove_by_owner(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
+        let resource = &action.key.resource;
+        match &action.key.owner {
+            Owner::Files => remove_directory(self.own_directory(resource)?),
+            Owner::Rendezvous => self.engine.meeting()?.remove(resource),
+            Owner::Site(site) => self.engine.provider(site)?.remove(&Removing {
+                tags: &self.engine.tags(),
+                resource,
+                handle: self.handle(&action.key.owner, resource).as_deref(),
+                deadline,
+                interrupt: self.engine.interrupt,
+            }),
+        }
+    }
+
+    /// Records a failure; what succeeded passes a fault point before that is recorded.
+    fn ended<T>(
+        &self,
+        action: &Action,
+        begun: Begun,
+        result: Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        match result {
+            Ok(value) => {
+                fault::point("after", &format!("{} {}", action.verb, action.key));
+                Ok(value)
+            }
+            Err(error) => {
+                let (id, why) = (self.engine.deployment.id, one_line(&error));
+                self.engine
+                    .database
+                    .failed(id, &action.key, begun, &why)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn tell(&self, action: &Action, verb: &str) {
+        let Resource { kind, id } = &action.key.resource;
+        self.engine.events.emit(Event::Step {
+            message: format!("{verb} {} `{id}`", super::destroy::plain(kind)),
+        });
+    }
+
+    fn machine_part_made(&self, action: &Action) -> Result<(), CliError> {
+        let (Owner::Site(_), Some(node)) = (&action.key.owner, action.node()) else {
+            return Ok(());
+        };
+        let left = {
+            let mut parts = unpoisoned(&self.parts_left);
+            let left = parts.entry(node.clone()).or_insert(1);
+            *left = left.saturating_sub(1);
+            *left
+        };
+        if left == 0 {
+            self.engine.reached(node, Stage::Created)?;
+        }
+        Ok(())
+    }
+
+    /// What a node's machine is made from: the same every time it is asked for, also by another
+    /// process, since keys and password are kept.
+    fn spec(
+        &self,
+        provider: &dyn Provider,
+        site: &str,
+        name: &NodeName,
+    ) -> Result<Arc<MachineSpec>, CliError> {
+        let nodes = self.plan.into_iter().flat_map(|plan| &plan.nodes);
+        let planned = nodes.into_iter().find(|n| n.name == *name);
+        let (Some(plan), Some(node), Some(cell)) = (self.plan, planned, self.specs.get(name))
+        else {
+            let message = format!("`{name}` is not wanted");
+            return Err(CliError::new(ExitCode::Internal, message));
+        };
+        let mut cell = unpoisoned(cell);
+        if let Some(spec) = &*cell {
+            return Ok(Arc::clone(spec));
+        }
+        let image = match provider.image_form() {
+            Some(_) => self.images.get(site).and_then(|roles| roles.get(&node.role)),
+            None => None,
+        };
+        let image = match (provider.image_form(), image) {
+            (Some(_), None) => {
+                let message = format!("there is no image of role `{}`", node.role);
+                return Err(CliError::new(ExitCode::Internal, message));
+            }
+            (_, image) => image.cloned(),
+        };
+        let image = image.unwrap_or_else(|| Image::none(&node.role));
+        let keys = self.keys(provider, node)?;
+        let endpoint = self.engine.meeting()?.endpoint()?;
+        let spec = Arc::new(MachineSpec {
+            deployment: plan.name.clone(),
+            node: node.name.clone(),
+            image,
+            memory_mib: node.memory_mib,
+            cpus: node.cpus,
+            disk_gib: node.disk_gib,
+            bundle: personal::bundle(plan, node, &endpoint, &keys, provider.delivery())?,
+        });
+        *cell = Some(Arc::clone(&spec));
+        Ok(spec)
+    }
+
+    fn keys(
+        &self,
+        provider: &dyn Provider,
+        node: &crate::plan::NodePlan,
+    ) -> Result<Keys, CliError> {
+        let engine = self.engine;
+        let dir = engine.layout.ssh(&engine.deployment.name);
+        let user = engine.user_key(&dir.join(CLIENT_KEY))?;
+        let host_key = match provider.delivery() {
+            Delivery::Enrolment => None,
+            Delivery::Private => {
+                let path = dir.join(format!("host-{}", node.name));
+                let host = engine.parts.ssh_key(&path, &node.name.0)?;
+                engine
+                    .database
+                    .set_host_key(engine.deployment.id, &node.name, &host.public)?;
+                Some(host.private)
+            }
+        };
+        let attempt = unpoisoned(&self.accounts).get(&node.name).copied();
+        let account = engine.meeting()?.account(&node.name, attempt.unwrap_or(1))?;
+        Ok(Keys {
+            account,
+            host_key,
+            authorized_key: user,
+        })
+    }
+
+    fn handle(&self, owner: &Owner, resource: &Resource) -> Option<String> {
+        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
+        let key = Key {
+            owner: owner.clone(),
+            resource: resource.clone(),
+        };
+        handles.get(&key).cloned()
+    }
+
+    /// Never more than the deployment's own directory, whatever the database says.
+    fn own_directory<'r>(&self, resource: &'r Resource) -> Result<&'r Path, CliError> {
+        let path = Path::new(&resource.id);
+        let own = self.engine.layout.deployment(&self.engine.deployment.name);
+        if resource.kind == DIRECTORY && path == own {
+            return Ok(path);
+        }
+        let message = format!("`{}` is no deployment's directory", resource.id);
+        Err(CliError::new(ExitCode::Internal, message))
+    }
+
+    /// What deployments share is made and removed by one at a time.
+    fn lock_shared(&self, action: &Action) -> Result<Option<File>, CliError> {
+        let Scope::Site { .. } = action.scope else {
+            return Ok(None);
+        };
+        let dir = self.engine.layout.state.join("locks");
+        crate::ssh::keys::private_dir(&dir)?;
+        // By the resource alone: the same host may have several names.
+        let name = token("", &shared_key(&action.key), 0);
+        let path = dir.join(name);
+        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+        lock.map(Some)
+            .map_err(|e| CliError::file("lock", &path, e))
+    }
+}
+
+impl Doer for Hands<'_> {
+    fn parallel(&self, owner: &Owner) -> usize {
+        match owner {
+            Owner::Site(site) => self.engine.provider(site).map_or(1, |p| p.parallel()),
+            Owner::Rendezvous | Owner::Files => PARALLEL,
+        }
+    }
+
+    fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
+        match action.verb {
+            Verb::Make => self.make(action, deadline),
+            Verb::Remove => self.remove(action, deadline),
+        }
+    }
+
+    fn answers(&self, owner: &Owner) -> bool {
+        match owner {
+            Owner::Site(site) => {
+                let asked = self
+                    .engine
+                    .provider(site)
+                    .and_then(|provider| provider.machines(&self.engine.tags()));
+                !asked.is_err_and(|e| e.code == ExitCode::Unavailable)
+            }
+            Owner::Rendezvous => self.engine.meeting().is_ok_and(|m| m.can_remove()),
+            Owner::Files => true,
+        }
+    }
+}
+
+/// The addresses of this host that are recorded as reached, this machine's own first.
+pub(super) fn reached(recorded: &[ResourceRecord]) -> Vec<IpAddr> {
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    for address in recorded.iter().filter_map(|r| r.reached_at) {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    addresses
+}
+
+/// As an action will be recorded.
+pub(super) fn record_of(action: &Action, uid: &str) -> ResourceRecord {
+    ResourceRecord {
+        key: action.key.clone(),
+        scope: action.scope.clone(),
+        after: action.after.clone(),
+        deadline: action.deadline,
+        state: ResourceState::Wanted,
+        attempt: action.attempt,
+        node_attempt: action.node_attempt,
+        token: token(uid, &action.key, action.attempt),
+        handle: None,
+        reached_at: None,
+        error: None,
+    }
+}
+
+fn shared_key(key: &Key) -> Key {
+    Key {
+        owner: Owner::Files,
+        resource: key.resource.clone(),
+    }
+}
+
+pub(super) fn remove_directory(path: &Path) -> Result<(), CliError> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(CliError::file("remove", path, e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -117,7 +117,8 @@ impl<'a> Hands<'a> {
             Owner::Rendezvous => {
                 let reached = unpoisoned(&self.reached).clone();
                 let meeting = self.engine.meeting()?;
-                meeting.make(resource, &reached, action.attempt)?;
+                let delivery = self.delivery(action.node())?;
+                meeting.make(resource, &reached, action.attempt, delivery)?;
                 if let Some(node) = action.node() {
                     unpoisoned(&self.accounts).insert(node.clone(), action.attempt);
                 }
@@ -310,6 +311,15 @@ impl<'a> Hands<'a> {
             host_key,
             authorized_key: user,
         })
+    }
+
+    /// How a node gets its account.
+    fn delivery(&self, node: Option<&NodeName>) -> Result<Delivery, CliError> {
+        let nodes = self.plan.into_iter().flat_map(|plan| &plan.nodes);
+        match nodes.into_iter().find(|n| Some(&n.name) == node) {
+            Some(node) => Ok(self.engine.provider(&node.site)?.delivery()),
+            None => Ok(Delivery::Private),
+        }
     }
 
     fn handle(&self, owner: &Owner, resource: &Resource) -> Option<String> {

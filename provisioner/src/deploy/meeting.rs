@@ -9,7 +9,7 @@ use ipop_proto::status::NodeStatus;
 use super::{Meeting, Seen, Watch};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
-use crate::provider::Resource;
+use crate::provider::{Delivery, Resource};
 use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous, State};
 use crate::watch::{WatchEvent, Watcher};
 
@@ -48,8 +48,16 @@ impl Meeting for RealMeeting {
         Ok(self.rendezvous.endpoint()?)
     }
 
-    fn make(&self, resource: &Resource, listen: &[IpAddr], attempt: u32) -> Result<(), CliError> {
-        Ok(self.rendezvous.make(resource, listen, attempt)?)
+    fn make(
+        &self,
+        resource: &Resource,
+        listen: &[IpAddr],
+        attempt: u32,
+        delivery: Delivery,
+    ) -> Result<(), CliError> {
+        Ok(self
+            .rendezvous
+            .make(resource, listen, attempt, delivery)?)
     }
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {

@@ -41,7 +41,7 @@ use ipop_proto::status::NodeStatus;
 use crate::error::CliError;
 use crate::event::{Sink, Stage};
 use crate::name::NodeName;
-use crate::provider::{Image, ImageForm, Provider, Resource};
+use crate::provider::{Delivery, Image, ImageForm, Provider, Resource};
 use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
@@ -86,11 +86,16 @@ pub trait Meeting: Send + Sync {
     fn endpoint(&self) -> Result<Endpoint, CliError>;
 
     /// Makes what `plan` named, or finds that it is there. A server listens on `listen`; an
-    /// account has the password of `attempt`.
-    fn make(&self, resource: &Resource, listen: &[IpAddr], attempt: u32) -> Result<(), CliError>;
+    /// account has the password of `attempt`, or a token that serves `delivery`.
+    fn make(
+        &self,
+        resource: &Resource,
+        listen: &[IpAddr],
+        attempt: u32,
+        delivery: Delivery,
+    ) -> Result<(), CliError>;
 
-    /// A node's account with its password, which is made up and kept the first time it is asked
-    /// for, and another for each attempt.
+    /// A node's account with the password or token of `attempt`, the same each time.
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError>;
 
     /// Whether removing has any prospect: a server of ours is removed without its help, one of

@@ -2,26 +2,28 @@
 
 mod fakes;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
-use super::destroy::{Removal, destroy};
+use super::apply::Options;
+use super::destroy::Removal;
+use super::engine::{Engine, Opened, directory};
 use super::interrupt::Interrupt;
 use super::join::Limits;
-use super::launch::{DIRECTORY, Launch};
 use super::outcome::Outcome;
 use super::settings::Settings;
 use super::*;
 use crate::error::ExitCode;
 use crate::event::{Event, Stage};
 use crate::layout::Layout;
-use crate::plan::ClusterPlan;
+use crate::plan::scale::{Change, Size, scale};
+use crate::plan::{ClusterPlan, NodePlan};
+use crate::provider::Scope;
 use crate::plan::tests::demo;
 use crate::rendezvous::config::{EmbeddedConfig, RendezvousConfig};
 use crate::site::Sites;
 use crate::state::Database;
-use crate::state::record::{NewDeployment, NodeRecord, Owner, Phase};
+use crate::state::record::{NewDeployment, Phase, ResourceRecord, ResourceState};
 use fakes::{Fakes, Fault};
 
 /// One machine with a state directory.
@@ -52,32 +54,31 @@ impl Bench {
             tag: "0000002a".to_owned(),
         };
         let database = Database::open(&layout.database()).expect("opens");
-        let node = |n: &crate::plan::NodePlan| NodeRecord {
-            name: n.name.clone(),
-            role: n.role.clone(),
-            site: n.site.clone(),
-            ipv4: n.addrs.ipv4.addr.to_string(),
-            ipv6: n.addrs.ipv6.addr.to_string(),
-            host_key: None,
-            underlay: None,
-            stages: Vec::new(),
-        };
         let new = NewDeployment {
             name: plan.name.clone(),
+            uid: "00112233445566ff".to_owned(),
+            quorum: None,
             domain: plan.domain.clone(),
             net4: plan.nets.ipv4.to_string(),
             net6: plan.nets.net6(),
             settings: settings.to_json().expect("JSON"),
-            nodes: plan.nodes.iter().map(node).collect(),
+            nodes: plan.nodes.iter().map(NodePlan::record).collect(),
         };
         let id = database.create(&new, SystemTime::now()).expect("recorded");
-        let directory = Resource {
-            kind: DIRECTORY.to_owned(),
-            id: layout.deployment(&plan.name).display().to_string(),
+        let directory = ResourceRecord {
+            key: directory(&layout, &plan.name),
+            scope: Scope::Deployment,
+            after: Vec::new(),
+            deadline: Duration::from_secs(5),
+            state: ResourceState::Wanted,
+            attempt: 1,
+            node_attempt: 1,
+            token: String::new(),
+            handle: None,
+            reached_at: None,
+            error: None,
         };
-        database
-            .plan_resource(id, &Owner::Files, None, &directory)
-            .expect("recorded");
+        database.want(id, &[directory]).expect("recorded");
         let fakes = Fakes::new(&layout, id);
         Self {
             _dir: dir,
@@ -95,30 +96,71 @@ impl Bench {
         Database::open(&self.layout.database()).expect("opens")
     }
 
-    fn launch(&self, timeout: Duration) -> Result<Outcome, CliError> {
+    /// With an engine of its own, as another process would have.
+    fn with<T>(&self, act: impl FnOnce(&Engine<'_>) -> T) -> T {
         let database = self.database();
+        let deployment = database.deployment("demo").expect("read").expect("there");
+        let settings = Settings::of(&deployment).expect("whole");
+        let settings = match self.settings.rendezvous == settings.rendezvous {
+            true => settings,
+            false => self.settings.clone(),
+        };
         let events = |event| self.events.lock().expect("whole").push(event);
-        Launch {
+        act(&Engine {
             layout: &self.layout,
             database: &database,
-            id: self.id,
-            plan: &self.plan,
-            settings: &self.settings,
+            deployment: &deployment,
+            settings: &settings,
+            parts: &self.fakes,
+            interrupt: &self.interrupt,
+            began: Instant::now(),
+            events: &events,
+            opened: Opened::default(),
+        })
+    }
+
+    fn options(timeout: Duration) -> Options {
+        Options {
             limits: Limits {
                 timeout: Some(timeout),
                 poll: Duration::from_millis(2),
             },
-            interrupt: &self.interrupt,
-            began: Instant::now(),
-            events: &events,
+            quorum: None,
+            replace: 0,
+            wait: true,
         }
-        .run(&self.fakes)
+    }
+
+    fn launch(&self, timeout: Duration) -> Result<Outcome, CliError> {
+        self.with(|engine| engine.apply(&Self::options(timeout)))
     }
 
     fn destroy(&self) -> Removal {
+        self.with(|engine| engine.destroy()).expect("carried out")
+    }
+
+    /// Changes which workers are wanted, as the first part of `provision scale`.
+    fn want(&self, changes: &[&str]) {
         let database = self.database();
         let deployment = database.deployment("demo").expect("read").expect("there");
-        destroy(&self.layout, &database, &deployment, &self.fakes, &|_| {}).expect("carried out")
+        let nodes = database.nodes(self.id).expect("read");
+        let plan = ClusterPlan::recorded(&deployment, &nodes).expect("whole");
+        let changes: Vec<Change> = changes.iter().map(|c| c.parse().expect("valid")).collect();
+        let size = Size {
+            memory_mib: None,
+            cpus: None,
+        };
+        let site = |name: &str| self.settings.site(name);
+        let scaling = scale(&plan, &nodes, &changes, site, size).expect("planned");
+        let added: Vec<_> = scaling.added.iter().map(NodePlan::record).collect();
+        database
+            .rescale(self.id, &deployment.settings, &added, &scaling.removed)
+            .expect("recorded");
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let nodes = self.database().nodes(self.id).expect("read");
+        nodes.into_iter().map(|n| n.name.0).collect()
     }
 
     fn assert_nothing_is_left(&self) {

@@ -33,15 +33,14 @@ use crate::site::{Site, SiteKind};
 
 /// The provider of a site.
 pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
-    let kind = match &site.kind {
-        SiteKind::Libvirt(site) => {
-            return Ok(Arc::new(libvirt::Libvirt::new(site.clone(), &layout.cache)));
+    match &site.kind {
+        SiteKind::Libvirt(libvirt) => {
+            Ok(Arc::new(libvirt::Libvirt::new(libvirt.clone(), &layout.cache)))
         }
-        SiteKind::Ssh(_) => "ssh",
-        SiteKind::Cloudlab(_) => "cloudlab",
-        SiteKind::Ec2(_) => "ec2",
-    };
-    Err(not_built_in(site, kind))
+        SiteKind::Ssh(_) => Err(not_built_in(site, "ssh")),
+        SiteKind::Cloudlab(_) => Err(not_built_in(site, "cloudlab")),
+        SiteKind::Ec2(_) => Err(not_built_in(site, "ec2")),
+    }
 }
 
 /// This program was built without a kind of site.

@@ -29,12 +29,11 @@ pub mod password;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::backend::Resource;
 use crate::layout::Layout;
 use crate::name::{NodeName, OPERATOR};
-use crate::provider::Tags;
+use crate::provider::{Delivery, Resource, Tags};
 use crate::secret::Secret;
 
 use api::Api;
@@ -53,6 +52,9 @@ pub const ROSTER_GROUP: &str = "roster-group";
 pub const PROCESS: &str = "process";
 /// Resource kind of the rendezvous's directory; the id is its path.
 pub const DIR: &str = "dir";
+
+/// How long a machine may take from its account to its first sign-in, where it enrols.
+const ENROLMENT_LIFE: Duration = Duration::from_secs(2 * 3600);
 
 /// An XMPP account with its password.
 #[derive(Debug, Clone)]
@@ -257,12 +259,14 @@ impl Rendezvous {
     }
 
     /// Makes one of the things that [`Self::plan`] named, or finds that it is there: the server
-    /// starts and listens on `listen`, an account has the password of `attempt`.
+    /// starts and listens on `listen`, an account has the password of `attempt`, or an enrolment
+    /// token.
     pub fn make(
         &self,
         resource: &Resource,
         listen: &[IpAddr],
         attempt: u32,
+        delivery: Delivery,
     ) -> Result<(), RendezvousError> {
         match resource.kind.as_str() {
             DIR => match &self.kind {
@@ -274,36 +278,64 @@ impl Rendezvous {
             ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id, self.tags.as_ref())?),
             ACCOUNT => match self.node_of(&resource.id) {
                 Some(NodeName(name)) if name == OPERATOR => self.operator().map(drop),
-                Some(node) => {
-                    let account = self.account(&node, attempt)?;
-                    self.register(&node.0, account.password).map(drop)
-                }
+                Some(node) => match delivery {
+                    Delivery::Private => match self.kept(&node, attempt)? {
+                        Some(password) => self.register(&node.0, password).map(drop),
+                        None => self.account(&node, attempt).map(drop),
+                    },
+                    Delivery::Enrolment => {
+                        let expires = SystemTime::now() + ENROLMENT_LIFE;
+                        let account = self.create_enrolment(&node, expires)?;
+                        // Also after it is used: whoever makes a machine again with the same data
+                        // gets the machine that is there.
+                        self.keep(&node, attempt, &account.password)
+                    }
+                },
                 None => Err(RendezvousError::UnknownResource(resource.id.clone())),
             },
             other => Err(RendezvousError::UnknownResource(other.to_owned())),
         }
     }
 
-    /// A node's account with the password of `attempt`, made up and kept when it is asked for the
-    /// first time. Nothing is made on the server.
+    /// A node's account with the password of `attempt`. The first time it is asked for a password
+    /// is made up and kept, and the account made.
     pub fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, RendezvousError> {
+        if let Some(password) = self.kept(node, attempt)? {
+            return Ok(Account {
+                jid: self.jid(&node.0),
+                password,
+            });
+        }
+        let password = password::generate().map_err(RendezvousError::Entropy)?;
+        // First, so that a killed command's next try has the same.
+        self.keep(node, attempt, &password)?;
+        self.register(&node.0, password)
+    }
+
+    fn kept(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+    ) -> Result<Option<Secret<String>>, RendezvousError> {
+        let path = self.accounts().join(format!("{node}.{attempt}"));
+        match std::fs::read_to_string(&path) {
+            Ok(password) => Ok(Some(Secret::new(password))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(RendezvousError::file(&path, source)),
+        }
+    }
+
+    fn keep(
+        &self,
+        node: &NodeName,
+        attempt: u32,
+        password: &Secret<String>,
+    ) -> Result<(), RendezvousError> {
         let dir = self.accounts();
         let path = dir.join(format!("{node}.{attempt}"));
-        let file = |source| RendezvousError::file(&path, source);
-        let password = match std::fs::read_to_string(&path) {
-            Ok(password) => Secret::new(password),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let password = password::generate().map_err(RendezvousError::Entropy)?;
-                files::private_dir(&dir).map_err(file)?;
-                files::write(&path, password.expose().as_bytes(), 0o600).map_err(file)?;
-                password
-            }
-            Err(error) => return Err(file(error)),
-        };
-        Ok(Account {
-            jid: self.jid(&node.0),
-            password,
-        })
+        files::private_dir(&dir)
+            .and_then(|()| files::write(&path, password.expose().as_bytes(), 0o600))
+            .map_err(|source| RendezvousError::file(&path, source))
     }
 
     /// Where the passwords of nodes' accounts are kept.

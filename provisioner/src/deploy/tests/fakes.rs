@@ -8,17 +8,29 @@ use std::time::Duration;
 
 use ipop_proto::status::NodeStatus;
 
-use crate::backend::{Backend, CheckLine, Image, MachineSpec, MachineState, Resource};
 use crate::deploy::join::BOOTED;
 use crate::deploy::{Meeting, Parts, Seen, SshKey, Watch};
 use crate::error::{CliError, ExitCode};
 use crate::event::{Sink, Stage};
 use crate::layout::Layout;
 use crate::name::{NodeName, machine_name};
+use crate::provider::{
+    CheckLine, Delivery, Found, Health, Image, ImageForm, Machine, MachineState, Made, Making,
+    Provider, Removing, Resource, Scope, SitePlan, Step, Tags,
+};
 use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
 use crate::site::Site;
 use crate::state::Database;
+use crate::state::record::ResourceRecord;
+
+/// Something that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Thing {
+    tags: Option<Tags>,
+    node: Option<NodeName>,
+    health: Health,
+}
 
 /// How a step fails.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +44,10 @@ pub enum Fault {
 struct World {
     layout: Layout,
     id: i64,
-    existing: BTreeSet<String>,
+    /// What there is, with whose it is.
+    existing: BTreeMap<String, Thing>,
+    /// How often each thing was made that was not there, by its token.
+    births: BTreeMap<String, BTreeSet<String>>,
     steps: usize,
     fault: Option<(usize, Fault)>,
     removals: usize,
@@ -50,6 +65,10 @@ struct World {
     dead: bool,
     /// The sites' machines are on no network of this host.
     remote: bool,
+    /// Images outlive the last deployment.
+    keep: bool,
+    /// Passwords of the accounts.
+    accounts: BTreeMap<String, Vec<u8>>,
 }
 
 /// Backend, rendezvous and the rest in one.
@@ -61,7 +80,8 @@ impl Fakes {
         Self(Arc::new(Mutex::new(World {
             layout: layout.clone(),
             id,
-            existing: BTreeSet::new(),
+            existing: BTreeMap::new(),
+            births: BTreeMap::new(),
             steps: 0,
             fault: None,
             removals: 0,
@@ -75,16 +95,47 @@ impl Fakes {
             halted: false,
             dead: false,
             remote: false,
+            keep: false,
+            accounts: BTreeMap::new(),
         })))
     }
 
     pub fn existing(&self) -> Vec<String> {
-        self.world().existing.iter().cloned().collect()
+        self.world().existing.keys().cloned().collect()
     }
 
     /// Somebody else makes something.
     pub fn foreign(&self, kind: &str, id: &str) {
-        self.world().existing.insert(format!("{kind} {id}"));
+        let thing = Thing {
+            tags: None,
+            node: None,
+            health: Health::Present,
+        };
+        self.world().existing.insert(format!("{kind} {id}"), thing);
+    }
+
+    /// Something vanishes without our doing.
+    pub fn vanish(&self, kind: &str, id: &str) {
+        let gone = self.world().existing.remove(&format!("{kind} {id}"));
+        assert!(gone.is_some(), "{kind} {id} was never there");
+    }
+
+    /// Something serves no more.
+    pub fn break_down(&self, kind: &str, id: &str) {
+        let mut world = self.world();
+        let thing = world.existing.get_mut(&format!("{kind} {id}"));
+        thing.expect("it is there").health = Health::Broken;
+    }
+
+    /// How often a thing was made that was not there.
+    pub fn births(&self, kind: &str, id: &str) -> usize {
+        let world = self.world();
+        world.births.get(&format!("{kind} {id}")).map_or(0, BTreeSet::len)
+    }
+
+    /// How many steps were tried.
+    pub fn steps(&self) -> usize {
+        self.world().steps
     }
 
     pub fn fail_at(&self, step: usize, fault: Fault) {
@@ -138,6 +189,11 @@ impl Fakes {
         self.world().halted
     }
 
+    /// Images outlive the last deployment.
+    pub fn keep_images(&self) {
+        self.world().keep = true;
+    }
+
     pub fn remote(&self) {
         self.world().remote = true;
     }
@@ -164,20 +220,42 @@ impl Fakes {
     }
 
     /// Makes a resource, which must have been recorded. May fail before and after.
-    fn make(&self, kind: &str, id: &str) -> Result<(), CliError> {
+    fn make_thing(
+        &self,
+        resource: &Resource,
+        tags: Option<&Tags>,
+        node: Option<&NodeName>,
+        token: &str,
+    ) -> Result<(), CliError> {
+        let Resource { kind, id } = resource;
         self.step()?;
         let (path, deployment) = {
             let world = self.world();
             (world.layout.database(), world.id)
         };
         let recorded = Database::open(&path)?.resources(deployment)?;
+        let tried = |r: &ResourceRecord| r.key.resource == *resource && r.may_exist();
         assert!(
-            recorded
-                .iter()
-                .any(|r| r.resource.kind == kind && r.resource.id == id),
+            recorded.iter().any(tried),
             "{kind} {id} is made and was not recorded"
         );
-        self.world().existing.insert(format!("{kind} {id}"));
+        let mut world = self.world();
+        let name = format!("{kind} {id}");
+        let thing = world.existing.get(&name);
+        if thing.is_none_or(|t| t.health == Health::Broken) {
+            let new = world.births.entry(name.clone()).or_default().insert(token.to_owned());
+            assert!(
+                new || token.is_empty(),
+                "{name} is made a second time with the same token"
+            );
+        }
+        let thing = Thing {
+            tags: tags.cloned(),
+            node: node.cloned(),
+            health: Health::Present,
+        };
+        world.existing.insert(name, thing);
+        drop(world);
         self.step()
     }
 
@@ -190,9 +268,15 @@ impl Fakes {
         if world.removal_fault == Some(world.removals) {
             return Err(CliError::new(ExitCode::Unavailable, "it is in use"));
         }
-        if resource.kind == "network" && world.removal_fault.is_none() {
-            let used = world.existing.iter().any(|e| e.starts_with("domain"));
-            assert!(!used, "the network is removed before its machines");
+        let any = |kind: &str| world.existing.keys().any(|e| e.starts_with(kind));
+        match resource.kind.as_str() {
+            "network" => assert!(!any("domain"), "the network is removed before its machines"),
+            "process" => assert!(!any("account"), "the server is removed before its accounts"),
+            "volume" => {
+                let domain = format!("domain {}", resource.id);
+                assert!(!any(&domain), "{} has no disk any more", resource.id);
+            }
+            _ => {}
         }
         world
             .existing
@@ -209,7 +293,7 @@ fn resource(kind: &str, id: &str) -> Resource {
 }
 
 impl Parts for Fakes {
-    fn image(&self, role: &str, _: &dyn Sink) -> Result<Image, CliError> {
+    fn image(&self, role: &str, _: ImageForm, _: &dyn Sink) -> Result<Image, CliError> {
         self.step()?;
         Ok(Image {
             role: role.to_owned(),
@@ -222,7 +306,7 @@ impl Parts for Fakes {
         })
     }
 
-    fn backend(&self, _: &Site) -> Result<Arc<dyn Backend>, CliError> {
+    fn provider(&self, _: &Site) -> Result<Arc<dyn Provider>, CliError> {
         Ok(Arc::new(self.clone()))
     }
 
@@ -241,56 +325,114 @@ impl Parts for Fakes {
     }
 }
 
-impl Backend for Fakes {
-    fn plan_shared(&self, deployment: &str) -> Result<Vec<Resource>, CliError> {
-        self.step()?;
-        Ok(vec![resource("network", deployment)])
+impl Provider for Fakes {
+    fn image_form(&self) -> Option<ImageForm> {
+        Some(ImageForm::Direct)
     }
 
-    fn create_shared(&self, _: &str, resource: &Resource) -> Result<Option<IpAddr>, CliError> {
-        self.make(&resource.kind, &resource.id)?;
-        Ok((!self.world().remote).then_some([192, 168, 9, 1].into()))
+    fn is_local(&self) -> bool {
+        !self.world().remote
     }
 
-    fn plan_machine(&self, spec: &MachineSpec) -> Result<Vec<Resource>, CliError> {
-        self.step()?;
-        let name = machine_name(&spec.deployment, &spec.node);
-        Ok(vec![resource("volume", &name), resource("domain", &name)])
+    fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
+        let step = |resource: Resource, scope, after: &[&Resource]| Step {
+            resource,
+            scope,
+            after: after.iter().map(|r| (*r).clone()).collect(),
+            deadline: Duration::from_secs(5),
+        };
+        let network = resource("network", &plan.tags.deployment);
+        let mut steps = vec![step(network.clone(), Scope::Deployment, &[])];
+        let keep = self.world().keep;
+        for image in plan.images.values() {
+            let upload = resource("image", &image.role);
+            steps.push(step(upload, Scope::Site { keep }, &[]));
+        }
+        for machine in plan.machines {
+            let name = machine_name(&plan.tags.deployment, &machine.node);
+            let (volume, domain) = (resource("volume", &name), resource("domain", &name));
+            let node = Scope::Node(machine.node.clone());
+            let image = resource("image", &machine.role);
+            let needs: &[&Resource] = match plan.images.contains_key(&machine.role) {
+                true => &[&image],
+                false => &[],
+            };
+            steps.push(step(volume.clone(), node.clone(), needs));
+            steps.push(step(domain, node, &[&network, &volume]));
+        }
+        Ok(steps)
     }
 
-    fn launch(&self, spec: &MachineSpec, _: &dyn Sink) -> Result<(), CliError> {
-        let name = machine_name(&spec.deployment, &spec.node);
-        self.make("volume", &name)?;
-        self.make("domain", &name)?;
-        let mut world = self.world();
-        world.halted = world.halts;
-        Ok(())
+    fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+        let node = match &step.scope {
+            Scope::Node(node) => {
+                let spec = making.machine.expect("a machine for its parts");
+                assert_eq!(spec.node, *node);
+                let password = &spec.bundle.credentials[crate::bundle::XMPP_PASSWORD];
+                let mut world = self.world();
+                let known = world.accounts.get(&node.0);
+                assert_eq!(known, Some(password.expose()), "{node} cannot sign in");
+                if step.resource.kind == "domain" {
+                    world.halted = world.halts;
+                }
+                Some(node)
+            }
+            _ => None,
+        };
+        self.make_thing(&step.resource, Some(making.tags), node, making.token)?;
+        let local = step.resource.kind == "network" && !self.world().remote;
+        Ok(Made {
+            handle: Some(format!("h-{}", step.resource.id)),
+            reached_at: local.then_some([192, 168, 9, 1].into()),
+        })
     }
 
-    fn remove(&self, resource: &Resource) -> Result<(), CliError> {
-        self.take_away(resource)
+    fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
+        self.take_away(removing.resource)
     }
 
-    fn machine_state(&self, deployment: &str, node: &NodeName) -> Result<MachineState, CliError> {
+    fn find(&self, tags: Option<&Tags>) -> Result<Vec<Found>, CliError> {
         let world = self.world();
         if world.unreachable {
             return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
         }
-        let domain = format!("domain {}", machine_name(deployment, node));
-        Ok(if !world.existing.contains(&domain) {
-            MachineState::Absent
-        } else if world.stopped.contains(&node.0) {
-            MachineState::Stopped
-        } else {
-            MachineState::Running
-        })
+        let ours = |(_, thing): &(&String, &Thing)| tags.is_none() || thing.tags.as_ref() == tags;
+        let found = |(name, thing): (&String, &Thing)| {
+            let (kind, id) = name.split_once(' ')?;
+            ["network", "image", "volume", "domain"].contains(&kind).then(|| Found {
+                resource: resource(kind, id),
+                handle: Some(format!("h-{id}")),
+                tags: thing.tags.clone(),
+                node: thing.node.clone(),
+                health: thing.health,
+            })
+        };
+        Ok(world.existing.iter().filter(ours).filter_map(found).collect())
     }
 
-    fn underlay_address(&self, _: &str, _: &NodeName) -> Result<Option<IpAddr>, CliError> {
-        Ok(None)
+    fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
+        let world = self.world();
+        if world.unreachable {
+            return Err(CliError::new(ExitCode::Unavailable, "no route to host"));
+        }
+        let ours = world.existing.iter().filter(|(name, thing)| {
+            name.starts_with("domain") && thing.tags.as_ref() == Some(tags)
+        });
+        let machine = |(_, thing): (&String, &Thing)| {
+            let node = thing.node.clone()?;
+            let stopped = world.stopped.contains(&node.0);
+            let machine = Machine {
+                state: if stopped { MachineState::Stopped } else { MachineState::Running },
+                underlay: None,
+                place: None,
+                why: None,
+            };
+            Some((node, machine))
+        };
+        Ok(ours.filter_map(machine).collect())
     }
 
-    fn console(&self, _: &str, node: &NodeName, _: usize) -> Result<Vec<u8>, CliError> {
+    fn console(&self, _: &Tags, node: &NodeName, _: usize) -> Result<Vec<u8>, CliError> {
         let silent = self.world().silent.get(&node.0).cloned();
         Ok(silent
             .unwrap_or_else(|| format!("Linux\r\n{BOOTED}\r\n"))
@@ -342,7 +484,10 @@ impl Meeting for Fakes {
             expected.clear();
         }
         assert_eq!(listen, expected);
-        self.make("process", "demo")?;
+        self.endpoint()
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, CliError> {
         Ok(Endpoint {
             domain: "demo.ipop".to_owned(),
             servers: vec!["192.168.9.1:5222".to_owned()],
@@ -350,17 +495,27 @@ impl Meeting for Fakes {
         })
     }
 
-    fn create_group(&self) -> Result<(), CliError> {
-        self.make("roster-group", "demo")?;
-        self.make("account", "provision")
+    fn make(
+        &self,
+        resource: &Resource,
+        listen: &[IpAddr],
+        attempt: u32,
+        _: Delivery,
+    ) -> Result<(), CliError> {
+        if resource.kind == "process" {
+            self.start(listen)?;
+        }
+        if resource.kind == "account" {
+            let password = format!("secret {attempt}").into_bytes();
+            self.world().accounts.insert(resource.id.clone(), password);
+        }
+        self.make_thing(resource, None, None, "")
     }
 
-    fn create_account(&self, node: &NodeName) -> Result<Account, CliError> {
-        self.make("account", &node.0)?;
-        let password = Secret::new("secret".to_owned());
+    fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {
         Ok(Account {
             jid: format!("{node}@demo.ipop"),
-            password,
+            password: Secret::new(format!("secret {attempt}")),
         })
     }
 
@@ -391,18 +546,12 @@ impl Watch for Fakes {
             };
             *left = less;
         }
-        let names = ["frontend-0", "worker-0", "worker-1"];
-        let online = names.iter().filter(|n| !world.silent.contains_key(**n));
-        Ok(online
-            .map(|n| {
-                (
-                    NodeName((*n).to_owned()),
-                    Seen {
-                        stage: Stage::Ready,
-                    },
-                )
-            })
-            .collect())
+        let nodes = world.existing.values().filter_map(|t| t.node.as_ref());
+        let online = nodes.filter(|n| !world.silent.contains_key(&n.0));
+        let ready = Seen {
+            stage: Stage::Ready,
+        };
+        Ok(online.map(|n| (n.clone(), ready.clone())).collect())
     }
 
     fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {

@@ -48,7 +48,8 @@ pub struct Bench {
     pub kind: &'static str,
     /// The host.
     pub peer: Box<dyn Peer>,
-    ejabberd: Arc<Ejabberd>,
+    /// None: each deployment has a server of its own.
+    ejabberd: Option<Arc<Ejabberd>>,
     dir: tempfile::TempDir,
 }
 
@@ -79,6 +80,16 @@ impl Ended {
 impl Bench {
     /// Shares an ejabberd with others.
     pub fn new(kind: &'static str, peer: Box<dyn Peer>, ejabberd: Arc<Ejabberd>) -> Self {
+        let bench = Self::embedded(kind, peer);
+        std::fs::write(bench.ca(), ejabberd.ca_pem()).expect("the CA is written");
+        Self {
+            ejabberd: Some(ejabberd),
+            ..bench
+        }
+    }
+
+    /// Each deployment runs an ejabberd of its own.
+    pub fn embedded(kind: &'static str, peer: Box<dyn Peer>) -> Self {
         // Below a directory that ejabberd's and QEMU's users may pass.
         let dir = tempfile::Builder::new()
             .prefix("ipop-kill-")
@@ -87,11 +98,13 @@ impl Bench {
         let bench = Self {
             kind,
             peer,
-            ejabberd,
+            ejabberd: None,
             dir,
         };
+        // ejabberd's user must reach what is below.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(bench.dir.path(), open).expect("our directory");
         images::write(&bench.images());
-        std::fs::write(bench.ca(), bench.ejabberd.ca_pem()).expect("the CA is written");
         bench
     }
 
@@ -104,12 +117,15 @@ impl Bench {
     }
 
     fn sites_toml(&self, host: &dyn Host) -> String {
-        let servers = self.ejabberd.servers();
+        let site = host.site();
+        let Some(ejabberd) = &self.ejabberd else {
+            return format!("[site.local]\n{site}");
+        };
+        let servers = ejabberd.servers();
         format!(
-            "[site.local]\n{}\n[rendezvous]\nkind = \"external\"\napi = \"unix:{}\"\n\
+            "[site.local]\n{site}\n[rendezvous]\nkind = \"external\"\napi = \"unix:{}\"\n\
              domain = \"{DOMAIN}\"\nservers = {servers:?}\nca_file = \"{}\"\n",
-            host.site(),
-            self.ejabberd.socket().display(),
+            ejabberd.socket().display(),
             self.ca().display(),
         )
     }
@@ -209,8 +225,10 @@ impl Cell<'_> {
     pub fn look(&self) -> View {
         let mut view = self.host.look(&self.name);
         let prefix = format!("{}-", self.name);
-        for (what, command) in [("account", "registered_users"), ("group", "srg_list")] {
-            let text = self.bench.ejabberd.api(command, &json!({ "host": DOMAIN }));
+        let servers = self.bench.ejabberd.iter();
+        let lists = [("account", "registered_users"), ("group", "srg_list")];
+        for (server, (what, command)) in servers.flat_map(|s| lists.map(|list| (s, list))) {
+            let text = server.api(command, &json!({ "host": DOMAIN }));
             let all: Vec<String> = serde_json::from_str(&text).expect("a list of names");
             let own = all.into_iter().filter(|name| name.starts_with(&prefix));
             view.extend(own.map(|name| format!("{what} {name}")));

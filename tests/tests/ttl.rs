@@ -11,14 +11,14 @@ use ipop_tests::kill::{Bench, Cell, libvirt::Libvirt};
 use ipop_tests::wait_until;
 use serde_json::Value;
 
-/// Time to make a cluster on a machine that is busy.
-const TTL: &str = "60s";
-/// For a destroy after that.
+/// For a destroy after the end, on a machine that is busy.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn create(cell: &Cell<'_>, ttl: &[&str]) {
-    let words = ["cluster", "--frontend", "local", "--no-wait", "--name"];
-    let run = finish(cell.provision(&[&words, &[cell.name()], ttl].concat()));
+    let mut words = vec!["cluster", "--frontend", "local", "--no-wait", "--name"];
+    words.push(cell.name());
+    words.extend(ttl);
+    let run = finish(cell.provision(&words));
     run.ok().expect("a cluster");
 }
 
@@ -89,7 +89,7 @@ fn a_deployment_on_an_external_server_ends_when_its_time_is_over() {
 fn an_end_can_be_taken_back_and_no_orphan_survives_gc() {
     let bench = Bench::embedded("libvirt", Box::new(Libvirt::start()));
     let cell = bench.cell();
-    create(&cell, &["--ttl", TTL]);
+    create(&cell, &["--ttl", "1h"]);
     let endless = finish(cell.provision(&["extend", cell.name(), "--no-ttl"]));
     endless.ok().expect("no end");
     assert_eq!(status(&cell)["remaining_seconds"], Value::Null);

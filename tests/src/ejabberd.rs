@@ -412,6 +412,7 @@ modules:
   mod_admin_extra: {{}}
   mod_disco: {{}}
   mod_http_api: {{}}
+  mod_register: {{ access: none, access_from: none, access_remove: none }}
   mod_ping: {{ send_pings: true, ping_interval: 60, timeout_action: kill }}
   mod_roster: {{}}
   mod_shared_roster: {{}}

@@ -10,6 +10,8 @@ use crate::wait_until;
 
 /// How long linking may take on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// First password of the accounts that enrol.
+pub const TOKEN: &str = "5ca1ab1e0ddba11c0ffee0000deadbeef";
 /// Every account's password.
 const PASSWORD: &str = "correct horse battery staple";
 
@@ -44,6 +46,28 @@ pub struct Lab {
 impl Lab {
     /// `count` nodes and a server on one segment.
     pub fn lan(count: u8, families: Families) -> Self {
+        Self::segment(count, families, member)
+    }
+
+    /// `count` nodes and a server on one segment. Every node but the first has no password but
+    /// the token [`TOKEN`], to be exchanged.
+    pub fn enrolling(count: u8) -> Self {
+        Self::segment(count, Families::Both, |netns, number, server| {
+            if number == 0 {
+                return member(netns, number, server);
+            }
+            let user = format!("node-{number}");
+            server.register(&user, TOKEN);
+            server.join(&user);
+            Node::enrolling(netns, number, server, TOKEN)
+        })
+    }
+
+    fn segment(
+        count: u8,
+        families: Families,
+        member: impl Fn(Netns, u8, &Ejabberd) -> Node,
+    ) -> Self {
         let switch = switch();
         let server = Netns::new("server");
         attach(&switch, &server, "server");

@@ -14,9 +14,13 @@ pub mod ejabberd;
 mod http;
 pub mod kill;
 pub mod lab;
+pub mod light_node;
+pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;
+pub mod scale;
+pub mod portal;
 pub mod sshd;
 pub mod tcp;
 

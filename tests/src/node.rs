@@ -19,6 +19,9 @@ pub const NET4: &str = "10.73.0";
 /// Prefix of the overlay's IPv6 addresses, a network of 64 bits.
 pub const NET6: &str = "fd73:5a::";
 
+/// The SSH host key that a node which enrols reports.
+pub const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB5TbN0LbV6Tn2mPZ0mB6FJ4sT0V1";
+
 /// A node, with the account `node-N` and the overlay addresses that end in N + 1.
 #[derive(Debug)]
 pub struct Node {
@@ -28,18 +31,48 @@ pub struct Node {
     pub number: u8,
     dir: TempDir,
     child: Option<Child>,
+    fault: Option<&'static str>,
 }
 
 impl Node {
     /// Writes the configuration of a node that signs in with `password`; does not start it.
     pub fn new(netns: Netns, number: u8, server: &Ejabberd, password: &str) -> Self {
+        Self::with_password(netns, number, server, |dir| {
+            fs::write(dir.join("ipop.password"), password).expect("written");
+            "password_file = \"ipop.password\"".to_owned()
+        })
+    }
+
+    /// Writes the configuration of a node that exchanges `token` for a password of its own and
+    /// reports the SSH host key [`HOST_KEY`]; does not start it.
+    pub fn enrolling(netns: Netns, number: u8, server: &Ejabberd, token: &str) -> Self {
+        Self::with_password(netns, number, server, |dir| {
+            fs::write(dir.join("ipop.enrol-token"), token).expect("written");
+            fs::write(dir.join("key.pub"), format!("{HOST_KEY} root@test\n")).expect("written");
+            let password = dir.join("password");
+            format!("password_file = {password:?}\nenrol_token_file = \"ipop.enrol-token\"")
+        })
+    }
+
+    fn with_password(
+        netns: Netns,
+        number: u8,
+        server: &Ejabberd,
+        write: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let dir = TempDir::with_prefix("ipop-node-").expect("temporary directory");
+        let password = write(dir.path());
+        let key = dir.path().join("key.pub");
+        let host_key = if key.exists() {
+            format!("ssh_host_key = {key:?}")
+        } else {
+            String::new()
+        };
         let file = |name: &str, text: &str| {
             fs::write(dir.path().join(name), text).expect("written");
         };
         let control = dir.path().join("control.sock").display().to_string();
         let end = number + 1;
-        file("ipop.password", password);
         file("ipop.ca", server.ca_pem());
         file(
             "ipop.config",
@@ -48,6 +81,7 @@ impl Node {
 [node]
 name = "node-{number}"
 control = "{control}"
+{host_key}
 [overlay]
 name = "test"
 ipv4 = "{NET4}.{end}/24"
@@ -55,7 +89,7 @@ ipv6 = "{NET6}{end}/64"
 [xmpp]
 jid = "node-{number}@{DOMAIN}"
 servers = {servers:?}
-password_file = "ipop.password"
+{password}
 ca_file = "ipop.ca"
 "#,
                 servers = server.servers()
@@ -66,7 +100,27 @@ ca_file = "ipop.ca"
             number,
             dir,
             child: None,
+            fault: None,
         }
+    }
+
+    /// The password that it made when it enrolled, once the server has taken it.
+    pub fn own_password(&self) -> Option<String> {
+        fs::read_to_string(self.dir.path().join("password")).ok()
+    }
+
+    /// Starts it so that it kills itself at a place in its code, and waits until it has. Faults
+    /// are in debug builds alone, so it is one of these that runs.
+    pub fn start_and_die(&mut self, fault: &'static str) {
+        self.fault = Some(fault);
+        self.spawn();
+        let mut child = self.child.take().expect("just started");
+        let status = wait_until("a node to die by its fault", PATIENCE * 6, || {
+            child.try_wait().expect("our child")
+        });
+        self.fault = None;
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        assert_eq!(signal, Some(9), "{status}\n{}", self.log());
     }
 
     /// Node name.
@@ -84,21 +138,7 @@ ca_file = "ipop.ca"
 
     /// Starts it, the way systemd does: secrets by credentials directory.
     pub fn start(&mut self) {
-        assert!(self.child.is_none(), "{} runs already", self.name());
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.dir.path().join("log"))
-            .expect("log file");
-        let mut command = self.netns.command(&binary().display().to_string());
-        let filter = std::env::var("IPOP_TEST_LOG").unwrap_or_else(|_| "debug".to_owned());
-        command
-            .args(["run", "--config", "ipop.config", "--log", &filter])
-            .env("CREDENTIALS_DIRECTORY", self.dir.path())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("log file"))
-            .stderr(log);
-        self.child = Some(command.spawn().expect("`ip` runs"));
+        self.spawn();
         wait_until("the control socket of a started node", PATIENCE, || {
             let ended = self.child.as_mut()?.try_wait().expect("our child");
             assert!(
@@ -109,6 +149,29 @@ ca_file = "ipop.ca"
             );
             self.try_status()
         });
+    }
+
+    fn spawn(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("log"))
+            .expect("log file");
+        let program = match self.fault {
+            Some(_) => debug_binary(),
+            None => binary(),
+        };
+        let mut command = self.netns.command(&program.display().to_string());
+        command.envs(self.fault.map(|fault| ("IPOP_NODE_FAULT", fault)));
+        let filter = std::env::var("IPOP_TEST_LOG").unwrap_or_else(|_| "debug".to_owned());
+        command
+            .args(["run", "--config", "ipop.config", "--log", &filter])
+            .env("CREDENTIALS_DIRECTORY", self.dir.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file"))
+            .stderr(log);
+        self.child = Some(command.spawn().expect("`ip` runs"));
     }
 
     /// Process id; `ip netns exec` has become the node.
@@ -214,6 +277,19 @@ impl Drop for Node {
             let _ = child.wait();
         }
     }
+}
+
+/// The debug build beside this test, the only one that has faults.
+fn debug_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("own path");
+    let profile = test.parent().and_then(Path::parent);
+    let built = profile.expect("profile directory").join("ipop-node");
+    assert!(
+        built.exists(),
+        "no {}: run `cargo build -p ipop-node` first",
+        built.display()
+    );
+    built
 }
 
 /// The program under test; see the crate's documentation.

@@ -290,19 +290,33 @@ impl Machine {
         assert!(child.wait().expect("our child").success(), "{path}");
     }
 
-    /// Every file on its disk that is not as it was when the machine was made: path, mode, owner,
-    /// type and size. What sshd keeps about log-ins is left out.
+    /// Every file on its disk that the system below it has not, or has otherwise: type, mode,
+    /// owner, size and path. Logs that are not `ipop-node`'s are left out.
     pub fn changes(&self) -> String {
         let dir = format!("/proc/{}/root/.machine/upper", self.init);
-        let script = "cd \"$1\" && find . \
-            \\( -type f -o -type l -o -type c -o -type d \\) -printf '%P %m %u %y %s\\n' | \
-            sed 's/ d [0-9]*$/ d/' | grep -v -e '^var/log/' -e '^var/lib/systemd' | sort";
-        checked("sh", &["-c", script, "changes", &dir])
+        let form = "%y %m %u %s %P\\n";
+        let words = [dir.as_str(), "-mindepth", "1", "-printf", form];
+        let mut lines: Vec<String> = checked("find", &words)
+            .lines()
+            .filter(|line| !line.contains(" var/log/") || line.contains("ipop"))
+            .filter_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+                // A directory is copied up as soon as anything in it changes; its size says nothing.
+                ["d", mode, user, _, ref path @ ..] => {
+                    let path = path.join(" ");
+                    let is_new = !Path::new("/").join(&path).is_dir();
+                    is_new.then(|| format!("d {mode} {user} {path}"))
+                }
+                _ => Some(line.to_owned()),
+            })
+            .collect();
+        lines.sort();
+        lines.join("\n")
     }
 
-    /// Command lines of all its processes, arguments separated by spaces.
+    /// Command lines of all its processes, one a line, arguments separated by spaces.
     pub fn command_lines(&self) -> String {
-        let output = self.output("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '");
+        let script = "for file in /proc/[0-9]*/cmdline; do tr '\\0\\n' '  ' <$file; echo; done";
+        let output = self.output(script);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -312,12 +326,17 @@ impl Machine {
         self.netns.run(&["ip", "link", "set", "eth0", state]);
     }
 
-    /// Kills sshd and all its sessions; with `again` the listening one is started anew.
+    /// Kills sshd and all its sessions; with `again` a new one listens when this returns.
     pub fn kill_sshd(&self, again: bool) {
         if !again {
             self.run("touch /run/no-sshd");
         }
         self.run("kill -9 $(pidof sshd)");
+        if again {
+            wait_until("sshd listens again", PATIENCE, || {
+                self.listens().then_some(())
+            });
+        }
     }
 
     /// Makes sshd show another host key from now on.
@@ -343,11 +362,13 @@ impl Machine {
             let ready = self.stage.path().join("ready").exists();
             let children = fs::read_to_string(&children).ok()?;
             self.init = children.trim().parse().ok().filter(|_| ready)?;
-            let output = self.netns.output(&["ss", "-Hltn", "sport", "=", "22"]);
-            String::from_utf8_lossy(&output.stdout)
-                .contains("LISTEN")
-                .then_some(())
+            self.listens().then_some(())
         });
+    }
+
+    fn listens(&self) -> bool {
+        let output = self.netns.output(&["ss", "-Hltn", "sport", "=", "22"]);
+        String::from_utf8_lossy(&output.stdout).contains("LISTEN")
     }
 }
 
@@ -397,7 +418,7 @@ done
 chmod 1777 "$root/tmp"
 chmod 700 "$root/root"
 rm -rf "$root/etc/ipop-node" "$root/opt/ipop-node" "$root/var/lib/ipop-node" "$root/var/log/ipop-node"
-rm -f "$root"/etc/systemd/system/ipop-*
+rm -f "$root"/etc/systemd/system/ipop-* "$root/var/log/ipop-node.log"
 echo "$name" >"$root/etc/hostname"
 cp "$stage/sshd_config" "$root/etc/ssh/sshd_config"
 cp "$stage/host_key" "$root/etc/ssh/machine_key"

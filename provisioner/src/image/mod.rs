@@ -96,6 +96,13 @@ impl BuildOptions {
         }
     }
 
+    /// The static `ipop-node`, for machines that start from no image.
+    pub fn static_node(&self) -> Result<PathBuf, CliError> {
+        let node = self.node_binary()?;
+        static_or_error(&node)?;
+        Ok(node)
+    }
+
     fn node_binary(&self) -> Result<PathBuf, CliError> {
         let candidates = match &self.node_binary {
             Some(path) => vec![path.clone()],

@@ -1,23 +1,26 @@
 //! The EC2 double as a program: prints its endpoint on a line, serves until its standard input
 //! ends.
 //!
-//! `ec2-double [--behaviour JSON]`; the fields of the JSON are those of
-//! `ipop_tests::ec2::Behaviour`, all optional.
+//! `ec2-double [--behaviour JSON] [--light-nodes]`; the fields of the JSON are those of
+//! `ipop_tests::ec2::Behaviour`, all optional. With `--light-nodes` something runs in its instances
+//! that signs in (`ipop_tests::light_node`).
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
-use ipop_tests::ec2::{Behaviour, Ec2Double};
+use ipop_tests::ec2::{Behaviour, Ec2Double, Guests};
+use ipop_tests::light_node::LightNodes;
 
 fn main() -> ExitCode {
-    let behaviour = match behaviour(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Ok(behaviour) => behaviour,
+    let (behaviour, light_nodes) = match arguments(std::env::args().skip(1)) {
+        Ok(parsed) => parsed,
         Err(error) => {
-            eprintln!("error: {error}\nusage: ec2-double [--behaviour JSON]");
+            eprintln!("error: {error}\nusage: ec2-double [--behaviour JSON] [--light-nodes]");
             return ExitCode::from(2);
         }
     };
-    let double = Ec2Double::start(behaviour);
+    let guests = light_nodes.then(|| Box::<LightNodes>::default() as Box<dyn Guests>);
+    let double = Ec2Double::start_with(behaviour, guests);
     println!("{}", double.endpoint());
     // Who reads it may be gone already; the end of input then tells.
     let _ = std::io::stdout().flush();
@@ -27,12 +30,19 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn behaviour(arguments: &[String]) -> Result<Behaviour, String> {
-    match arguments {
-        [] => Ok(Behaviour::default()),
-        [option, json] if option == "--behaviour" => {
-            serde_json::from_str(json).map_err(|error| format!("--behaviour: {error}"))
+fn arguments(mut given: impl Iterator<Item = String>) -> Result<(Behaviour, bool), String> {
+    let mut behaviour = Behaviour::default();
+    let mut light_nodes = false;
+    while let Some(word) = given.next() {
+        match word.as_str() {
+            "--light-nodes" => light_nodes = true,
+            "--behaviour" => {
+                let json = given.next().ok_or("--behaviour needs its JSON")?;
+                behaviour =
+                    serde_json::from_str(&json).map_err(|error| format!("--behaviour: {error}"))?;
+            }
+            _ => return Err(format!("unknown argument `{word}`")),
         }
-        _ => Err("unknown arguments".to_owned()),
     }
+    Ok((behaviour, light_nodes))
 }

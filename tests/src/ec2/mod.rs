@@ -26,6 +26,7 @@ mod instances;
 mod launch;
 mod params;
 mod places;
+mod reading;
 mod remote;
 mod server;
 mod sigv4;

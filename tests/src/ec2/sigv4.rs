@@ -113,3 +113,64 @@ fn sha256_hex(bytes: &[u8]) -> String {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys {
+            access: "AKIA".to_owned(),
+            secret: "secret".to_owned(),
+            region: "us-west-2".to_owned(),
+        }
+    }
+
+    /// A request of this age, signed.
+    fn signed(age: Duration) -> Request {
+        let iso = clock::iso(SystemTime::now() - age);
+        let date = format!("{}Z", iso[..19].replace(['-', ':'], ""));
+        let keys = keys();
+        let scope = format!("{}/{}/ec2/aws4_request", &date[..8], keys.region);
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut request = Request {
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            headers: vec![header("host", "localhost"), header("x-amz-date", &date)],
+            body: b"Action=DescribeVpcs".to_vec(),
+            ..Request::default()
+        };
+        let canonical = canonical(&request, "host;x-amz-date").expect("sound");
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{date}\n{scope}\n{}",
+            sha256_hex(canonical.as_bytes())
+        );
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential={}/{scope}, SignedHeaders=host;x-amz-date, Signature={}",
+            keys.access,
+            keys.sign(&scope, &to_sign)
+        );
+        request
+            .headers
+            .push(header("authorization", &authorization));
+        request
+    }
+
+    fn code(request: &Request, service: &str) -> String {
+        let refusal = keys().verify(request, service).expect_err("unsound");
+        refusal.code
+    }
+
+    #[test]
+    fn a_request_is_taken_once_it_is_signed_lately_for_this_service_with_this_body() {
+        let minute = Duration::from_secs(60);
+        let mut request = signed(minute);
+        keys().verify(&request, "ec2").expect("sound");
+        assert_eq!(code(&request, "ebs"), "AuthFailure");
+        assert_eq!(code(&signed(minute * 6), "ec2"), "RequestExpired");
+        request.body.push(b'!');
+        assert_eq!(code(&request, "ec2"), "AuthFailure");
+        request.headers.pop();
+        assert_eq!(code(&request, "ec2"), "MissingAuthenticationToken");
+    }
+}

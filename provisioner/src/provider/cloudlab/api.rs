@@ -206,6 +206,6 @@ mod tests {
             bindings: [("count".to_owned(), "4".to_owned())].into(),
             sshpubkey: None,
         };
-        insta::assert_json_snapshot!(request);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&request).expect("JSON"));
     }
 }

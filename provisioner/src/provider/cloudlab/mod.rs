@@ -1,12 +1,352 @@
-//! CloudLab, by the Portal REST API: experiments whose bare-metal nodes become workers, or hosts
-//! of workers.
+//! CloudLab: experiments whose bare-metal machines become workers, or hosts of workers.
+//!
+//! A deployment has one experiment on a site, created from a parametrised profile by the Portal
+//! REST API ([`portal`], behind [`testbed::Testbed`]). Its steps are
+//!
+//! 1. a `place` for each machine, which only records that the machine is wanted, so that creating
+//!    the experiment knows their number from what is recorded;
+//! 2. the `experiment`: created, its machines not waited for;
+//! 3. a `machine` each: waits until it is up and lets us sign in; asks for more machines where the
+//!    experiment was created with fewer. One that fails keeps back its own nodes only;
+//! 4. with `vms_per_machine`, a `host` each: libvirt is installed there;
+//! 5. the steps of the machine's own provider ([`inner`]): [`super::ssh`] on the machine itself,
+//!    [`super::libvirt`] over `qemu+ssh`.
+//!
+//! Everything on a machine goes with the experiment. The testbed takes no single machine back: one
+//! whose node is removed stays, without its node, until the experiment ends.
 
 pub mod api;
 pub mod client;
 pub mod config;
 pub mod error;
 pub mod experiment;
+mod find;
+pub mod host;
+mod inner;
+mod make;
 pub mod place;
 pub mod portal;
 pub mod testbed;
 pub mod token;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use self::config::CloudlabSite;
+use self::host::Door;
+use self::place::{Placement, machines_needed};
+use self::portal::Portal;
+use self::testbed::{Experiment, Extension, Testbed};
+use super::libvirt::{Libvirt, LibvirtSite, TCG_JOIN_LIMIT};
+use super::ssh::config::SshSite;
+use super::{
+    CheckLine, Found, ImageForm, Lease, Machine, Made, Making, Provider, Removing, Resource, Scope,
+    SitePlan, Step, Tags, WantedMachine,
+};
+use crate::error::CliError;
+use crate::layout::Layout;
+use crate::name::NodeName;
+
+/// Resource kind: that a machine is wanted, as `experiment/node0`.
+pub const PLACE: &str = "place";
+/// Resource kind: an experiment, by name.
+pub const EXPERIMENT: &str = "experiment";
+/// Resource kind: a machine of an experiment, as `experiment/node0`.
+pub const MACHINE: &str = "machine";
+/// Resource kind: a machine with libvirt, as `experiment/node0`.
+pub const HOST: &str = "host";
+
+/// Between two looks at an experiment's state, at first.
+const POLL: Duration = Duration::from_secs(20);
+/// The same, in milliseconds, for tests.
+const POLL_VARIABLE: &str = "IPOP_CLOUDLAB_POLL_MS";
+/// For calls that nobody gave a deadline.
+const CALL: Duration = Duration::from_secs(60);
+/// From nothing to a machine that lets us sign in.
+const MACHINE_DEADLINE: Duration = Duration::from_secs(30 * 60);
+/// For the creating call, its repetitions, and the end of a failed predecessor.
+const EXPERIMENT_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// For installing libvirt on a fresh system, with its updates going on.
+const HOST_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// From the installation of `ipop-node` to joined, on a machine that is up.
+const BARE_JOIN_LIMIT: Duration = Duration::from_secs(300);
+
+/// A CloudLab site.
+pub struct Cloudlab {
+    site: CloudlabSite,
+    layout: Layout,
+    testbed: Box<dyn Testbed>,
+    poll: Duration,
+    /// Experiments as they were seen last, by name: threads that wait for machines of one ask once
+    /// for all.
+    seen: Mutex<BTreeMap<String, (Instant, Option<Experiment>)>>,
+    /// Held while the number of machines is changed.
+    resizing: Mutex<()>,
+    /// Machines' own providers, by what they were made from.
+    inner: Mutex<BTreeMap<String, Arc<dyn Provider>>>,
+}
+
+impl Cloudlab {
+    /// A site; nothing is connected or read before the first call.
+    pub fn new(site: CloudlabSite, layout: &Layout) -> Self {
+        let testbed = Box::new(Portal::new(site.clone()));
+        let poll = std::env::var(POLL_VARIABLE).ok();
+        let poll = poll.and_then(|text| text.parse().ok());
+        Self {
+            site,
+            layout: layout.clone(),
+            testbed,
+            poll: poll.map_or(POLL, Duration::from_millis),
+            seen: Mutex::default(),
+            resizing: Mutex::default(),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Looks at experiments as often as this at first.
+    #[must_use]
+    pub fn polling(self, poll: Duration) -> Self {
+        Self { poll, ..self }
+    }
+
+    fn is_host(&self) -> bool {
+        self.site.vms_per_machine.is_some()
+    }
+
+    fn door(&self, tags: &Tags) -> Door {
+        let deployment = self.layout.deployment(&tags.deployment);
+        Door::new(&self.site, &deployment, tags)
+    }
+
+    /// The provider of one machine. Connections are kept with it.
+    fn inner(
+        &self,
+        tags: &Tags,
+        host: &str,
+        address: &str,
+    ) -> Result<Arc<dyn Provider>, CliError> {
+        let key = format!("{} {host} {address}", tags.uid);
+        let mut all = lock(&self.inner);
+        if let Some(provider) = all.get(&key) {
+            return Ok(Arc::clone(provider));
+        }
+        let made = self.open_inner(tags, host, address)?;
+        all.insert(key, Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn open_inner(
+        &self,
+        tags: &Tags,
+        host: &str,
+        address: &str,
+    ) -> Result<Arc<dyn Provider>, CliError> {
+        let door = self.door(tags);
+        if self.is_host() {
+            let site = LibvirtSite {
+                uri: door.libvirt_uri(host, address)?,
+                ..LibvirtSite::default()
+            };
+            return Ok(Arc::new(Libvirt::new(site, &self.layout.cache)));
+        }
+        let site = SshSite {
+            hosts: vec![door.target(address)?.to_string()],
+            identity: door.identity().map(PathBuf::from),
+            known_hosts: Some(door.known_hosts(host)),
+            share: true,
+            install_packages: true,
+        };
+        bare(site)
+    }
+
+    /// The provider that plans for a machine which nobody knows the address of yet.
+    fn planner(&self, host: &str) -> Result<Arc<dyn Provider>, CliError> {
+        if self.is_host() {
+            return Ok(Arc::new(Libvirt::new(
+                LibvirtSite::default(),
+                &self.layout.cache,
+            )));
+        }
+        let site = SshSite {
+            hosts: vec![host.to_owned()],
+            identity: None,
+            known_hosts: None,
+            share: true,
+            install_packages: true,
+        };
+        bare(site)
+    }
+}
+
+impl Provider for Cloudlab {
+    fn image_form(&self) -> Option<ImageForm> {
+        self.is_host().then_some(ImageForm::Direct)
+    }
+
+    fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
+        let placed = Placement::of(&self.site).of_all(plan.machines)?;
+        if placed.is_empty() {
+            return Ok(Vec::new());
+        }
+        let name = experiment::name(plan.tags);
+        let places: Vec<_> = (0..machines_needed(&placed))
+            .map(|machine| of_machine(PLACE, &name, machine))
+            .collect();
+        let experiment = Resource {
+            kind: EXPERIMENT.into(),
+            id: name.clone(),
+        };
+        let step = |resource: &Resource, after: Vec<Resource>, deadline| Step {
+            resource: resource.clone(),
+            scope: Scope::Deployment,
+            after,
+            deadline,
+        };
+        let mut steps: Vec<_> = places.iter().map(|p| step(p, Vec::new(), CALL)).collect();
+        steps.push(step(&experiment, places.clone(), EXPERIMENT_DEADLINE));
+        for (machine, nodes) in placed {
+            let mut after = places.clone();
+            after.push(experiment.clone());
+            let resource = of_machine(MACHINE, &name, machine);
+            let mut up = step(&resource, after, MACHINE_DEADLINE);
+            let mut last = resource;
+            if let [node] = nodes[..]
+                && !self.is_host()
+            {
+                up.scope = Scope::Node(node.node.clone());
+            }
+            steps.push(up);
+            if self.is_host() {
+                let resource = of_machine(HOST, &name, machine);
+                steps.push(step(&resource, vec![last], HOST_DEADLINE));
+                last = resource;
+            }
+            let host = experiment::host_name(machine);
+            let own: Vec<_> = (0..).zip(nodes).map(|(s, node)| at_slot(node, s)).collect();
+            let own = SitePlan {
+                machines: &own,
+                ..*plan
+            };
+            steps.extend(inner::plan(&*self.planner(&host)?, &host, &own, &last)?);
+        }
+        Ok(steps)
+    }
+
+    fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+        match step.resource.kind.as_str() {
+            // That it is recorded is all there is to it.
+            PLACE => Ok(Made::default()),
+            EXPERIMENT => self.make_experiment(making),
+            MACHINE => self.make_machine(machine_of(&step.resource)?, making),
+            HOST => self.make_host(machine_of(&step.resource)?, making),
+            _ => self.make_inner(step, making),
+        }
+    }
+
+    fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
+        match removing.resource.kind.as_str() {
+            // They go with the experiment.
+            PLACE | MACHINE | HOST => Ok(()),
+            EXPERIMENT => self.remove_experiment(removing),
+            _ => self.remove_inner(removing),
+        }
+    }
+
+    fn find(&self, tags: Option<&Tags>) -> Result<Vec<Found>, CliError> {
+        match tags {
+            Some(tags) => self.find_of(tags),
+            None => self.find_all(),
+        }
+    }
+
+    fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
+        self.machines_of(tags)
+    }
+
+    fn console(
+        &self,
+        tags: &Tags,
+        node: &NodeName,
+        limit: usize,
+    ) -> Result<Vec<u8>, CliError> {
+        self.console_of(tags, node, limit)
+    }
+
+    fn check(&self) -> Result<Vec<CheckLine>, CliError> {
+        let mut lines = self.testbed.check(Instant::now() + CALL);
+        lines.push(self.check_key());
+        Ok(lines)
+    }
+
+    fn join_limit(&self) -> Result<Duration, CliError> {
+        // Nobody has tried the machines yet when this is asked.
+        Ok(match self.is_host() {
+            true => TCG_JOIN_LIMIT,
+            false => BARE_JOIN_LIMIT,
+        })
+    }
+
+    fn extend(&self, tags: &Tags, wanted: SystemTime) -> Result<Option<Lease>, CliError> {
+        let name = experiment::name(tags);
+        let by = Instant::now() + CALL;
+        let Some(found) = self.testbed.named(&name, by)? else {
+            return Ok(None);
+        };
+        let Some(ends) = found.ends else {
+            return Ok(None);
+        };
+        let Some(hours) = experiment::hours_missing(ends, wanted) else {
+            let refused = false;
+            return Ok(Some(Lease { ends, refused }));
+        };
+        let reason = format!("the cluster `{}` is still in use", tags.deployment);
+        let extension = self.testbed.extend(&found.id, hours, &reason, by)?;
+        let ends = match extension {
+            Extension::Granted(Some(new)) => new,
+            Extension::Granted(None) => ends,
+            Extension::Refused(why) => {
+                tracing::warn!(experiment = %name, %why, "more time was refused");
+                ends
+            }
+        };
+        let refused = experiment::hours_missing(ends, wanted).is_some();
+        Ok(Some(Lease { ends, refused }))
+    }
+}
+
+/// `experiment/node0`.
+fn of_machine(kind: &str, experiment: &str, machine: u32) -> Resource {
+    Resource {
+        kind: kind.to_owned(),
+        id: format!("{experiment}/{}", experiment::host_name(machine)),
+    }
+}
+
+/// The machine in `experiment/node0`.
+fn machine_of(resource: &Resource) -> Result<&str, CliError> {
+    let name = resource.id.split_once('/').map(|(_, machine)| machine);
+    name.ok_or_else(|| {
+        let what = format!("`{}` is not an experiment and a machine", resource.id);
+        CliError::new(crate::error::ExitCode::Internal, what)
+    })
+}
+
+fn at_slot(node: &WantedMachine, slot: u32) -> WantedMachine {
+    WantedMachine {
+        slot,
+        ..node.clone()
+    }
+}
+
+fn bare(site: SshSite) -> Result<Arc<dyn Provider>, CliError> {
+    let hosts = site.hosts.join(", ");
+    let what = format!("{hosts} cannot be a worker itself yet");
+    Err(CliError::new(crate::error::ExitCode::Config, what)
+        .hint("set `vms_per_machine` of the site to 1 or more"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -284,7 +284,7 @@ fn line(what: String, ok: bool, found: String) -> CheckLine {
 }
 
 /// A part of a path or query (RFC 3986), for identifiers that came from elsewhere.
-fn escape(part: &str) -> String {
+pub(super) fn escape(part: &str) -> String {
     let mut escaped = String::new();
     for byte in part.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~,".contains(&byte) {

@@ -19,4 +19,15 @@ pub struct SshSite {
     /// refused.
     #[serde(default)]
     pub known_hosts: Option<PathBuf>,
+    /// Whether workers mount the front end's folder at `/share`.
+    #[serde(default = "yes")]
+    pub share: bool,
+    /// Whether the NFS client is installed, where it is missing, with the machine's own package
+    /// manager. It stays when the deployment is destroyed.
+    #[serde(default = "yes")]
+    pub install_packages: bool,
+}
+
+fn yes() -> bool {
+    true
 }

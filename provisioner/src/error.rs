@@ -142,6 +142,17 @@ impl CliError {
         }
     }
 
+    /// Message and causes in one line, for lists.
+    pub fn one_line(&self) -> String {
+        let mut text = self.message.clone();
+        let mut cause = StdError::source(self);
+        while let Some(e) = cause {
+            text = format!("{text}: {e}");
+            cause = e.source();
+        }
+        text
+    }
+
     /// Interrupted by the user.
     pub fn interrupted() -> Self {
         Self::new(ExitCode::Interrupted, "interrupted")

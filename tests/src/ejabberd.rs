@@ -164,6 +164,25 @@ impl Ejabberd {
         }
     }
 
+    /// Makes it hang: it accepts connections and answers nothing, until [`Self::wake`].
+    pub fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Ends [`Self::hang`].
+    pub fn wake(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("a running server");
+        let status = Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill {signal}");
+    }
+
     /// Starts it again after [`Self::stop`], on the same address.
     pub fn resume(&mut self) {
         let output = File::options()
@@ -230,7 +249,8 @@ impl Ejabberd {
         text
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where its API listens, a Unix socket.
+    pub fn socket(&self) -> PathBuf {
         self.dir.path().join("api.sock")
     }
 

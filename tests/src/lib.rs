@@ -13,6 +13,7 @@ pub mod ec2;
 pub mod ejabberd;
 mod http;
 pub mod imds;
+pub mod kill;
 pub mod lab;
 pub mod light_node;
 pub mod moto;

@@ -1,6 +1,6 @@
 //! `provision cluster`: launches a cluster and waits until its nodes have joined.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
@@ -11,6 +11,8 @@ use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Sink};
+use crate::keep::plan::remaining;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
@@ -18,7 +20,7 @@ use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
 use crate::provider::Scope;
 use crate::report::Report;
 use crate::site::Sites;
-use crate::size::Mebibytes;
+use crate::size::{Mebibytes, duration};
 use crate::state::Database;
 use crate::state::lock::Lock;
 use crate::state::record::{Deployment, NewDeployment, Phase, ResourceRecord, ResourceState};
@@ -57,6 +59,9 @@ pub struct ClusterArgs {
     /// Virtual CPUs of each machine [default: the site's, else 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cpus: Option<u32>,
+    /// Destroy it when this time has passed from now; `provision extend` changes that
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub ttl: Option<Duration>,
     /// How it is carried out.
     #[command(flatten)]
     pub apply: ApplyArgs,
@@ -88,6 +93,12 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     } else {
         interrupt.advise(format!("provision resume {}", plan.name));
         let (deployment, lock) = record(context, &database, &new)?;
+        let deployment = Deployment {
+            expires: args.ttl.map(|ttl| SystemTime::now() + ttl),
+            ..deployment
+        };
+        database.set_expiry(deployment.id, deployment.expires)?;
+        context.keep(&deployment)?.start_if_needed(&deployment)?;
         (deployment, Some(lock))
     };
     let report = Report::new(context.mode(), &plan.names());
@@ -96,6 +107,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         name: &plan.name,
         settings: &settings,
         nodes: plan.names(),
+        tags: Some(deployment.tags()),
     };
     let engine = Engine {
         layout: &context.layout,
@@ -114,6 +126,12 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     }
     let result = engine.apply(&args.apply.options(deployment.quorum));
     drop(engine);
+    if let (Some(expires), Ok(_)) = (deployment.expires, &result) {
+        let left = remaining(expires, SystemTime::now());
+        let keeper = context.keep(&deployment)?.find();
+        let message = format!("it is destroyed in {left} {}", keeper.words(&deployment.name));
+        report.emit(Event::Step { message });
+    }
     apply::finish(report, &plan.name, &interrupt, result)
 }
 
@@ -211,7 +229,7 @@ fn record(
         key: directory(&context.layout, &new.name),
         scope: Scope::Deployment,
         after: Vec::new(),
-        deadline: std::time::Duration::from_secs(60),
+        deadline: Duration::from_secs(60),
         state: ResourceState::Wanted,
         attempt: 1,
         node_attempt: 1,

@@ -4,16 +4,21 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::ColorChoice;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::Global;
+use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::keep::Keep;
 use crate::layout::Layout;
 use crate::name::suggestion;
+use crate::provider::{self, Provider};
+use crate::rendezvous::config::RendezvousConfig;
 use crate::report::Mode;
-use crate::site::Sites;
+use crate::site::{Site, Sites};
 use crate::state::Database;
 use crate::state::lock::Lock;
 use crate::state::record::Deployment;
@@ -49,6 +54,28 @@ impl Context {
             .create()
             .map_err(|e| CliError::file("create", &self.layout.state, e))?;
         Database::open(&self.layout.database())
+    }
+
+    /// This installation's mark on what it makes ([`Tags::owner`](crate::provider::Tags::owner)).
+    pub fn owner(&self) -> String {
+        crate::state::owner::mark(&self.layout.state)
+    }
+
+    /// The provider of a site.
+    pub fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
+        provider::open(&self.layout, site)
+    }
+
+    /// What looks after a deployment when no command does.
+    pub fn keep<'a>(&'a self, deployment: &'a Deployment) -> Result<Keep<'a>, CliError> {
+        let settings = Settings::of(deployment)?;
+        Ok(Keep {
+            layout: &self.layout,
+            sites: self.global.sites.as_deref(),
+            deployment: &deployment.name,
+            owner: self.owner(),
+            embedded: matches!(settings.rendezvous, RendezvousConfig::Embedded(_)),
+        })
     }
 
     /// How events are shown.

@@ -74,6 +74,7 @@ pub fn locked(
         name,
         settings: &settings,
         nodes: nodes.into_iter().map(|n| n.name).collect(),
+        tags: None,
     };
     let report = Report::new(context.mode(), &[]);
     let engine = Engine {
@@ -96,7 +97,8 @@ pub fn locked(
     match result {
         Ok(removal) => {
             report.finish(&removal, text);
-            removal.check().map(|()| 0)
+            removal.check()?;
+            context.keep(deployment)?.stop().map(|()| 0)
         }
         Err(error) => {
             drop(report);

@@ -10,7 +10,10 @@ pub mod apply;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
+pub mod extend;
+pub mod gc;
 pub mod image;
+pub mod keep;
 pub mod logs;
 pub mod rendezvous;
 pub mod resume;
@@ -96,10 +99,17 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
+    /// Change when a deployment is destroyed by itself
+    Extend(extend::ExtendArgs),
+    /// Find and remove what deployments left behind
+    Gc(gc::GcArgs),
     /// List, check and clean the sites machines can be launched on
     Site(site::SiteArgs),
     /// Build and list the images machines are made of
     Image(image::ImageArgs),
+    /// Do what is due for a deployment
+    #[command(hide = true)]
+    Keep(keep::KeepArgs),
     /// Keep an embedded rendezvous running
     #[command(hide = true)]
     Rendezvous(rendezvous::RendezvousArgs),
@@ -117,6 +127,9 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
+            Self::Extend(args) => extend::run(context, args),
+            Self::Gc(args) => gc::run(context, args),
+            Self::Keep(args) => keep::run(context, args),
             Self::Site(args) => site::run(context, args),
             Self::Image(args) => image::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),

@@ -85,6 +85,7 @@ pub fn resume(
         name,
         settings: &settings,
         nodes: wanted,
+        tags: Some(deployment.tags()),
     };
     let engine = Engine {
         layout: &context.layout,

@@ -137,6 +137,7 @@ fn preview(
         name: &deployment.name,
         settings,
         nodes: nodes.iter().map(|n| n.name.clone()).collect(),
+        tags: Some(deployment.tags()),
     };
     let engine = Engine {
         layout: &context.layout,

@@ -1,7 +1,7 @@
 //! `provision status` and `provision list`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use ipop_proto::candidate::CandidateKind;
@@ -13,8 +13,10 @@ use crate::deploy::settings::Settings;
 use crate::deploy::{Meeting, Parts, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
+use crate::keep::Keeper;
+use crate::keep::plan::remaining;
 use crate::name::NodeName;
-use crate::provider::{self, Machine, MachineState};
+use crate::provider::{self, Lease, Machine, MachineState};
 use crate::rendezvous::State;
 use crate::report::table::{milliseconds, table};
 use crate::report::words;
@@ -45,6 +47,8 @@ struct Summary {
     phase: Phase,
     nodes: usize,
     age_seconds: u64,
+    /// Until it is destroyed by itself.
+    remaining_seconds: Option<u64>,
     ipv4: String,
     ipv6: String,
 }
@@ -54,8 +58,19 @@ struct Summary {
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
+    /// Who destroys it when its time is over, and extends its leases.
+    kept: Option<Keeper>,
+    leases: Vec<SiteLease>,
     rendezvous: Meet,
     members: Vec<Member>,
+}
+
+/// What a site lends, as last heard of.
+#[derive(Debug, Serialize)]
+struct SiteLease {
+    site: String,
+    remaining_seconds: u64,
+    refused: bool,
 }
 
 /// The rendezvous as it is now.
@@ -130,6 +145,7 @@ fn summary(database: &Database, deployment: &Deployment) -> Result<Summary, CliE
         phase: deployment.phase,
         nodes: database.nodes(deployment.id)?.len(),
         age_seconds: age.as_secs(),
+        remaining_seconds: deployment.expires.map(left),
         ipv4: deployment.net4.clone(),
         ipv6: deployment.net6.clone(),
     })
@@ -148,6 +164,7 @@ fn detail(
         name: &deployment.name,
         settings: &settings,
         nodes,
+        tags: None,
     };
     let meeting = real.meeting();
     let mut watch = match &meeting {
@@ -180,7 +197,20 @@ fn detail(
         let watch = watch.as_mut().ok().filter(|_| now.is_some());
         members.push(member(&sites, record, now, watch));
     }
+    let lease = |(site, lease): (String, Lease)| SiteLease {
+        site,
+        remaining_seconds: left(lease.ends),
+        refused: lease.refused,
+    };
+    let leases: Vec<_> = database.leases(deployment.id)?.into_iter().map(lease).collect();
+    let keep = context.keep(deployment)?;
+    if deployment.phase != Phase::Destroying && keep.find() == Keeper::Nobody {
+        keep.start_if_needed(deployment)?;
+    }
+    let needed = deployment.expires.is_some() || !leases.is_empty();
     Ok(Detail {
+        kept: needed.then(|| keep.find()),
+        leases,
         summary: summary(database, deployment)?,
         rendezvous,
         members,
@@ -253,6 +283,33 @@ fn member(
     }
 }
 
+/// Whole seconds until a time; 0 when it is over.
+fn left(until: SystemTime) -> u64 {
+    let left = until.duration_since(SystemTime::now());
+    left.unwrap_or_default().as_secs()
+}
+
+/// When a deployment and what it is lent end.
+fn ends(detail: &Detail) -> String {
+    let said = |seconds: u64| remaining(UNIX_EPOCH + Duration::from_secs(seconds), UNIX_EPOCH);
+    let mut out = String::new();
+    let name = &detail.summary.name;
+    if let (Some(seconds), Some(keeper)) = (detail.summary.remaining_seconds, &detail.kept) {
+        let words = keeper.words(name);
+        out += &format!("is destroyed in {} {words}\n", said(seconds));
+    }
+    for lease in &detail.leases {
+        let left = said(lease.remaining_seconds);
+        let end = if lease.refused {
+            "refused to extend it: what is there ends with it"
+        } else {
+            "it is extended in time"
+        };
+        out += &format!("site {} lends for {left} more, {end}\n", lease.site);
+    }
+    out
+}
+
 fn list(all: &[Summary]) -> String {
     if all.is_empty() {
         return "no deployments\n".to_owned();
@@ -293,11 +350,12 @@ fn show(detail: &Detail) -> String {
     let rows: Vec<_> = detail.members.iter().map(row).collect();
     let summary = &detail.summary;
     let mut out = format!(
-        "{}: {}, {} old\nrendezvous: {}\n\n",
+        "{}: {}, {} old\nrendezvous: {}\n{}\n",
         summary.name,
         summary.phase,
         age(summary.age_seconds),
-        serves(detail.rendezvous.state.as_ref())
+        serves(detail.rendezvous.state.as_ref()),
+        ends(detail)
     );
     out += &table(
         &[
@@ -327,7 +385,7 @@ fn serves(state: Option<&State>) -> String {
     }
 }
 
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
@@ -347,9 +405,12 @@ mod tests {
                 phase: Phase::Joined,
                 nodes: 0,
                 age_seconds: 61,
+                remaining_seconds: None,
                 ipv4: "10.200.7.0/24".to_owned(),
                 ipv6: "fd12::/64".to_owned(),
             },
+            kept: None,
+            leases: Vec::new(),
             rendezvous: Meet {
                 state,
                 error: error.map(str::to_owned),

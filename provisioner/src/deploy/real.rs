@@ -7,10 +7,10 @@ use super::settings::Settings;
 use super::{Meeting, Parts, SshKey};
 use crate::error::CliError;
 use crate::event::Sink;
-use crate::image::{self, BuildOptions};
+use crate::image::{self, BuildOptions, prebuilt};
 use crate::layout::Layout;
 use crate::name::NodeName;
-use crate::provider::{self, Image, ImageForm, Provider};
+use crate::provider::{self, Image, ImageForm, Provider, Tags};
 use crate::rendezvous::Rendezvous;
 use crate::site::Site;
 use crate::ssh::keys;
@@ -28,10 +28,15 @@ pub struct Real<'a> {
     pub settings: &'a Settings,
     /// Its nodes, the front end first.
     pub nodes: Vec<NodeName>,
+    /// Written on what is made of the rendezvous; none where nothing is made.
+    pub tags: Option<Tags>,
 }
 
 impl Parts for Real<'_> {
     fn image(&self, role: &str, form: ImageForm, events: &dyn Sink) -> Result<Image, CliError> {
+        if let Some(dir) = prebuilt::directory() {
+            return prebuilt::find(&dir, role, form);
+        }
         let options = BuildOptions::from_env(self.layout.images());
         image::build(role, form, &options, events)
     }
@@ -45,6 +50,10 @@ impl Parts for Real<'_> {
             tag, rendezvous, ..
         } = self.settings;
         let rendezvous = Rendezvous::open(self.layout, self.name, tag, rendezvous)?;
+        let rendezvous = match &self.tags {
+            Some(tags) => rendezvous.tagged(tags.clone()),
+            None => rendezvous,
+        };
         Ok(Box::new(RealMeeting {
             rendezvous,
             nodes: self.nodes.clone(),

@@ -170,13 +170,30 @@ impl Wanting<'_> {
             machines: &machines,
             images: self.images.get(site).unwrap_or(&none),
         })?;
+        let needed = self.needed(&steps);
         for step in steps {
             match &step.scope {
                 Scope::Node(node) if self.settled.contains(node) => {}
+                Scope::Site { .. } if !needed.contains(&step.resource) => {}
                 _ => items.push(self.item(&owner, step)),
             }
         }
         Ok(items)
+    }
+
+    /// What the machines that are to be made need, directly or not. Images of machines that stand
+    /// are not built again, so nothing can be made of them.
+    fn needed(&self, steps: &[Step]) -> BTreeSet<Resource> {
+        let mut needed = BTreeSet::new();
+        // Each step comes after what it needs.
+        for step in steps.iter().rev() {
+            let made =
+                matches!(&step.scope, Scope::Node(node) if !self.settled.contains(node));
+            if made || needed.contains(&step.resource) {
+                needed.extend(step.after.iter().cloned());
+            }
+        }
+        needed
     }
 
     fn item(&self, owner: &Owner, step: Step) -> Item {

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod mirror;
 pub mod packages;
 pub mod plan;
+pub mod prebuilt;
 pub mod recipe;
 pub mod root;
 pub mod source;

@@ -8,6 +8,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::{Value, json};
 
 use super::http::{Answer, Target, TargetError};
+use super::mark;
+use crate::provider::Tags;
 use crate::secret::Secret;
 
 /// The API of one server, for one XMPP domain.
@@ -141,6 +143,13 @@ impl Api {
         }
     }
 
+    /// Ends an account's sessions and refuses new ones.
+    pub fn ban(&self, user: &str) -> Result<(), ApiError> {
+        let reason = "the deployment's time is over";
+        let arguments = json!({ "user": user, "host": self.domain, "reason": reason });
+        self.succeed("ban_account", user, &arguments)
+    }
+
     /// Removes an account.
     pub fn unregister(&self, user: &str) -> Result<(), ApiError> {
         self.call(
@@ -167,12 +176,14 @@ impl Api {
             .map(|value| texts(&value))
     }
 
-    /// Makes a shared roster group whose members see each other.
-    pub fn create_group(&self, group: &str) -> Result<(), ApiError> {
+    /// Makes a shared roster group whose members see each other, and writes whose it is into its
+    /// description.
+    pub fn create_group(&self, group: &str, tags: Option<&Tags>) -> Result<(), ApiError> {
+        let description = tags.map_or("members of an overlay".to_owned(), mark::write);
         let arguments = |display: Value| {
             json!({
                 "group": group, "host": self.domain, "label": group,
-                "description": "members of an overlay", "display": display,
+                "description": description, "display": display,
             })
         };
         // The groups to display are one text up to 23.x and a list in later versions.
@@ -200,6 +211,20 @@ impl Api {
     pub fn groups(&self) -> Result<Vec<String>, ApiError> {
         self.call("srg_list", &self.domain, &json!({ "host": self.domain }))
             .map(|v| texts(&v))
+    }
+
+    /// Whose a shared roster group is, if its description says so.
+    pub fn group_tags(&self, group: &str) -> Result<Option<Tags>, ApiError> {
+        let arguments = json!({ "group": group, "host": self.domain });
+        let info = self.call("srg_get_info", group, &arguments)?;
+        // A list of keys and values, in one of two forms by the server's version.
+        let described = info.as_array().and_then(|items| {
+            let of = |item: &Value| item.get("key")?.as_str().map(|k| k == "description");
+            let found = items.iter().find(|item| of(item) == Some(true))?;
+            found.get("value")
+        });
+        let described = described.or_else(|| info.get("description"));
+        Ok(described.and_then(Value::as_str).and_then(mark::read))
     }
 
     /// Makes an account a member of a group.

@@ -20,9 +20,10 @@ pub mod config;
 pub mod embedded;
 pub mod enrolment;
 mod error;
-mod external;
+pub mod external;
 pub mod files;
 pub mod http;
+mod mark;
 pub mod password;
 
 use std::net::IpAddr;
@@ -32,13 +33,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::layout::Layout;
 use crate::name::{NodeName, OPERATOR};
-use crate::provider::{Delivery, Resource};
+use crate::provider::{Delivery, Resource, Tags};
 use crate::secret::Secret;
 
 use api::Api;
 use config::RendezvousConfig;
 use embedded::Embedded;
-pub use embedded::supervise;
+pub use embedded::{ProcessId, Stray, strays, supervise, supervisor_of};
 use enrolment::Tokens;
 pub use error::RendezvousError;
 use external::External;
@@ -103,6 +104,8 @@ pub struct Rendezvous {
     group: String,
     dir: PathBuf,
     kind: Kind,
+    /// Written on the group.
+    tags: Option<Tags>,
 }
 
 enum Kind {
@@ -136,7 +139,17 @@ impl Rendezvous {
             deployment: deployment.to_owned(),
             dir,
             kind,
+            tags: None,
         })
+    }
+
+    /// The same, writing on what it makes whose it is.
+    #[must_use]
+    pub fn tagged(self, tags: Tags) -> Self {
+        Self {
+            tags: Some(tags),
+            ..self
+        }
     }
 
     /// Everything that serving `nodes` will make, in creation order, for the state database.
@@ -241,7 +254,7 @@ impl Rendezvous {
     /// Makes the deployment's roster group, whose members see each other, and the operator's
     /// account in it.
     pub fn create_group(&self) -> Result<(), RendezvousError> {
-        self.api()?.create_group(&self.group)?;
+        self.api()?.create_group(&self.group, self.tags.as_ref())?;
         self.operator().map(drop)
     }
 
@@ -262,7 +275,7 @@ impl Rendezvous {
                 Kind::External(_) => self.start(listen).map(drop),
             },
             PROCESS => self.start(listen).map(drop),
-            ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id)?),
+            ROSTER_GROUP => Ok(self.api()?.create_group(&resource.id, self.tags.as_ref())?),
             ACCOUNT => match self.node_of(&resource.id) {
                 Some(NodeName(name)) if name == OPERATOR => self.operator().map(drop),
                 Some(node) => match delivery {
@@ -453,6 +466,11 @@ impl Rendezvous {
             }
             other => Err(RendezvousError::UnknownResource(other.to_owned())),
         }
+    }
+
+    /// Ends the sessions of an account (a bare JID) and refuses new ones. Its password is lost.
+    pub fn ban(&self, jid: &str) -> Result<(), RendezvousError> {
+        Ok(self.api()?.ban(jid.split('@').next().unwrap_or_default())?)
     }
 
     fn tokens(&self) -> Tokens {

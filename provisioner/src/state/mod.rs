@@ -3,8 +3,9 @@
 //! Every resource is written here before it is created, so that whatever happens in between,
 //! destroy knows of it. No secret is stored.
 
+mod leases;
 pub mod lock;
-mod owner;
+pub mod owner;
 pub mod record;
 pub mod resources;
 mod schema;
@@ -24,6 +25,7 @@ use rusqlite::{
 use self::record::{Deployment, NewDeployment, NodeRecord, Phase};
 use crate::error::{CliError, ExitCode};
 use crate::event::Stage;
+use crate::gc::plan::Known;
 use crate::name::NodeName;
 
 /// Mode of the database and the files beside it.
@@ -59,6 +61,19 @@ impl Database {
             path: path.to_owned(),
             connection: Mutex::new(connection),
         })
+    }
+
+    /// What is recorded of all deployments that are not destroyed, for `provision gc`.
+    pub fn known(&self) -> Result<Known, CliError> {
+        let mut known = Known::default();
+        for deployment in self.deployments()? {
+            for record in self.resources(deployment.id)? {
+                known.resources.insert(record.key.resource, record.handle);
+            }
+            known.uids.insert(deployment.uid);
+            known.names.insert(deployment.name);
+        }
+        Ok(known)
     }
 
     /// Records a deployment with its nodes, in phase `creating`. The name must be free.
@@ -162,6 +177,7 @@ impl Database {
         self.write(|tx| {
             tx.execute("DELETE FROM resources WHERE deployment = ?1", [id])?;
             tx.execute("DELETE FROM nodes WHERE deployment = ?1", [id])?;
+            tx.execute("DELETE FROM leases WHERE deployment = ?1", [id])?;
             tx.execute(
                 "UPDATE deployments SET phase = 'destroyed', destroyed = ?2, settings = '{}'
                  WHERE id = ?1",

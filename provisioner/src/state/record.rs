@@ -92,7 +92,7 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// What everything it makes is marked with.
+    /// What is written on everything that it makes.
     pub fn tags(&self) -> Tags {
         Tags {
             owner: self.owner.clone(),

@@ -128,6 +128,14 @@ CREATE TABLE journal (
     error      TEXT
 );
 CREATE INDEX journal_of_a_deployment ON journal (deployment, id);
+", "
+CREATE TABLE leases (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    site       TEXT NOT NULL,
+    ends       INTEGER NOT NULL,
+    refused    INTEGER NOT NULL,
+    UNIQUE (deployment, site)
+);
 "];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys

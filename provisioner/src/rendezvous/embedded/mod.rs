@@ -4,7 +4,9 @@ mod erlang;
 mod owner;
 mod process;
 mod spec;
+mod strays;
 mod supervisor;
+mod time;
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -19,8 +21,9 @@ use super::config::EmbeddedConfig;
 use super::{Endpoint, RendezvousError, State, files};
 use crate::layout::Layout;
 use owner::Owner;
-use process::ProcessId;
+pub use process::ProcessId;
 use spec::Spec;
+pub use strays::{Stray, strays};
 pub use supervisor::supervise;
 
 /// Longest wait for the server's first answer. It takes 1 to 3 s alone, many more beside emulated
@@ -345,6 +348,12 @@ impl Embedded {
             _ => Ok(()),
         }
     }
+}
+
+/// The supervisor of a deployment's server, if it runs.
+pub fn supervisor_of(layout: &Layout, deployment: &str) -> Option<ProcessId> {
+    let paths = Paths::new(layout, deployment);
+    ProcessId::read(&paths.supervisor_id()).filter(ProcessId::alive)
 }
 
 /// XMPP domain of the server of `deployment`.

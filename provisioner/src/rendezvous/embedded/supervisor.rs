@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::erlang::Installation;
 use super::owner::Owner;
 use super::process::ProcessId;
+use super::time::Clock;
 use super::{Paths, RendezvousError, domain_of};
 use crate::layout::Layout;
 use crate::rendezvous::enrolment::Tokens;
@@ -56,7 +57,7 @@ pub fn supervise(layout: &Layout, deployment: &str) -> Result<(), RendezvousErro
         .enable_all()
         .build()
         .map_err(|source| RendezvousError::process("start a runtime", source))?
-        .block_on(keep_running(&paths, deployment));
+        .block_on(keep_running(&paths, layout, deployment));
     // Gone with the directory, or found stale by its start time: either is fine.
     let _ = std::fs::remove_file(paths.supervisor_id());
     result
@@ -66,14 +67,21 @@ pub fn supervise(layout: &Layout, deployment: &str) -> Result<(), RendezvousErro
 enum Ending {
     Died(ExitStatus),
     Told,
+    /// The deployment's time is over.
+    Over,
 }
 
-async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousError> {
+async fn keep_running(
+    paths: &Paths,
+    layout: &Layout,
+    deployment: &str,
+) -> Result<(), RendezvousError> {
     let handler = |source| RendezvousError::process("handle signals", source);
     let mut term = signal(SignalKind::terminate()).map_err(handler)?;
     let mut int = signal(SignalKind::interrupt()).map_err(handler)?;
     let (mut backoff, mut was_up) = (FIRST_BACKOFF, false);
-    loop {
+    let mut clock = Clock::new(layout, deployment, SystemTime::now());
+    while !clock.is_over() {
         let began = Instant::now();
         let mut child = launch(paths)?;
         eprintln!(
@@ -87,6 +95,7 @@ async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousE
             never = expire_tokens(paths, deployment) => match never {},
             _ = term.recv() => Ending::Told,
             _ = int.recv() => Ending::Told,
+            () = clock.over() => Ending::Over,
         };
         match ending {
             Ending::Told => {
@@ -94,6 +103,11 @@ async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousE
                 // Stale otherwise, and harmless: it names the start time.
                 let _ = std::fs::remove_file(paths.server_id());
                 return Ok(());
+            }
+            Ending::Over => {
+                stop(&mut child, deployment).await?;
+                let _ = std::fs::remove_file(paths.server_id());
+                break;
             }
             Ending::Died(status) if !was_up => {
                 let what = format!("start ejabberd of {deployment}");
@@ -118,6 +132,12 @@ async fn keep_running(paths: &Paths, deployment: &str) -> Result<(), RendezvousE
         }
         backoff = (backoff * 2).min(MAX_BACKOFF);
         bound(&paths.supervisor_log());
+    }
+    eprintln!("the time of {deployment} is over: its members are refused, and it is destroyed");
+    tokio::select! {
+        never = clock.destroy() => match never {},
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
     }
 }
 

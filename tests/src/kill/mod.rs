@@ -1,0 +1,264 @@
+//! Kills `provision` by SIGKILL before and after every action of a create, a scale and a destroy,
+//! and looks from outside whether what comes next makes it whole: `provision resume` gives what was
+//! wanted, `provision destroy` leaves nothing, and so does `provision gc` without the database.
+//!
+//! A build with debug assertions counts the points before and after its actions
+//! (`IPOP_FAULT_LOG`), and ends itself at the one that `IPOP_FAULT` names. A clean run tells how
+//! many points there are and what the wanted states look like from outside; every other run must
+//! come out at one of these.
+
+pub mod bench;
+pub mod images;
+pub mod libvirt;
+pub mod table;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use bench::{Bench, Cell, Host, Peer, View};
+use table::Kill;
+
+/// What is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// `provision cluster` with a front end and a worker.
+    Create,
+    /// `provision scale` to two workers.
+    Grow,
+    /// `provision scale` back to one.
+    Shrink,
+    /// `provision destroy`.
+    Destroy,
+}
+
+/// All of them, in the order a deployment goes through them.
+pub const PHASES: [Phase; 4] = [Phase::Create, Phase::Grow, Phase::Shrink, Phase::Destroy];
+
+impl Phase {
+    /// The workers that are wanted after it; none after a destroy.
+    pub fn workers(self) -> Option<u32> {
+        match self {
+            Self::Create | Self::Shrink => Some(1),
+            Self::Grow => Some(2),
+            Self::Destroy => None,
+        }
+    }
+
+    /// In a table.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Grow => "scale up",
+            Self::Shrink => "scale down",
+            Self::Destroy => "destroy",
+        }
+    }
+}
+
+/// What is done after the kill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cure {
+    /// `provision resume`, then `provision destroy`.
+    Resume,
+    /// `provision destroy`.
+    Destroy,
+    /// The database is deleted, then `provision gc --yes`.
+    Gc,
+}
+
+/// Which runs are made of all that are possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Every point with a resume, and every point with a destroy or, in turns, a gc.
+    EveryPoint,
+    /// Every point with every cure.
+    Full,
+}
+
+impl Extent {
+    /// The full matrix when `IPOP_KILL=full` asks for it.
+    pub fn from_env() -> Self {
+        match std::env::var("IPOP_KILL").as_deref() {
+            Ok("full") => Self::Full,
+            _ => Self::EveryPoint,
+        }
+    }
+
+    fn cures(self, point: usize) -> Vec<Cure> {
+        match self {
+            Self::Full => vec![Cure::Resume, Cure::Destroy, Cure::Gc],
+            Self::EveryPoint if point % 2 == 0 => vec![Cure::Resume, Cure::Destroy],
+            Self::EveryPoint => vec![Cure::Resume, Cure::Gc],
+        }
+    }
+}
+
+/// What a clean run showed.
+struct Clean {
+    /// Points of each phase, as `WHEN KEY`.
+    points: Vec<(Phase, Vec<String>)>,
+    /// How each number of workers looks from outside.
+    views: Vec<(u32, View)>,
+}
+
+/// One run that ends in a kill.
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    phase: Phase,
+    /// From 1.
+    point: usize,
+    cure: Cure,
+}
+
+/// Runs the matrix of one kind of host, `threads` runs at a time, and writes its table.
+///
+/// # Panics
+///
+/// When a run does not end as it should; all are made first, and all failures are told.
+pub fn matrix(bench: &Bench, threads: usize) {
+    let began = std::time::Instant::now();
+    let clean = clean(bench);
+    let extent = Extent::from_env();
+    let mut jobs = Vec::new();
+    for (phase, points) in &clean.points {
+        for point in 1..=points.len() {
+            let job = |cure| Job {
+                phase: *phase,
+                point,
+                cure,
+            };
+            jobs.extend(extent.cures(point).into_iter().map(job));
+        }
+    }
+    let (next, kills, failures) = (
+        AtomicUsize::new(0),
+        Mutex::new(Vec::new()),
+        Mutex::new(Vec::new()),
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match kill(bench, &clean, *job) {
+                        Ok(kill) => kills.lock().expect("no panic").push(kill),
+                        Err(why) => {
+                            let text = format!("{job:?}: {why}");
+                            eprintln!("FAILED {text}");
+                            failures.lock().expect("no panic").push(text);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let kills = kills.into_inner().expect("no panic");
+    let failures = failures.into_inner().expect("no panic");
+    let missed = table::missed(&clean.points, &kills);
+    let table = table::render(bench.kind, &clean.points, &kills, failures.len());
+    println!("{table}");
+    println!("{} kills in {:.0?}", kills.len(), began.elapsed());
+    assert!(missed.is_empty() || !failures.is_empty(), "never hit: {missed:?}");
+    table::write(bench.kind, &table);
+    assert!(
+        failures.is_empty(),
+        "{} of {} runs failed:\n{}",
+        failures.len(),
+        jobs.len(),
+        failures.join("\n")
+    );
+}
+
+/// Goes through all phases without a kill.
+fn clean(bench: &Bench) -> Clean {
+    let cell = bench.cell();
+    let (mut points, mut views) = (Vec::new(), Vec::new());
+    for phase in PHASES {
+        let run = cell.run(phase, None);
+        assert_eq!(run.code, Some(0), "the clean {phase:?} failed: {run:?}");
+        points.push((phase, cell.points()));
+        let view = cell.look();
+        match phase.workers() {
+            None => assert!(view.is_empty(), "a clean destroy left {view:?}"),
+            Some(workers) => {
+                bench.peer.check(&view, workers);
+                views.push((workers, view));
+            }
+        }
+    }
+    let of = |workers| views.iter().filter(move |(w, _)| *w == workers);
+    let one: Vec<_> = of(1).collect();
+    assert_eq!(
+        one[0], one[1],
+        "scaling up and down again is not as it was before"
+    );
+    for (phase, points) in &points {
+        assert!(points.len() > 2, "{phase:?} passed only {points:?}");
+    }
+    Clean { points, views }
+}
+
+/// One run: everything before the phase, the phase with the kill, the cure, and a look after each.
+fn kill(bench: &Bench, clean: &Clean, job: Job) -> Result<Kill, String> {
+    let cell = bench.cell();
+    for phase in PHASES.into_iter().take_while(|p| *p < job.phase) {
+        cell.run(phase, None).ok()?;
+    }
+    let run = cell.run(job.phase, Some(job.point));
+    if run.signal != Some(9) {
+        return Err(format!("was not killed: {run:?}"));
+    }
+    let points = cell.points();
+    let point = points.last().cloned().unwrap_or_default();
+    let told = |why: String| format!("at `{point}`: {why}");
+    cure(&cell, clean, job).map_err(told)?;
+    Ok(Kill {
+        phase: job.phase,
+        point,
+        cure: job.cure,
+    })
+}
+
+fn cure(cell: &Cell<'_>, clean: &Clean, job: Job) -> Result<(), String> {
+    match job.cure {
+        Cure::Resume => {
+            cell.resume().ok()?;
+            let wanted = match job.phase.workers() {
+                None => View::new(),
+                Some(workers) => {
+                    let mut views = clean.views.iter();
+                    let view = views.find(|(w, _)| *w == workers);
+                    view.map(|(_, view)| view.clone()).unwrap_or_default()
+                }
+            };
+            differ("after resume", &wanted, &cell.look())?;
+            cell.run(Phase::Destroy, None).ok()?;
+        }
+        Cure::Destroy => cell.run(Phase::Destroy, None).ok()?,
+        Cure::Gc => {
+            cell.delete_database();
+            cell.gc().ok()?;
+        }
+    }
+    differ("at the end", &[], &cell.look())?;
+    cell.nothing_local()
+}
+
+fn differ(when: &str, wanted: &[String], seen: &[String]) -> Result<(), String> {
+    if wanted == seen {
+        return Ok(());
+    }
+    let without = |all: &[String], others: &[String]| {
+        let mut left = all.to_vec();
+        for other in others {
+            if let Some(at) = left.iter().position(|thing| thing == other) {
+                left.swap_remove(at);
+            }
+        }
+        left
+    };
+    Err(format!(
+        "{when}: missing {:?}, surplus {:?}",
+        without(wanted, seen),
+        without(seen, wanted)
+    ))
+}

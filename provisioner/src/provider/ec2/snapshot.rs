@@ -54,11 +54,15 @@ pub async fn make(uploading: &Uploading<'_>) -> Result<Made, CliError> {
             continue;
         };
         match snapshot.state() {
-            Some(SnapshotState::Completed) => {
+            // What is recorded here counts more: there are servers that call a snapshot completed
+            // from its start.
+            Some(SnapshotState::Completed) if !uploading.memory.unfinished(id) => {
                 uploading.remember(id).await?;
                 return Ok(made(id));
             }
-            Some(SnapshotState::Pending) if pending.is_none() => pending = Some(snapshot),
+            Some(SnapshotState::Pending | SnapshotState::Completed) if pending.is_none() => {
+                pending = Some(snapshot);
+            }
             _ => {
                 delete(uploading.api, limits, id).await?;
                 uploading.memory.forget(id)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_ebs::types::{ChecksumAggregationMethod, ChecksumAlgorithm};
 use aws_sdk_ec2::types::{Snapshot, SnapshotState};
 
-use super::api::{Api, Backoff, Limits};
+use super::api::{Api, Backoff, Limits, confirmed};
 use super::blocks::{self, BLOCK, Blocks};
 use super::error::{Class, Failure};
 use super::resume::Memory;
@@ -99,11 +99,13 @@ pub async fn remove(api: &Api, memory: &Memory, removing: &Removing<'_>) -> Resu
     };
     let ids = match removing.handle {
         Some(id) => vec![id.to_owned()],
-        None => by_name(api, limits, &removing.resource.id, &removing.tags.owner)
-            .await?
-            .iter()
-            .filter_map(|s| Some(s.snapshot_id()?.to_owned()))
-            .collect(),
+        None => confirmed(limits, async || {
+            by_name(api, limits, &removing.resource.id, &removing.tags.owner).await
+        })
+        .await?
+        .iter()
+        .filter_map(|s| Some(s.snapshot_id()?.to_owned()))
+        .collect(),
     };
     for id in ids {
         delete(api, limits, &id).await?;

@@ -1,4 +1,4 @@
-//! The libvirt backend against a real libvirt and QEMU. Needs root; starts libvirt if it does not
+//! The libvirt provider against a real libvirt and QEMU. Needs root; starts libvirt if it does not
 //! run. Judged from outside the product: `virsh`, `/proc`, and what the guests themselves say.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -13,13 +13,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use libvirt_support::{Fixture, run};
-use provisioner::backend::libvirt::accel::{Accel, boot};
-use provisioner::backend::libvirt::storage::Pool;
-use provisioner::backend::{Backend, MachineState};
 use provisioner::bundle::{Bundle, SSH_HOST_KEY, XMPP_PASSWORD};
 use provisioner::error::ExitCode;
 use provisioner::event::Event;
 use provisioner::name::{NodeName, machine_name};
+use provisioner::provider::libvirt::LibvirtSite;
+use provisioner::provider::libvirt::accel::{Accel, boot};
+use provisioner::provider::libvirt::storage::Pool;
+use provisioner::provider::{Health, MachineState, Provider, Resource, Scope};
 use virt::connect::Connect;
 
 /// `s3cret-of-N` in base64, N being 0 or 1.
@@ -35,12 +36,16 @@ fn bundle(node: usize) -> Bundle {
     bundle
 }
 
+fn local(name: &str) -> Fixture {
+    Fixture::new(name, LibvirtSite::default())
+}
+
 fn console_until(fixture: &Fixture, node: &NodeName, wanted: &str) -> String {
     let deadline = Instant::now() + LIMIT;
     loop {
         let text = fixture
-            .backend
-            .console(&fixture.deployment, node, 1 << 20)
+            .provider
+            .console(&fixture.tags, node, 1 << 20)
             .unwrap();
         let text: String = String::from_utf8_lossy(&text)
             .lines()
@@ -49,12 +54,9 @@ fn console_until(fixture: &Fixture, node: &NodeName, wanted: &str) -> String {
         if text.contains(wanted) {
             return text;
         }
-        let state = fixture
-            .backend
-            .machine_state(&fixture.deployment, node)
-            .unwrap();
+        let state = fixture.machine(node).map(|m| m.state);
         assert!(
-            Instant::now() < deadline && state == MachineState::Running,
+            Instant::now() < deadline && state == Some(MachineState::Running),
             "{node} is {state:?} and has not said {wanted:?}:\n{text}"
         );
         std::thread::sleep(Duration::from_millis(500));
@@ -63,48 +65,24 @@ fn console_until(fixture: &Fixture, node: &NodeName, wanted: &str) -> String {
 
 #[test]
 fn machines_get_their_personal_data_and_leave_nothing_behind() {
-    let fixture = Fixture::new("life");
-    let (backend, deployment) = (&fixture.backend, fixture.deployment.as_str());
+    let fixture = local("life");
+    let deployment = fixture.deployment.as_str();
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let calls = calls(listener.try_clone().unwrap());
-
-    let shared = backend.plan_shared(deployment).unwrap();
-    let mut address = None;
-    for resource in &shared {
-        address = backend
-            .create_shared(deployment, resource)
-            .unwrap()
-            .or(address);
-        // Once more: the same network, not another.
-        assert_eq!(
-            backend.create_shared(deployment, resource).unwrap(),
-            address
-        );
-    }
-    let Some(IpAddr::V4(address)) = address else {
-        panic!("no address of the host: {address:?}")
-    };
 
     // One with an initial RAM disk, one that boots from NVMe without; both at once.
     let specs = [
         fixture.spec("ram-0", true, &listener, bundle(0)),
         fixture.spec("nvme-0", false, &listener, bundle(1)),
     ];
-    let planned: Vec<_> = specs
-        .iter()
-        .flat_map(|s| backend.plan_machine(s).unwrap())
-        .collect();
+    let steps = fixture.steps(&specs);
     let events = std::sync::Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for spec in &specs {
-            let events = &events;
-            scope.spawn(move || {
-                backend
-                    .launch(spec, &|e: Event| events.lock().unwrap().push(e))
-                    .unwrap();
-            });
-        }
-    });
+    let made = fixture
+        .launch(&specs, &|e: Event| events.lock().unwrap().push(e))
+        .unwrap();
+    let Some(IpAddr::V4(address)) = made[0].reached_at else {
+        panic!("no address of the host: {made:?}")
+    };
     let trials = events
         .lock()
         .unwrap()
@@ -112,10 +90,33 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
         .filter(|e| matches!(e, Event::Step { .. }))
         .count();
     assert_eq!(trials, 1, "KVM is to be tried once: {events:?}");
-    // A running machine is left alone.
-    backend
-        .launch(&specs[0], &|e: Event| panic!("second launch did {e:?}"))
+    // Once more: all is there and adopted, the running machines keep their disks.
+    let inodes = || {
+        specs.each_ref().map(|s| {
+            let disk = format!("{}.qcow2", machine_name(deployment, &s.node));
+            fs::metadata(fixture.path.join(disk)).unwrap().ino()
+        })
+    };
+    let before = inodes();
+    let again = fixture
+        .launch(&specs, &|e: Event| panic!("second launch did {e:?}"))
         .unwrap();
+    assert_eq!(again.len(), made.len());
+    assert_eq!(again[0].reached_at, Some(address.into()));
+    assert_eq!(inodes(), before);
+
+    // Everything is found, and known to be this deployment's.
+    let found = fixture.again().find(Some(&fixture.tags)).unwrap();
+    let mut ids: Vec<_> = found.iter().map(|f| f.resource.clone()).collect();
+    let mut planned: Vec<_> = steps.iter().map(|s| s.resource.clone()).collect();
+    ids.sort();
+    planned.sort();
+    assert_eq!(ids, planned);
+    for f in &found {
+        let image = f.resource.kind == "image";
+        assert_eq!(f.tags.as_ref(), (!image).then_some(&fixture.tags), "{f:?}");
+        assert_eq!(f.health, Health::Present, "{f:?}");
+    }
 
     let mut leases = Vec::new();
     for (i, spec) in specs.iter().enumerate() {
@@ -141,10 +142,7 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
             text.contains(&called),
             "the guest could not call the host:\n{text}"
         );
-        let lease = backend
-            .underlay_address(deployment, &spec.node)
-            .unwrap()
-            .unwrap();
+        let lease = fixture.machine(&spec.node).unwrap().underlay.unwrap();
         assert!(
             text.contains(&format!("lease of {lease} obtained")),
             "{lease}\n{text}"
@@ -159,7 +157,10 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
         said, leases,
         "who called the host, not behind an address of its own"
     );
-    let last = backend.console(deployment, &specs[0].node, 10).unwrap();
+    let last = fixture
+        .provider
+        .console(&fixture.tags, &specs[0].node, 10)
+        .unwrap();
     assert_eq!(last.len(), 10);
 
     // The limit follows from how guests are really run.
@@ -176,7 +177,13 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
     let limit = fixture.again().join_limit().unwrap();
     assert_eq!(limit, Duration::from_secs(if slow { 900 } else { 120 }));
 
-    removal_leaves_nothing(&fixture, &specs[0].node, &planned, &shared);
+    let own = |scope: &Scope| !matches!(scope, Scope::Site { .. });
+    let planned: Vec<_> = steps
+        .into_iter()
+        .filter(|s| own(&s.scope))
+        .map(|s| s.resource)
+        .collect();
+    removal_leaves_nothing(&fixture, &specs[0].node, &planned);
 }
 
 /// What callers say, answered so that they hang up.
@@ -229,50 +236,57 @@ fn nothing_shows_the_personal_data(fixture: &Fixture, node: &NodeName, encoded: 
     );
 }
 
-fn removal_leaves_nothing(
-    fixture: &Fixture,
-    node: &NodeName,
-    planned: &[provisioner::backend::Resource],
-    shared: &[provisioner::backend::Resource],
-) {
-    let (backend, deployment) = (fixture.again(), fixture.deployment.as_str());
+fn removal_leaves_nothing(fixture: &Fixture, node: &NodeName, planned: &[Resource]) {
+    let provider = fixture.again();
     let mut traces = fixture.traces();
     traces.sort();
     let mut expected: Vec<_> = planned
         .iter()
-        .chain(shared)
         .map(|r| r.id.rsplit('/').next().unwrap().to_owned())
         .collect();
     expected.sort();
     assert_eq!(traces, expected, "what was planned is what there is");
     assert_eq!(
-        backend.prune().unwrap(),
+        provider.prune().unwrap(),
         [""; 0],
         "images in use are not pruned"
     );
     // As virtlogd leaves it after 2 MiB of console.
     fs::write(
-        fixture
-            .path
-            .join(format!("{}.console.0", machine_name(deployment, node))),
+        fixture.path.join(format!(
+            "{}.console.0",
+            machine_name(&fixture.deployment, node)
+        )),
         "old",
     )
     .unwrap();
 
+    // Somebody else who believes that these names are his removes nothing.
+    let mut theirs = fixture.tags.clone();
+    theirs.owner = "f".repeat(16);
+    for resource in planned.iter().rev() {
+        provider
+            .remove(&provisioner::provider::Removing {
+                tags: &theirs,
+                resource,
+                handle: None,
+                deadline: Instant::now() + Duration::from_secs(60),
+                interrupt: &Default::default(),
+            })
+            .unwrap();
+    }
+    assert_eq!(fixture.machine(node).unwrap().state, MachineState::Running);
+
     for round in 0..2 {
-        for resource in planned.iter().chain(shared).rev() {
-            backend
-                .remove(resource)
+        for resource in planned.iter().rev() {
+            fixture
+                .remove(&provider, resource)
                 .unwrap_or_else(|e| panic!("round {round}: {e}"));
         }
         assert_eq!(fixture.traces(), [""; 0], "round {round}");
     }
-    assert_eq!(
-        backend.machine_state(deployment, node).unwrap(),
-        MachineState::Absent
-    );
-    assert_eq!(backend.underlay_address(deployment, node).unwrap(), None);
-    assert_eq!(backend.console(deployment, node, 100).unwrap(), b"");
+    assert!(fixture.machine(node).is_none());
+    assert_eq!(provider.console(&fixture.tags, node, 100).unwrap(), b"");
 
     let mut left: Vec<_> = fs::read_dir(&fixture.path)
         .unwrap()
@@ -291,7 +305,7 @@ fn removal_leaves_nothing(
         .flat_map(|n| [(*n).into(), format!("{n}.complete")])
         .collect();
     assert_eq!(left, with_markers, "images stay for the next deployment");
-    let mut pruned = backend.prune().unwrap();
+    let mut pruned = provider.prune().unwrap();
     pruned.sort();
     assert_eq!(pruned, names);
     assert_eq!(fs::read_dir(&fixture.path).unwrap().count(), 0);
@@ -299,19 +313,15 @@ fn removal_leaves_nothing(
 
 #[test]
 fn an_interrupted_upload_is_done_again() {
-    let fixture = Fixture::new("half");
+    let fixture = local("half");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let spec = fixture.spec("ram-0", true, &listener, bundle(0));
     fs::create_dir_all(&fixture.path).unwrap();
     let kernel = fixture.path.join("ipop-kernel-ram-0123456789ab");
     fs::write(&kernel, "half").unwrap();
-    for resource in fixture.backend.plan_shared(&fixture.deployment).unwrap() {
-        fixture
-            .backend
-            .create_shared(&fixture.deployment, &resource)
-            .unwrap();
-    }
-    fixture.backend.launch(&spec, &|_| {}).unwrap();
+    let specs = [spec];
+    fixture.launch(&specs, &|_| {}).unwrap();
+    let spec = &specs[0];
     assert_eq!(
         fs::read(&kernel).unwrap(),
         fs::read(&spec.image.kernel).unwrap()
@@ -321,34 +331,27 @@ fn an_interrupted_upload_is_done_again() {
     // A launch that was killed halfway is done again too: the domain stopped, a volume missing.
     let machine = machine_name(&fixture.deployment, &spec.node);
     run("virsh", &["-c", "qemu:///system", "destroy", &machine]);
-    let state = || {
-        fixture
-            .backend
-            .machine_state(&fixture.deployment, &spec.node)
-            .unwrap()
-    };
+    let state = || fixture.machine(&spec.node).unwrap().state;
     assert_eq!(state(), MachineState::Stopped);
     fs::remove_file(fixture.path.join(format!("{machine}.smbios"))).unwrap();
-    fixture.backend.launch(&spec, &|_| {}).unwrap();
+    fixture.launch(&specs, &|_| {}).unwrap();
     assert_eq!(state(), MachineState::Running);
 
-    let planned = fixture.backend.plan_machine(&spec).unwrap();
-    let shared = fixture.backend.plan_shared(&fixture.deployment).unwrap();
-    for resource in planned.iter().chain(&shared).rev() {
-        fixture.backend.remove(resource).unwrap();
+    for step in fixture.steps(&specs).iter().rev() {
+        fixture.remove(&fixture.provider, &step.resource).unwrap();
     }
     assert_eq!(fixture.traces(), [""; 0]);
 }
 
 #[test]
 fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
-    let fixture = Fixture::new("full");
+    let fixture = local("full");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let spec = fixture.spec("ram-0", true, &listener, bundle(0));
     fs::create_dir_all(&fixture.path).unwrap();
     let path = fixture.path.to_str().unwrap();
     run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs", path]);
-    let error = fixture.backend.launch(&spec, &|_| {}).unwrap_err();
+    let error = fixture.launch(&[spec], &|_| {}).unwrap_err();
     let left = fs::read_dir(path).unwrap().count();
     run(
         "virsh",
@@ -367,28 +370,31 @@ fn a_full_disk_is_named_and_leaves_no_half_of_an_image() {
 
 #[test]
 fn a_disk_smaller_than_its_image_is_refused() {
-    let fixture = Fixture::new("small");
+    let fixture = local("small");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut spec = fixture.spec("ram-0", true, &listener, bundle(0));
     spec.disk_gib = 0;
-    let error = fixture.backend.launch(&spec, &|_| {}).unwrap_err();
+    let error = fixture.launch(&[spec], &|_| {}).unwrap_err();
     assert_eq!(error.code, ExitCode::Config);
     assert_eq!(
         error.to_string(),
         "error: a disk of 0 GiB for ram-0 is smaller than its image\nhint: give it 1 GiB"
     );
-    assert!(!fixture.path.exists(), "refused before anything is made");
+    let network = format!("ipop-{}", fixture.deployment);
+    assert_eq!(
+        fixture.traces(),
+        [network],
+        "refused before its disk is made"
+    );
 }
 
 #[test]
 fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
-    let fixture = Fixture::new("try");
+    let fixture = local("try");
     let conn = Connect::open(Some("qemu:///system")).unwrap();
     let pool = Pool::ensure(&conn, &fixture.pool, Some(&fixture.path)).unwrap();
     let kernel = &libvirt_support::material().kernel;
-    let good = pool
-        .put_shared("good", kernel, "raw", &mut |_, _| {})
-        .unwrap();
+    let good = pool.put_shared("good", kernel, &mut |_| Ok(())).unwrap();
     // Software emulation, as that is there on every machine.
     let took = boot(&conn, &pool, &fixture.pool, &good, Accel::Tcg, LIMIT).unwrap();
     assert!(took.is_ok(), "{took:?}");
@@ -417,8 +423,8 @@ fn trying_tells_a_kernel_that_boots_from_one_that_does_not() {
 
 #[test]
 fn a_site_is_checked_by_trying_it() {
-    let fixture = Fixture::new("check");
-    let lines = fixture.backend.check().unwrap();
+    let fixture = local("check");
+    let lines = fixture.provider.check().unwrap();
     let what: Vec<_> = lines.iter().map(|l| l.what.as_str()).collect();
     assert_eq!(what, ["connection", "network", "storage", "acceleration"]);
     for line in &lines {
@@ -434,4 +440,44 @@ fn a_site_is_checked_by_trying_it() {
         &["-q", "-c", "qemu:///system", "net-list", "--all", "--name"],
     );
     assert!(!networks.contains("ipop-check"));
+}
+
+#[test]
+fn twenty_machines_take_no_longer_each_than_one() {
+    let fixture = local("twenty");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let specs: Vec<_> = (0..20)
+        .map(|n| fixture.spec(&format!("ram-{n}"), true, &listener, bundle(0)))
+        .collect();
+    // What is made once: images, network, the verdict on KVM.
+    fixture.launch(&specs[..1], &|_| {}).unwrap();
+    let mut each = Vec::new();
+    for range in [1..2, 2..7, 7..20] {
+        let (from, count) = (Instant::now(), range.len() as u32);
+        fixture.launch(&specs[range], &|_| {}).unwrap();
+        each.push(from.elapsed() / count);
+        eprintln!("{count} at once: {:?} a machine", each.last());
+    }
+    let looked = Instant::now();
+    let machines = fixture.again().machines(&fixture.tags).unwrap();
+    eprintln!(
+        "looking at {} machines: {:?}",
+        machines.len(),
+        looked.elapsed()
+    );
+    assert_eq!(machines.len(), 20);
+    for (node, machine) in &machines {
+        assert_eq!(machine.state, MachineState::Running, "{node}");
+    }
+    let from = Instant::now();
+    for step in fixture.steps(&specs).iter().rev() {
+        fixture.remove(&fixture.provider, &step.resource).unwrap();
+    }
+    eprintln!("20 removed one by one: {:?}", from.elapsed());
+    assert_eq!(fixture.traces(), [""; 0]);
+    // The guests boot on the same processors meanwhile, so there is some slack.
+    assert!(
+        each[2] < 4 * each[0].max(each[1]) + Duration::from_secs(1),
+        "{each:?}"
+    );
 }

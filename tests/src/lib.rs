@@ -12,6 +12,7 @@ pub mod capture;
 pub mod ec2;
 pub mod ejabberd;
 mod http;
+pub mod imds;
 pub mod kill;
 pub mod lab;
 pub mod light_node;
@@ -19,8 +20,8 @@ pub mod moto;
 pub mod netns;
 pub mod node;
 pub mod outside;
-pub mod scale;
 pub mod portal;
+pub mod scale;
 pub mod sshd;
 pub mod tcp;
 

@@ -116,7 +116,11 @@ fn installed() -> PathBuf {
     if !marker.exists() {
         // What an interrupted installation left.
         let _ = fs::remove_dir_all(&environment);
-        output(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        output(
+            Command::new("python3")
+                .args(["-m", "venv"])
+                .arg(&environment),
+        );
         let pip = environment.join("bin/pip");
         output(Command::new(pip).args(["install", "--quiet", REQUIREMENT]));
         fs::write(&marker, "").expect("the marker can be written");

@@ -95,6 +95,27 @@ impl Netns {
         self.run(&["nft", "-f", &file.path().display().to_string()]);
     }
 
+    /// Does something of the test's own process inside: sockets and threads that are made there
+    /// stay there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let path = format!("/run/netns/{}", self.name);
+        let file = std::fs::File::open(path).expect("our namespace");
+        // On a thread of its own, because it is the thread that enters.
+        std::thread::scope(|scope| {
+            let done = scope.spawn(move || {
+                use std::os::fd::AsRawFd;
+                // SAFETY: setns takes a descriptor, which is open, and a flag; no memory.
+                let entered = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+                assert_eq!(entered, 0, "setns: {}", std::io::Error::last_os_error());
+                work()
+            });
+            match done.join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
     /// Whether a host answers pings from here.
     pub fn reaches(&self, address: &str) -> bool {
         self.output(&["ping", "-n", "-c", "1", "-W", "1", address])

@@ -1,123 +1,26 @@
 //! Against a double of the service on loopback, strict where EC2's is.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use ipop_tests::imds::{Imds, Manner};
 
 use super::*;
 
 const GOOD: &str = r#"{"version":1,"credentials":{"ipop.enrol-token":"c2VzYW1l"}}"#;
 
-/// What the double does that the service does only now and then.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    Well,
-    /// The first three questions are answered with 503.
-    Busy,
-    /// The hop limit is too low: nothing comes back.
-    Silent,
-    /// The service is switched off.
-    Forbidden,
-    /// No user data.
-    Without,
-    /// The first session token is forgotten at once.
-    Forgetful,
+fn double(manner: Manner) -> Imds {
+    Imds::start(manner, Some(GOOD.into()))
 }
 
-struct Double {
-    address: SocketAddr,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Double {
-    fn start(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let address = listener.local_addr().expect("bound");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let said = log.clone();
-        std::thread::spawn(move || {
-            let mut held = Vec::new();
-            for stream in listener.incoming() {
-                let stream = stream.expect("a connection");
-                if manner == Manner::Silent {
-                    held.push(stream);
-                    continue;
-                }
-                answer(stream, manner, &said);
-            }
-        });
-        Self { address, log }
-    }
-
-    fn log(&self) -> Vec<String> {
-        self.log.lock().expect("unpoisoned").clone()
-    }
-}
-
-fn answer(mut stream: TcpStream, manner: Manner, log: &Mutex<Vec<String>>) {
-    let lines: Vec<String> = BufReader::new(stream.try_clone().expect("a descriptor"))
-        .lines()
-        .map_while(|line| line.ok().filter(|line| !line.is_empty()))
-        .collect();
-    let header = |name: &str| {
-        lines.iter().find_map(|line| {
-            let (key, value) = line.split_once(": ")?;
-            key.eq_ignore_ascii_case(name).then(|| value.to_owned())
-        })
-    };
-    let ttl = header("x-aws-ec2-metadata-token-ttl-seconds");
-    let token = header("x-aws-ec2-metadata-token");
-    let (status, body) = {
-        let log = log.lock().expect("unpoisoned");
-        let asked = log.len();
-        let tokens = log.iter().filter(|l| l.starts_with("PUT")).count();
-        match (manner, lines[0].as_str()) {
-            (Manner::Forbidden, _) => (403, String::new()),
-            (Manner::Busy, _) if asked < 3 => (503, String::new()),
-            (_, "PUT /latest/api/token HTTP/1.1") => match ttl.and_then(|t| t.parse().ok()) {
-                // As the service: 1 s to 6 h, and nothing that went through a proxy.
-                Some(1..=21600u32) if header("x-forwarded-for").is_none() => {
-                    (200, format!("token-{}==", tokens + 1))
-                }
-                _ => (400, String::new()),
-            },
-            (Manner::Without, "GET /latest/user-data HTTP/1.1") => (404, String::new()),
-            (_, "GET /latest/user-data HTTP/1.1") => {
-                let valid = match manner {
-                    Manner::Forgetful => 2,
-                    _ => tokens,
-                };
-                // Without a token this would be version 1.
-                match token {
-                    Some(token) if token == format!("token-{valid}==") => (200, GOOD.to_owned()),
-                    _ => (401, String::new()),
-                }
-            }
-            _ => (404, String::new()),
-        }
-    };
-    log.lock()
-        .expect("unpoisoned")
-        .push(format!("{} {status}", lines[0]));
-    let length = body.len();
-    // The client may have gone.
-    let _ = write!(
-        stream,
-        "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}"
-    );
-}
-
-fn fetched(manner: Manner) -> (Result<Vec<u8>, MetadataError>, Vec<String>) {
-    let double = Double::start(manner);
+fn fetched(double: &Imds) -> (Result<Vec<u8>, MetadataError>, Vec<String>) {
     let result = fetch(double.address, Duration::from_secs(20));
     (result, double.log())
 }
 
 #[test]
 fn the_user_data_is_asked_for_with_a_session_token() {
-    let (user_data, log) = fetched(Manner::Well);
+    let (user_data, log) = fetched(&double(Manner::Well));
     assert_eq!(user_data.expect("there"), GOOD.as_bytes());
     assert_eq!(
         log,
@@ -130,7 +33,7 @@ fn the_user_data_is_asked_for_with_a_session_token() {
 
 #[test]
 fn the_double_refuses_version_1_and_a_wrong_token_as_the_service_does() {
-    let double = Double::start(Manner::Well);
+    let double = double(Manner::Well);
     let ask = |method, path, header| {
         let request = Request {
             method,
@@ -151,7 +54,7 @@ fn the_double_refuses_version_1_and_a_wrong_token_as_the_service_does() {
 #[test]
 fn a_service_that_is_busy_or_forgot_the_token_is_asked_again() {
     for manner in [Manner::Busy, Manner::Forgetful] {
-        let (user_data, log) = fetched(manner);
+        let (user_data, log) = fetched(&double(manner));
         assert_eq!(user_data.expect("in the end"), GOOD.as_bytes());
         assert!(log.len() > 3, "{log:?}");
     }
@@ -159,14 +62,14 @@ fn a_service_that_is_busy_or_forgot_the_token_is_asked_again() {
 
 #[test]
 fn what_will_not_change_is_not_asked_again() {
-    let (forbidden, log) = fetched(Manner::Forbidden);
+    let (forbidden, log) = fetched(&double(Manner::Forbidden));
     let error = forbidden.expect_err("switched off").to_string();
     assert_eq!(
         error,
         "the metadata service refused a session token: status 403"
     );
     assert_eq!(log.len(), 1);
-    let (without, log) = fetched(Manner::Without);
+    let (without, log) = fetched(&Imds::start(Manner::Well, None));
     assert_eq!(
         without.expect_err("none").to_string(),
         "this instance has no user data"
@@ -176,7 +79,7 @@ fn what_will_not_change_is_not_asked_again() {
 
 #[test]
 fn silence_ends_at_the_time_limit() {
-    let double = Double::start(Manner::Silent);
+    let double = double(Manner::Silent);
     let began = Instant::now();
     let error = fetch(double.address, Duration::from_secs(1)).expect_err("nothing comes");
     assert!(began.elapsed() < TRY * 3, "{:?}", began.elapsed());

@@ -172,7 +172,7 @@ async fn sign_in(
 }
 
 /// The header, which names our domain so that the server picks its certificate by it.
-fn header(login: &Login) -> StreamHeader<'_> {
+pub(super) fn header(login: &Login) -> StreamHeader<'_> {
     StreamHeader {
         to: Some(Cow::Borrowed(login.domain())),
         from: None,
@@ -181,7 +181,7 @@ fn header(login: &Login) -> StreamHeader<'_> {
 }
 
 /// STARTTLS or nothing. What came in the clear, features included, is forgotten.
-async fn start_tls(
+pub(super) async fn start_tls(
     login: &Login,
     timeouts: Timeouts,
     tcp: TcpStream,

@@ -12,12 +12,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use futures::SinkExt;
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_xmpp::Stanza;
 use tokio_xmpp::jid::{BareJid, Jid};
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::iq::{Iq, IqHeader, IqPayload};
-use tokio_xmpp::xmlstream::XmppStreamElement;
+use tokio_xmpp::xmlstream::{XmppStream, XmppStreamElement};
 
 use super::account::{Login, Password};
 use super::connect::{ConnectError, SignInError, Stream, connect, element};
@@ -116,14 +117,30 @@ impl Enrolment {
 
 /// Changes the password of the account that `stream` is signed in as.
 async fn change(stream: &mut Stream, login: &Login, new: &Password) -> Result<(), SignInError> {
-    let field = |name: &str, text: &str| {
+    register(
+        stream,
+        login,
+        [
+            ("username", login.user.as_str()),
+            ("password", new.expose()),
+        ],
+    )
+    .await
+}
+
+/// Sends a request of XEP-0077 and reads the answer to it.
+async fn register<Io: AsyncBufRead + AsyncWrite + Unpin>(
+    stream: &mut XmppStream<Io>,
+    login: &Login,
+    fields: impl IntoIterator<Item = (&str, &str)>,
+) -> Result<(), SignInError> {
+    let field = |(name, text): (&str, &str)| {
         Element::builder(name, NS_REGISTER)
             .append(text.to_owned())
             .build()
     };
     let query = Element::builder("query", NS_REGISTER)
-        .append(field("username", &login.user))
-        .append(field("password", new.expose()))
+        .append_all(fields.into_iter().map(field))
         .build();
     let header = IqHeader {
         from: None,
@@ -211,44 +228,4 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn two_passwords_differ_and_have_256_bits() {
-        let (a, b) = (generate(), generate());
-        assert_ne!(a, b);
-        assert_eq!(a.expose().len(), 64);
-        assert!(a.expose().bytes().all(|c| c.is_ascii_hexdigit()));
-    }
-
-    #[test]
-    fn a_password_is_written_for_its_owner_alone_and_confirmed_by_its_name() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let enrolment = Enrolment {
-            token: Password::new("t"),
-            password_file: dir.path().join("password"),
-        };
-        let pending = enrolment.pending_file();
-        assert_eq!(read(&pending).expect("no file"), None);
-        let password = generate();
-        write(&pending, &password).expect("written");
-        let mode = fs::metadata(&pending).expect("made").permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(read(&enrolment.password_file).expect("no file"), None);
-        enrolment.confirm().expect("renamed");
-        let kept = read(&enrolment.password_file).expect("readable");
-        assert_eq!(kept, Some(password));
-        assert_eq!(read(&pending).expect("no file"), None);
-    }
-
-    #[test]
-    fn an_empty_file_is_no_password() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let path = dir.path().join("password");
-        fs::write(&path, "\n").expect("written");
-        assert_eq!(read(&path).expect("readable"), None);
-    }
-}
+mod tests;

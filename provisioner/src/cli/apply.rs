@@ -30,7 +30,12 @@ pub struct ApplyArgs {
     pub quorum: Option<u32>,
     /// Make another machine for a worker that does not join or whose machine dies, at most this
     /// often in all
-    #[arg(long, value_name = "COUNT", default_value_t = 0, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
     pub replace: u32,
     /// Do not wait until nodes have joined: end when the machines are started
     #[arg(long)]

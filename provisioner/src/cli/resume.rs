@@ -46,11 +46,21 @@ pub fn run(context: &Context, args: ResumeArgs) -> Result<u8, CliError> {
     let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
         return Ok(super::destroy::nothing_left(context, args.name));
     };
-    debug_assert!(found.id <= deployment.id, "names are used again by later deployments");
+    debug_assert!(
+        found.id <= deployment.id,
+        "names are used again by later deployments"
+    );
     if deployment.phase == Phase::Destroying {
         return super::destroy::locked(context, &database, &deployment, args.apply.dry_run);
     }
-    resume(context, &database, &deployment, &args.apply, &interrupt, began)
+    resume(
+        context,
+        &database,
+        &deployment,
+        &args.apply,
+        &interrupt,
+        began,
+    )
 }
 
 /// Continues with a deployment that is locked.

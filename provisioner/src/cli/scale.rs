@@ -36,7 +36,12 @@ pub struct ScaleArgs {
     pub name: String,
     /// How many more (+5@SITE), how many fewer (-2, -2@SITE), or how many there shall be (7@SITE);
     /// may be repeated
-    #[arg(long, value_name = "CHANGE", required = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "CHANGE",
+        required = true,
+        allow_hyphen_values = true
+    )]
     pub workers: Vec<Change>,
     /// Memory of each new machine [default: the site's, else 512M]
     #[arg(long, value_name = "SIZE")]
@@ -84,7 +89,14 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
         database.rescale(deployment.id, &text, &added, &scaling.removed)?;
     }
     let deployment = context.deployment(&database, &args.name)?;
-    super::resume::resume(context, &database, &deployment, &args.apply, &interrupt, began)
+    super::resume::resume(
+        context,
+        &database,
+        &deployment,
+        &args.apply,
+        &interrupt,
+        began,
+    )
 }
 
 /// The site as it was when the deployment was made, or a new one as the sites file has it.

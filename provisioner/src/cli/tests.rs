@@ -15,9 +15,11 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 14] = [
+    let paths: [&[&str]; 16] = [
         &[],
         &["cluster"],
+        &["resume"],
+        &["scale"],
         &["status"],
         &["list"],
         &["ssh"],
@@ -46,7 +48,7 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "status", "list", "ssh", "logs", "destroy", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "site", "image",
     ];
     assert_eq!(names, known);
 }
@@ -62,6 +64,8 @@ fn wrong_arguments_say_what_would_be_right() {
         "cluster --frontend local --timeout 15",
         "cluster --frontend local --cpus 0",
         "cluster --frontend local --name Demo",
+        "scale demo",
+        "scale demo --workers 2",
         "ssh demo",
         "clutser",
     ];
@@ -106,6 +110,9 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
     std::fs::write(dir.path().join("sites.toml"), "").expect("written");
     let lines = [
         "destroy demo",
+        "resume demo",
+        "scale demo --workers +1@local",
+        "cluster --frontend local --workers 2@local --quorum 3",
         "status demo",
         "ssh demo/worker-0 -- true",
         "logs demo/worker-0",
@@ -133,6 +140,8 @@ fn locking_a_deployment_that_was_destroyed_meanwhile_leaves_no_directory() {
     let database = context.database().expect("opens");
     let new = crate::state::record::NewDeployment {
         name: "demo".to_owned(),
+        uid: "00112233445566ff".to_owned(),
+        quorum: None,
         domain: "demo.ipop".to_owned(),
         net4: "10.200.7.0/24".to_owned(),
         net6: "fd12::/64".to_owned(),

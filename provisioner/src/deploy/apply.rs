@@ -116,7 +116,10 @@ impl Engine<'_> {
 
 /// Workers that failed and may be replaced.
 fn replaceable(converged: &Converged, left: u32) -> Option<Vec<NodeName>> {
-    let workers = converged.failed.keys().filter(|n| !n.0.starts_with(FRONTEND));
+    let workers = converged
+        .failed
+        .keys()
+        .filter(|n| !n.0.starts_with(FRONTEND));
     let nodes: Vec<_> = workers.take(left as usize).cloned().collect();
     (!nodes.is_empty()).then_some(nodes)
 }
@@ -135,6 +138,9 @@ fn too_few(converged: Converged, workers: usize, quorum: usize) -> CliError {
     };
     match names.len() {
         1 => first,
-        n => first.hint(format!("{n} machines could not be made: {}", names.join(", "))),
+        n => first.hint(format!(
+            "{n} machines could not be made: {}",
+            names.join(", ")
+        )),
     }
 }

@@ -118,11 +118,7 @@ impl Engine<'_> {
         Ok(removal)
     }
 
-    fn remove(
-        &self,
-        recorded: &[ResourceRecord],
-        removal: &mut Removal,
-    ) -> Result<(), CliError> {
+    fn remove(&self, recorded: &[ResourceRecord], removal: &mut Removal) -> Result<(), CliError> {
         let plan = self.planned(&[], recorded, &Observed::default());
         let run = self.run(None, recorded, &plan, &Images::new())?;
         let resource = |index: usize| plan.actions[index].key.resource.clone();
@@ -206,4 +202,3 @@ pub(super) fn plain(kind: &str) -> &str {
         other => other,
     }
 }
-

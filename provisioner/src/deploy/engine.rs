@@ -23,7 +23,9 @@ use crate::rendezvous::DIR;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::ssh::keys::{KnownHosts, private_dir};
 use crate::state::Database;
-use crate::state::record::{Deployment, Key, NodeRecord, Owner, ResourceRecord, ResourceState, Verb};
+use crate::state::record::{
+    Deployment, Key, NodeRecord, Owner, ResourceRecord, ResourceState, Verb,
+};
 
 /// Images by site and role.
 pub(super) type Images = BTreeMap<String, BTreeMap<String, Image>>;
@@ -235,7 +237,9 @@ impl Engine<'_> {
         let mut names: BTreeSet<Key> = BTreeSet::new();
         if is_new {
             let items = self.items(scene, sites, &Observed::default(), &Images::new())?;
-            let own = items.into_iter().filter(|i| !matches!(i.scope, Scope::Site { .. }));
+            let own = items
+                .into_iter()
+                .filter(|i| !matches!(i.scope, Scope::Site { .. }));
             names.extend(own.map(|item| item.key));
         }
         let mut observed = Observed::default();
@@ -282,7 +286,12 @@ impl Engine<'_> {
             images,
             meeting: &*meeting,
             recorded: &scene.recorded,
-            settled: &settled(&scene.plan, &scene.attempts, &left(&scene.recorded), observed),
+            settled: &settled(
+                &scene.plan,
+                &scene.attempts,
+                &left(&scene.recorded),
+                observed,
+            ),
         }
         .items()
     }
@@ -437,10 +446,15 @@ impl Engine<'_> {
         let resources = self.database.resources(id)?;
         let with: BTreeSet<&NodeName> = resources.iter().filter_map(|r| r.node()).collect();
         let nodes = self.database.nodes(id)?;
-        let gone = nodes.iter().filter(|n| !n.wanted && !with.contains(&n.name));
+        let gone = nodes
+            .iter()
+            .filter(|n| !n.wanted && !with.contains(&n.name));
         let gone: Vec<_> = gone.map(|n| n.name.clone()).collect();
         for node in &gone {
-            let path = self.layout.ssh(&self.deployment.name).join(format!("host-{node}"));
+            let path = self
+                .layout
+                .ssh(&self.deployment.name)
+                .join(format!("host-{node}"));
             // Another node may have this name one day, and must not have this one's key.
             for path in [path.with_file_name(format!("host-{node}.pub")), path] {
                 match std::fs::remove_file(&path) {
@@ -529,7 +543,9 @@ fn foundation(plan: Plan) -> Plan {
 }
 
 fn left(recorded: &[ResourceRecord]) -> Vec<ResourceRecord> {
-    let left = recorded.iter().filter(|r| r.state != ResourceState::Removed);
+    let left = recorded
+        .iter()
+        .filter(|r| r.state != ResourceState::Removed);
     left.cloned().collect()
 }
 

@@ -155,7 +155,11 @@ impl<'a> Board<'a> {
     fn take(&mut self, owner: &'a Owner, now: Instant) -> Result<usize, Instant> {
         let desk = self.desk(owner);
         let pace = desk.pace.next(now);
-        let next = desk.ready.iter().enumerate().min_by_key(|(_, ready)| **ready);
+        let next = desk
+            .ready
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, ready)| **ready);
         match next {
             Some((place, (from, _))) if *from <= now && pace <= now => {
                 desk.pace.begin(now);

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use super::engine::{Engine, one_line};
 use super::executor::Doer;
+use super::fault;
 use super::planner::Action;
 use super::wanted::DIRECTORY;
-use super::fault;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
@@ -85,9 +85,7 @@ impl<'a> Hands<'a> {
         let begun = self.engine.database.begin_making(id, &record)?;
         let made = self.make_by_owner(action, &record.token, deadline);
         let made = self.ended(action, begun, made)?;
-        self.engine
-            .database
-            .made(id, &action.key, begun, &made)?;
+        self.engine.database.made(id, &action.key, begun, &made)?;
         if let Some(handle) = made.handle {
             let mut handles = self.handles.write().unwrap_or_else(PoisonError::into_inner);
             handles.insert(action.key.clone(), handle);
@@ -165,10 +163,10 @@ impl<'a> Hands<'a> {
             // Another deployment came to use it since this was planned.
             return self.engine.database.release(id, std::slice::from_ref(key));
         }
-        let begun =
-            self.engine
-                .database
-                .begin_removing(id, key, action.node(), action.attempt)?;
+        let begun = self
+            .engine
+            .database
+            .begin_removing(id, key, action.node(), action.attempt)?;
         let removed = self.remove_by_owner(action, deadline);
         self.ended(action, begun, removed)?;
         self.engine.database.removed(id, key, begun)?;
@@ -208,9 +206,7 @@ impl<'a> Hands<'a> {
             }
             Err(error) => {
                 let (id, why) = (self.engine.deployment.id, one_line(&error));
-                self.engine
-                    .database
-                    .failed(id, &action.key, begun, &why)?;
+                self.engine.database.failed(id, &action.key, begun, &why)?;
                 Err(error)
             }
         }
@@ -259,7 +255,10 @@ impl<'a> Hands<'a> {
             return Ok(Arc::clone(spec));
         }
         let image = match provider.image_form() {
-            Some(_) => self.images.get(site).and_then(|roles| roles.get(&node.role)),
+            Some(_) => self
+                .images
+                .get(site)
+                .and_then(|roles| roles.get(&node.role)),
             None => None,
         };
         let image = match (provider.image_form(), image) {
@@ -305,7 +304,9 @@ impl<'a> Hands<'a> {
             }
         };
         let attempt = unpoisoned(&self.accounts).get(&node.name).copied();
-        let account = engine.meeting()?.account(&node.name, attempt.unwrap_or(1))?;
+        let account = engine
+            .meeting()?
+            .account(&node.name, attempt.unwrap_or(1))?;
         Ok(Keys {
             account,
             host_key,
@@ -353,15 +354,23 @@ impl<'a> Hands<'a> {
         let name = token("", &shared_key(&action.key), 0);
         let path = dir.join(name);
         let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        lock.map(Some)
-            .map_err(|e| CliError::file("lock", &path, e))
+        lock.map(Some).map_err(|e| CliError::file("lock", &path, e))
     }
 }
 
 impl Doer for Hands<'_> {
     fn parallel(&self, owner: &Owner) -> usize {
         match owner {
-            Owner::Site(site) => self.engine.provider(site).map_or(1, |p| p.parallel()),
+            Owner::Site(site) => {
+                let asked = self
+                    .engine
+                    .settings
+                    .site(site)
+                    .ok()
+                    .and_then(|s| s.parallel);
+                let own = || self.engine.provider(site).map_or(1, |p| p.parallel());
+                asked.map_or_else(own, |n| n as usize)
+            }
             Owner::Rendezvous | Owner::Files => PARALLEL,
         }
     }

@@ -85,6 +85,8 @@ pub(super) fn join(
     };
     let mut seen = BTreeMap::new();
     let mut consoles = Consoles::default();
+    // Whatever the time, the overlay is looked at once.
+    let mut looked = false;
     loop {
         engine.interrupt.check()?;
         look_at_machines(engine, &mut all);
@@ -95,7 +97,7 @@ pub(super) fn join(
             }
         }
         consoles.look(engine, &mut all)?;
-        if is_enough(&all, wait.quorum) || all.iter().all(Progress::is_settled) {
+        if is_enough(&all, wait.quorum) || looked && all.iter().all(Progress::is_settled) {
             break;
         }
         let stragglers: Vec<_> = all.iter().filter(|n| n.is_straggler()).collect();
@@ -112,6 +114,7 @@ pub(super) fn join(
                 }
             }
         }
+        looked = true;
         let was = watcher.trouble.is_some();
         match watcher.look(wait.limits.poll) {
             Some(news) => seen = news,

@@ -55,9 +55,7 @@ impl Meeting for RealMeeting {
         attempt: u32,
         delivery: Delivery,
     ) -> Result<(), CliError> {
-        Ok(self
-            .rendezvous
-            .make(resource, listen, attempt, delivery)?)
+        Ok(self.rendezvous.make(resource, listen, attempt, delivery)?)
     }
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {

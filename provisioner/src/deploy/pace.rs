@@ -20,7 +20,11 @@ pub fn wait(retry: Retry, tries: u32, jitter: f64) -> Option<Duration> {
         Retry::Throttled => THROTTLED,
     };
     let doubled = first.saturating_mul(1 << (tries.saturating_sub(1)).min(16));
-    Some(doubled.min(longest).mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
+    Some(
+        doubled
+            .min(longest)
+            .mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0),
+    )
 }
 
 /// The pace of everything that is done on one site: slower with each request for patience, faster
@@ -69,7 +73,10 @@ mod tests {
         assert_eq!(waits[8], Duration::from_secs(15));
         assert_eq!(wait(Retry::Soon, 1, 0.0), Some(Duration::from_millis(100)));
         assert!(wait(Retry::Throttled, 1, 0.5) > wait(Retry::Soon, 1, 0.5));
-        assert_eq!(wait(Retry::Throttled, 4_000_000_000, 1.0), Some(THROTTLED.1));
+        assert_eq!(
+            wait(Retry::Throttled, 4_000_000_000, 1.0),
+            Some(THROTTLED.1)
+        );
     }
 
     #[test]

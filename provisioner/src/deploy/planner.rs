@@ -134,7 +134,12 @@ pub fn plan(
     let known: BTreeMap<&Key, &ResourceRecord> = recorded.iter().map(|r| (&r.key, r)).collect();
     let mut fates: BTreeMap<&Key, Fate> = wanted
         .iter()
-        .map(|item| (&item.key, fate(item, known.get(&item.key).copied(), observed)))
+        .map(|item| {
+            (
+                &item.key,
+                fate(item, known.get(&item.key).copied(), observed),
+            )
+        })
         .collect();
     let dependents = dependents(wanted, recorded);
     replace_dependents(&mut fates, &known, &dependents);
@@ -246,7 +251,8 @@ fn replace_dependents<'a>(
     known: &BTreeMap<&'a Key, &'a ResourceRecord>,
     dependents: &BTreeMap<&'a Key, BTreeSet<&'a Key>>,
 ) {
-    let replaced = |(key, fate): (&&'a Key, &Fate)| matches!(fate, Fate::Replaced(_)).then_some(*key);
+    let replaced =
+        |(key, fate): (&&'a Key, &Fate)| matches!(fate, Fate::Replaced(_)).then_some(*key);
     let mut open: Vec<&Key> = fates.iter().filter_map(replaced).collect();
     while let Some(key) = open.pop() {
         for dependent in dependents.get(key).into_iter().flatten() {
@@ -279,7 +285,9 @@ fn renew_used_up<'a>(
             continue;
         }
         for key in &item.after {
-            let used_up = by_key.get(key).is_some_and(|i| i.used_up && i.scope == item.scope);
+            let used_up = by_key
+                .get(key)
+                .is_some_and(|i| i.used_up && i.scope == item.scope);
             let Some(record) = known.get(key).filter(|_| used_up) else {
                 continue;
             };

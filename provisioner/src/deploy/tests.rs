@@ -2,6 +2,7 @@
 
 mod fakes;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime};
 
@@ -17,9 +18,9 @@ use crate::error::ExitCode;
 use crate::event::{Event, Stage};
 use crate::layout::Layout;
 use crate::plan::scale::{Change, Size, scale};
+use crate::plan::tests::demo;
 use crate::plan::{ClusterPlan, NodePlan};
 use crate::provider::Scope;
-use crate::plan::tests::demo;
 use crate::rendezvous::config::{EmbeddedConfig, RendezvousConfig};
 use crate::site::Sites;
 use crate::state::Database;
@@ -30,7 +31,6 @@ use fakes::{Fakes, Fault};
 struct Bench {
     _dir: tempfile::TempDir,
     layout: Layout,
-    plan: ClusterPlan,
     settings: Settings,
     id: i64,
     fakes: Fakes,
@@ -83,7 +83,6 @@ impl Bench {
         Self {
             _dir: dir,
             layout,
-            plan,
             settings,
             id,
             fakes,
@@ -133,6 +132,13 @@ impl Bench {
 
     fn launch(&self, timeout: Duration) -> Result<Outcome, CliError> {
         self.with(|engine| engine.apply(&Self::options(timeout)))
+    }
+
+    /// As [`Self::launch`]; a panic outside of actions, in the building of an image, ends it as it
+    /// would end the process.
+    fn launch_or_panic(&self) -> Result<Outcome, CliError> {
+        let launched = catch_unwind(AssertUnwindSafe(|| self.launch(LONG)));
+        launched.unwrap_or_else(|_| Err(CliError::new(ExitCode::Internal, "step panics")))
     }
 
     fn destroy(&self) -> Removal {
@@ -189,43 +195,288 @@ fn nodes_that_join_are_reported_with_every_stage_and_destroy_removes_all() {
         assert_eq!(node.stages.len(), 6, "{node:?}");
         assert!(node.stages.is_sorted_by(|a, b| a.1 <= b.1), "{node:?}");
     }
+    let records = database.resources(bench.id).expect("read");
     assert!(
-        database
-            .resources(bench.id)
-            .expect("read")
-            .iter()
-            .all(|r| r.made || r.owner == Owner::Files)
+        records.iter().all(|r| r.state == ResourceState::Made),
+        "{records:?}"
     );
+    let handles = records.iter().filter(|r| r.handle.is_some()).count();
+    assert_eq!(handles, 9, "what a site calls its things is kept");
+    let journal = database.journal(bench.id).expect("read");
+    assert_eq!(journal.len(), records.len());
+    assert!(journal.iter().all(|l| l.ended_ms.is_some() && l.error.is_none()));
     let removal = bench.destroy();
     assert_eq!(
         removal.summary(),
-        "4 accounts, 1 directory, 3 domains, 1 network, 1 process, 1 roster group, 3 volumes"
+        "4 accounts, 1 directory, 3 domains, 2 images, 1 network, 1 process, 1 roster group, 3 volumes"
     );
     bench.assert_nothing_is_left();
 }
 
 #[test]
 fn whatever_step_fails_or_dies_destroy_removes_what_was_made() {
-    for panics in [false, true] {
-        let mut steps = 0;
-        loop {
-            steps += 1;
+    for fault in [Fault::Error, Fault::Panic] {
+        for step in 1.. {
             let bench = Bench::new();
-            bench
-                .fakes
-                .fail_at(steps, if panics { Fault::Panic } else { Fault::Error });
-            let result = catch_unwind(AssertUnwindSafe(|| bench.launch(LONG)));
+            bench.fakes.fail_at(step, fault);
+            let result = bench.launch_or_panic();
             bench.fakes.heal();
             bench.destroy();
             bench.assert_nothing_is_left();
             match result {
-                Ok(Ok(_)) => break,
-                Ok(Err(error)) => assert!(error.message.contains("step"), "{error}"),
-                Err(_) => assert!(panics),
+                Ok(_) => {
+                    assert!(step > 20, "only {step} steps were tried");
+                    break;
+                }
+                Err(error) => assert!(error.to_string().contains("step"), "{error}"),
             }
         }
-        assert!(steps > 20, "only {steps} steps were tried");
     }
+}
+
+#[test]
+fn whatever_step_fails_or_dies_a_second_try_makes_what_is_missing_and_nothing_twice() {
+    for fault in [Fault::Error, Fault::Panic] {
+        for step in 1.. {
+            let bench = Bench::new();
+            bench.fakes.fail_at(step, fault);
+            let failed = bench.launch_or_panic().is_err();
+            bench.fakes.heal();
+            let outcome = bench.launch(LONG).expect("continued");
+            assert!(outcome.joined, "step {step}: {outcome:?}");
+            for node in bench.nodes() {
+                let name = format!("ipop-demo-{node}");
+                for kind in ["volume", "domain"] {
+                    assert_eq!(bench.fakes.births(kind, &name), 1, "step {step}: {kind} {name}");
+                }
+            }
+            bench.destroy();
+            bench.assert_nothing_is_left();
+            if !failed {
+                assert!(step > 20, "only {step} steps were tried");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_deployment_that_lacks_nothing_is_left_alone_by_a_second_try() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let todo = bench.with(|engine| {
+        let nodes = engine.database.nodes(bench.id).expect("read");
+        engine.preview(nodes).expect("planned")
+    });
+    assert_eq!(todo.actions, []);
+    assert_eq!(todo.released, []);
+    let steps = bench.fakes.steps();
+    bench.launch(LONG).expect("nothing to do");
+    assert_eq!(bench.fakes.steps(), steps);
+}
+
+#[test]
+fn what_vanished_or_broke_is_made_again_by_a_second_try() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.fakes.vanish("domain", "ipop-demo-worker-0");
+    bench.fakes.break_down("volume", "ipop-demo-worker-1");
+    assert!(bench.launch(LONG).expect("repaired").joined);
+    let births = |kind, node| bench.fakes.births(kind, &format!("ipop-demo-{node}"));
+    assert_eq!(births("domain", "worker-0"), 2);
+    assert_eq!(births("volume", "worker-0"), 1, "its disk was whole");
+    assert_eq!(births("volume", "worker-1"), 2);
+    assert_eq!(births("domain", "worker-1"), 2, "it stands on the disk");
+    assert_eq!(births("domain", "frontend-0"), 1);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn workers_are_added_and_removed_and_the_others_stay() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want(&["+2@local"]);
+    assert!(bench.launch(LONG).expect("scaled").joined);
+    assert_eq!(bench.nodes().len(), 5);
+    bench.want(&["-3"]);
+    assert!(bench.launch(LONG).expect("scaled").joined);
+    assert_eq!(bench.nodes(), ["frontend-0", "worker-0"]);
+    for node in ["frontend-0", "worker-0"] {
+        assert_eq!(bench.fakes.births("domain", &format!("ipop-demo-{node}")), 1);
+    }
+    let left = bench.fakes.existing();
+    assert!(!left.iter().any(|l| l.contains("worker-1")), "{left:?}");
+    bench.want(&["+1@local"]);
+    assert!(bench.launch(LONG).expect("scaled").joined);
+    assert_eq!(bench.nodes(), ["frontend-0", "worker-0", "worker-1"]);
+    assert_eq!(bench.fakes.births("domain", "ipop-demo-worker-1"), 2);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn whatever_step_of_a_change_of_size_fails_a_second_try_finishes_it() {
+    for (changes, nodes) in [(["+1@local"], 4), (["-1"], 2)] {
+        for step in 1.. {
+            let bench = Bench::new();
+            bench.launch(LONG).expect("launched");
+            bench.want(&changes);
+            let before = bench.fakes.steps();
+            bench.fakes.fail_at(before + step, Fault::Error);
+            bench.fakes.fail_removal(step);
+            let failed = bench.launch(LONG).is_err();
+            bench.fakes.heal();
+            assert!(bench.launch(LONG).expect("continued").joined);
+            assert_eq!(bench.nodes().len(), nodes, "step {step} of {changes:?}");
+            bench.destroy();
+            bench.assert_nothing_is_left();
+            if !failed {
+                assert!(step > 2, "only {step} steps were tried");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_quorum_a_worker_that_does_not_join_is_no_error() {
+    let bench = Bench::new();
+    bench.fakes.silent("worker-1", "");
+    let options = Options {
+        quorum: Some(1),
+        ..Bench::options(LONG)
+    };
+    let began = Instant::now();
+    let outcome = bench
+        .with(|engine| engine.apply(&options))
+        .expect("launched");
+    assert!(began.elapsed() < LONG / 2, "nobody waits for more than a quorum");
+    assert!(outcome.enough && !outcome.joined, "{outcome:?}");
+}
+
+#[test]
+fn a_worker_that_cannot_be_made_keeps_no_other_back_where_a_quorum_allows() {
+    let bench = Bench::new();
+    bench.fakes.refuse("domain ipop-demo-worker-0");
+    let options = Options {
+        quorum: Some(1),
+        ..Bench::options(LONG)
+    };
+    let outcome = bench
+        .with(|engine| engine.apply(&options))
+        .expect("launched");
+    assert!(outcome.enough && !outcome.joined, "{outcome:?}");
+    let stuck = outcome.nodes[1].stuck.as_ref().expect("stuck");
+    assert_eq!(
+        stuck.why,
+        "worker-0: domain `ipop-demo-worker-0`: out of capacity"
+    );
+    let error = bench.launch(LONG).expect_err("all were asked for");
+    assert_eq!(
+        error.message,
+        "worker-0: domain `ipop-demo-worker-0`: out of capacity"
+    );
+}
+
+#[test]
+fn stragglers_and_dead_machines_are_replaced_as_often_as_asked_for() {
+    let bench = Bench::new();
+    bench.fakes.silent_machine("worker-1", 1);
+    bench.fakes.stopped("worker-0");
+    let options = Options {
+        replace: 2,
+        ..Bench::options(Duration::from_millis(500))
+    };
+    let outcome = bench
+        .with(|engine| engine.apply(&options))
+        .expect("launched");
+    assert!(outcome.joined, "{outcome:?}");
+    for node in ["worker-0", "worker-1"] {
+        let name = format!("ipop-demo-{node}");
+        assert_eq!(bench.fakes.births("domain", &name), 2, "{node}");
+        assert_eq!(bench.fakes.births("volume", &name), 2, "{node}");
+    }
+    assert_eq!(bench.fakes.births("domain", "ipop-demo-frontend-0"), 1);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn without_waiting_the_machines_are_started_and_the_phase_says_so() {
+    let bench = Bench::new();
+    bench.fakes.silent("worker-0", "");
+    let options = Options {
+        wait: false,
+        ..Bench::options(LONG)
+    };
+    let outcome = bench
+        .with(|engine| engine.apply(&options))
+        .expect("launched");
+    assert!(outcome.enough && !outcome.waited);
+    let deployment = bench.database().deployment("demo").expect("read");
+    assert_eq!(deployment.expect("there").phase, Phase::Started);
+}
+
+#[test]
+fn what_others_use_or_is_to_be_kept_outlives_the_deployment() {
+    let bench = Bench::new();
+    bench.fakes.keep_images();
+    bench.launch(LONG).expect("launched");
+    bench.destroy();
+    assert_eq!(bench.fakes.existing(), ["image frontend", "image worker"]);
+
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let other = NewDeployment {
+        name: "other".to_owned(),
+        uid: "ffeeddccbbaa0011".to_owned(),
+        quorum: None,
+        domain: "other.ipop".to_owned(),
+        net4: "10.200.8.0/24".to_owned(),
+        net6: "fd12::/64".to_owned(),
+        settings: bench.settings.to_json().expect("JSON"),
+        nodes: Vec::new(),
+    };
+    let database = bench.database();
+    let id = database.create(&other, SystemTime::now()).expect("recorded");
+    let image = database.resources(bench.id).expect("read");
+    let image = image.into_iter().find(|r| r.key.resource.id == "worker" && r.node().is_none());
+    database.want(id, &[image.expect("an image")]).expect("recorded");
+    bench.destroy();
+    assert_eq!(bench.fakes.existing(), ["image worker"]);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
+    let bench = Bench::new();
+    let preview = || {
+        bench.with(|engine| {
+            let nodes = engine.database.nodes(bench.id).expect("read");
+            let plan = engine.preview(nodes).expect("planned");
+            preview::Preview::new("demo", &plan).text()
+        })
+    };
+    let clean = |text: String| {
+        let state = bench.layout.state.display().to_string();
+        let lines = text.replace(&state, "STATE");
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        lines.lines().map(words).collect::<Vec<_>>().join("\n")
+    };
+    let new = clean(preview());
+    assert_eq!(bench.fakes.existing(), [] as [&str; 0]);
+    bench.launch(LONG).expect("launched");
+    let nothing = clean(preview());
+    bench.want(&["+2@local", "-1@local"]);
+    bench.want(&["-1@local"]);
+    bench.want(&["+1@local"]);
+    let scaled = clean(preview());
+    let removed = bench.with(|engine| {
+        let plan = engine.preview_destroy().expect("planned");
+        preview::Preview::new("demo", &plan).text()
+    });
+    let all = [new, nothing, scaled, clean(removed)];
+    insta::assert_snapshot!(all.join("\n\n"));
 }
 
 #[test]
@@ -258,13 +509,17 @@ fn what_does_not_answer_is_tried_once_and_all_of_it_is_named() {
     bench.launch(LONG).expect("launched");
     bench.fakes.unreachable();
     let removal = bench.destroy();
+    // Several at a time of the site; what stands on them is not tried at all.
+    assert!(bench.fakes.removals() <= 8, "{}", bench.fakes.removals());
+    let directory = 1;
     assert_eq!(
-        bench.fakes.removals(),
-        2,
-        "one of the site, one of the rendezvous"
+        removal.leftover.len(),
+        bench.fakes.existing().len() + directory
     );
-    assert_eq!(removal.leftover.len(), bench.fakes.existing().len());
-    assert!(removal.leftover.iter().all(|l| l.why == "no route to host"));
+    assert!(
+        removal.leftover.iter().all(|l| l.why == "no route to host"),
+        "{removal:?}"
+    );
     bench.fakes.heal();
     bench.destroy().check().expect("all removed");
     bench.assert_nothing_is_left();
@@ -339,7 +594,6 @@ fn nodes_are_not_asked_for_their_status_through_a_rendezvous_that_died() {
     bench.fakes.dies_after(1);
     let outcome = bench.launch(SHORT).expect("launched");
     assert!(!outcome.joined);
-    assert!(outcome.nodes[0].stuck.is_none(), "{outcome:?}");
 }
 
 #[test]
@@ -372,7 +626,7 @@ fn a_machine_of_somebody_else_is_neither_taken_over_nor_removed() {
     assert_eq!(error.code, ExitCode::Name);
     assert_eq!(
         error.message,
-        "site `local` already has a machine of `demo/worker-0`"
+        "site `local` already has a domain `ipop-demo-worker-0`"
     );
     bench.destroy().check().expect("nothing was made");
     assert_eq!(bench.fakes.existing(), ["domain ipop-demo-worker-0"]);

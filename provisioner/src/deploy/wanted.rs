@@ -150,8 +150,7 @@ impl Wanting<'_> {
         let mut items: Vec<Item> = self.recorded.iter().filter(kept).map(again).collect();
         if nodes.iter().all(|n| self.settled.contains(&n.name)) {
             // What is shared with other deployments stays as long as a machine stands on it.
-            let shared =
-                |r: &&ResourceRecord| r.key.owner == owner && r.scope == Scope::Deployment;
+            let shared = |r: &&ResourceRecord| r.key.owner == owner && r.scope == Scope::Deployment;
             let shared = self.recorded.iter().filter(shared).map(again);
             return Ok(shared.chain(items).collect());
         }

@@ -140,7 +140,10 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
             let site = sites.find(&group.site)?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
-                let slot = nodes.iter().filter(|n: &&NodePlan| n.site == group.site).count();
+                let slot = nodes
+                    .iter()
+                    .filter(|n: &&NodePlan| n.site == group.site)
+                    .count();
                 nodes.push(NodePlan {
                     name: NodeName(format!("{role}-{index}")),
                     role: role.to_owned(),

@@ -164,29 +164,20 @@ pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
         .collect()
 }
 
-/// The front end's exports(5).
+/// The front end's exports(5): to the overlay, so that it stays the same as workers come and go.
 pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
-    #[derive(Serialize)]
-    struct Client {
-        name: String,
-        ipv4: String,
-        ipv6: String,
-    }
     #[derive(Serialize)]
     struct Values<'a> {
         deployment: &'a str,
         id: u32,
-        clients: Vec<Client>,
+        net4: String,
+        net6: String,
     }
-    let client = |node: &NodePlan| Client {
-        name: node.name.to_string(),
-        ipv4: node.addrs.ipv4.addr.to_string(),
-        ipv6: node.addrs.ipv6.addr.to_string(),
-    };
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
-        clients: plan.workers().iter().map(client).collect(),
+        net4: plan.nets.ipv4.to_string(),
+        net6: plan.nets.net6(),
     };
     render("exports.j2", values).map_err(|e| {
         CliError::new(

@@ -53,9 +53,9 @@ impl FromStr for Change {
             let one: Group = format!("1@{site}").parse()?;
             return Ok(Self::Exactly(0, one.site));
         }
-        let group: Group = text
-            .parse()
-            .map_err(|why: String| format!("{why}; or +2@local for two more, -2@local for two fewer"))?;
+        let group: Group = text.parse().map_err(|why: String| {
+            format!("{why}; or +2@local for two more, -2@local for two fewer")
+        })?;
         Ok(Self::Exactly(group.count, group.site))
     }
 }
@@ -197,7 +197,10 @@ impl Taken {
             role: WORKER.to_owned(),
             site: site.name.clone(),
             addrs: plan.nets.host(host),
-            memory_mib: size.memory_mib.or(site.memory_mib).unwrap_or(super::MEMORY_MIB),
+            memory_mib: size
+                .memory_mib
+                .or(site.memory_mib)
+                .unwrap_or(super::MEMORY_MIB),
             cpus: size.cpus.or(site.cpus).unwrap_or(super::CPUS),
             disk_gib: super::DISK_GIB,
             slot,
@@ -211,7 +214,11 @@ mod tests {
     use crate::plan::tests::demo;
     use crate::site::Sites;
 
-    fn change(plan: &ClusterPlan, nodes: &[NodeRecord], changes: &[&str]) -> Result<Scaling, CliError> {
+    fn change(
+        plan: &ClusterPlan,
+        nodes: &[NodeRecord],
+        changes: &[&str],
+    ) -> Result<Scaling, CliError> {
         let sites = Sites::parse(
             "[site.lab]\nkind = \"libvirt\"\nmax = 3\ncpus = 4\n",
             "sites.toml",
@@ -241,7 +248,10 @@ mod tests {
         let plan = demo();
         let mut nodes = records(&plan);
         let scaling = change(&plan, &nodes, &["+2@lab", "+1@local"]).expect("planned");
-        assert_eq!(names(&scaling), (vec!["worker-2", "worker-3", "worker-4"], vec![]));
+        assert_eq!(
+            names(&scaling),
+            (vec!["worker-2", "worker-3", "worker-4"], vec![])
+        );
         let slots: Vec<_> = scaling.added.iter().map(|n| n.slot).collect();
         assert_eq!(slots, [0, 1, 3]);
         assert_eq!(scaling.added[0].cpus, 4);
@@ -274,7 +284,9 @@ mod tests {
         let plan = demo();
         let nodes = records(&plan);
         let refused = |changes: &[&str]| {
-            change(&plan, &nodes, changes).expect_err("refused").to_string()
+            change(&plan, &nodes, changes)
+                .expect_err("refused")
+                .to_string()
         };
         let all = [
             refused(&["-3"]),

@@ -25,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::backend::{CheckLine, Image, MachineSpec, MachineState, Resource};
 use crate::deploy::interrupt::Interrupt;
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::event::Sink;
+use crate::image::BuildOptions;
 use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::site::{Site, SiteKind};
@@ -34,25 +35,19 @@ use crate::site::{Site, SiteKind};
 /// The provider of a site.
 pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError> {
     match &site.kind {
-        SiteKind::Libvirt(libvirt) => {
-            Ok(Arc::new(libvirt::Libvirt::new(libvirt.clone(), &layout.cache)))
+        SiteKind::Libvirt(libvirt) => Ok(Arc::new(libvirt::Libvirt::new(
+            libvirt.clone(),
+            &layout.cache,
+        ))),
+        SiteKind::Ssh(ssh) => {
+            let build = BuildOptions::from_env(layout.images());
+            Ok(Arc::new(ssh::SshProvider::new(&site.name, ssh, build)?))
         }
-        SiteKind::Ssh(_) => Err(not_built_in(site, "ssh")),
-        SiteKind::Cloudlab(_) => Err(not_built_in(site, "cloudlab")),
-        SiteKind::Ec2(_) => Err(not_built_in(site, "ec2")),
+        SiteKind::Cloudlab(cloudlab) => {
+            Ok(Arc::new(cloudlab::Cloudlab::new(cloudlab.clone(), layout)))
+        }
+        SiteKind::Ec2(ec2) => ec2::open(ec2, &layout.cache).map(Arc::from),
     }
-}
-
-/// This program was built without a kind of site.
-fn not_built_in(site: &Site, kind: &str) -> CliError {
-    CliError::new(
-        ExitCode::Config,
-        format!(
-            "site `{}` is of kind `{kind}`, which this provision was built without",
-            site.name
-        ),
-    )
-    .hint(format!("build it with the feature `{kind}`"))
 }
 
 /// What is written on everything that is made, in the creating call: tags, metadata, a marker

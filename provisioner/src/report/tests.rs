@@ -57,6 +57,8 @@ fn outcome() -> Outcome {
     Outcome {
         name: "demo".to_owned(),
         joined: false,
+        enough: false,
+        waited: true,
         seconds: 900.2,
         nodes: vec![node("worker-0", None), failed],
     }

@@ -15,7 +15,10 @@ pub fn mark(state_dir: &Path) -> String {
         .unwrap_or_default();
     let user = rustix::process::getuid().as_raw();
     let dir = std::path::absolute(state_dir).unwrap_or_else(|_| state_dir.to_owned());
-    hex(&[&machine, &user.to_string(), &dir.display().to_string()], 8)
+    hex(
+        &[&machine, &user.to_string(), &dir.display().to_string()],
+        8,
+    )
 }
 
 /// The first `bytes` bytes of a hash of all parts, in hex digits.

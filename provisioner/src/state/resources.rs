@@ -63,7 +63,8 @@ impl Database {
                  ON CONFLICT (deployment, owner, kind, ident) DO UPDATE SET
                      scope = excluded.scope, after = excluded.after, seconds = excluded.seconds,
                      state = 'wanted', attempt = excluded.attempt,
-                     node_attempt = excluded.node_attempt, token = excluded.token, handle = NULL
+                     node_attempt = excluded.node_attempt, token = excluded.token, handle = NULL,
+                     reached_at = NULL, error = NULL
                  WHERE state = 'removed'",
             )?;
             for (record, scope, after) in &rows {
@@ -310,8 +311,11 @@ fn json(value: &impl serde::Serialize) -> Result<String, CliError> {
 }
 
 fn damaged(key: &Key, error: serde_json::Error) -> CliError {
-    CliError::new(ExitCode::Internal, format!("what is recorded of {key} is damaged"))
-        .caused_by(error)
+    CliError::new(
+        ExitCode::Internal,
+        format!("what is recorded of {key} is damaged"),
+    )
+    .caused_by(error)
 }
 
 fn milliseconds() -> i64 {

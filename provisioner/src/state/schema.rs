@@ -8,7 +8,7 @@ use super::failed;
 use crate::error::{CliError, ExitCode};
 
 /// One step per schema version; a step is never changed after a release.
-const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &["
 CREATE TABLE deployments (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,

@@ -8,10 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use provisioner::backend::libvirt::{Libvirt, LibvirtSite};
-use provisioner::backend::{Image, MachineSpec};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use provisioner::bundle::Bundle;
+use provisioner::deploy::interrupt::Interrupt;
+use provisioner::error::CliError;
+use provisioner::event::Sink;
 use provisioner::name::NodeName;
+use provisioner::provider::libvirt::{Libvirt, LibvirtSite};
+use provisioner::provider::{
+    Image, Machine, MachineSpec, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step,
+    Tags, WantedMachine,
+};
 
 /// What the guest runs: shows its SMBIOS strings and disks, takes a lease, and calls the host.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -182,17 +191,25 @@ fn only(dir: &Path, prefix: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {prefix}* in {}", dir.display()))
 }
 
+fn images(specs: &[MachineSpec]) -> BTreeMap<String, Image> {
+    let image = |s: &MachineSpec| (s.image.role.clone(), s.image.clone());
+    specs.iter().map(image).collect()
+}
+
 /// A pool of the test's own; removed with all that is in it, however the test ends.
 pub struct Fixture {
     pub deployment: String,
     pub pool: String,
     pub path: PathBuf,
-    pub backend: Libvirt,
-    cache: tempfile::TempDir,
+    pub provider: Libvirt,
+    pub tags: Tags,
+    pub site: LibvirtSite,
+    pub cache: tempfile::TempDir,
 }
 
 impl Fixture {
-    pub fn new(name: &str) -> Self {
+    /// On a site that is reached as `site` says, in a pool of the test's own.
+    pub fn new(name: &str, site: LibvirtSite) -> Self {
         material();
         let pool = format!("libvirttest{name}{}", std::process::id());
         let path = Path::new("/var/lib/libvirt/images").join(&pool);
@@ -200,26 +217,135 @@ impl Fixture {
         let site = LibvirtSite {
             pool: Some(pool.clone()),
             pool_path: Some(path.clone()),
-            ..LibvirtSite::default()
+            ..site
         };
-        let backend = Libvirt::new(site, cache.path());
+        let tags = Tags {
+            owner: "0123456789abcdef".into(),
+            deployment: pool.clone(),
+            uid: format!("{:016x}", std::process::id()),
+        };
         Self {
             deployment: pool.clone(),
+            provider: Libvirt::new(site.clone(), cache.path()),
             pool,
             path,
-            backend,
+            tags,
+            site,
             cache,
         }
     }
 
     /// The same host, without anything remembered in memory.
     pub fn again(&self) -> Libvirt {
-        let site = LibvirtSite {
-            pool: Some(self.pool.clone()),
-            pool_path: Some(self.path.clone()),
-            ..LibvirtSite::default()
+        Libvirt::new(self.site.clone(), self.cache.path())
+    }
+
+    /// What is needed for these machines.
+    pub fn steps(&self, specs: &[MachineSpec]) -> Vec<Step> {
+        let machines: Vec<_> = specs
+            .iter()
+            .enumerate()
+            .map(|(slot, s)| WantedMachine {
+                node: s.node.clone(),
+                role: s.image.role.clone(),
+                memory_mib: s.memory_mib,
+                cpus: s.cpus,
+                disk_gib: s.disk_gib,
+                slot: slot as u32,
+            })
+            .collect();
+        let plan = SitePlan {
+            tags: &self.tags,
+            machines: &machines,
+            images: &images(specs),
         };
-        Libvirt::new(site, self.cache.path())
+        self.provider.plan(&plan).unwrap()
+    }
+
+    /// Makes one thing.
+    pub fn make(
+        &self,
+        provider: &Libvirt,
+        step: &Step,
+        specs: &[MachineSpec],
+        events: &dyn Sink,
+    ) -> Result<Made, CliError> {
+        let machine = specs
+            .iter()
+            .find(|s| step.scope == Scope::Node(s.node.clone()));
+        provider.make(
+            step,
+            &Making {
+                tags: &self.tags,
+                token: "00000000000000000000000000000000",
+                machine,
+                images: &images(specs),
+                handles: &|_| None,
+                deadline: Instant::now() + step.deadline,
+                interrupt: &Interrupt::default(),
+                events,
+            },
+        )
+    }
+
+    /// Makes everything in its order; those of a machine at the same time as other machines'.
+    pub fn launch(&self, specs: &[MachineSpec], events: &dyn Sink) -> Result<Vec<Made>, CliError> {
+        self.launch_with(&self.provider, specs, events)
+    }
+
+    pub fn launch_with(
+        &self,
+        provider: &Libvirt,
+        specs: &[MachineSpec],
+        events: &dyn Sink,
+    ) -> Result<Vec<Made>, CliError> {
+        let (own, shared): (Vec<_>, Vec<_>) = self
+            .steps(specs)
+            .into_iter()
+            .partition(|s| matches!(s.scope, Scope::Node(_)));
+        let mut made = Vec::new();
+        for step in &shared {
+            made.push(self.make(provider, step, specs, events)?);
+        }
+        let lanes: Vec<Result<Vec<Made>, CliError>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..provider.parallel())
+                .map(|lane| {
+                    let own = &own;
+                    scope.spawn(move || {
+                        let mine = |s: &&Step| {
+                            let at = specs
+                                .iter()
+                                .position(|m| s.scope == Scope::Node(m.node.clone()));
+                            at.is_some_and(|at| at % provider.parallel() == lane)
+                        };
+                        own.iter()
+                            .filter(mine)
+                            .map(|step| self.make(provider, step, specs, events))
+                            .collect()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for lane in lanes {
+            made.extend(lane?);
+        }
+        Ok(made)
+    }
+
+    pub fn remove(&self, provider: &Libvirt, resource: &Resource) -> Result<(), CliError> {
+        provider.remove(&Removing {
+            tags: &self.tags,
+            resource,
+            handle: None,
+            deadline: Instant::now() + std::time::Duration::from_secs(60),
+            interrupt: &Interrupt::default(),
+        })
+    }
+
+    /// The machine as its site sees it.
+    pub fn machine(&self, node: &NodeName) -> Option<Machine> {
+        self.again().machines(&self.tags).unwrap().remove(node)
     }
 
     pub fn spec(
@@ -289,13 +415,11 @@ impl Drop for Fixture {
                 .args(args)
                 .output();
         };
-        if std::thread::panicking() {
-            for trace in self.traces_or_none() {
-                virsh(&["destroy", &trace]);
-                virsh(&["undefine", &trace]);
-                virsh(&["net-destroy", &trace]);
-                virsh(&["net-undefine", &trace]);
-            }
+        for trace in self.traces_or_none() {
+            virsh(&["destroy", &trace]);
+            virsh(&["undefine", &trace]);
+            virsh(&["net-destroy", &trace]);
+            virsh(&["net-undefine", &trace]);
         }
         virsh(&["pool-destroy", &self.pool]);
         virsh(&["pool-undefine", &self.pool]);

@@ -8,7 +8,9 @@ use std::io::Read as _;
 use ipop_tests::portal::Portal;
 
 fn main() {
-    let options = std::env::args().nth(1).expect("one argument: options as JSON");
+    let options = std::env::args()
+        .nth(1)
+        .expect("one argument: options as JSON");
     let options = serde_json::from_str(&options).expect("options as JSON");
     let portal = Portal::start(options);
     let line = serde_json::json!({

@@ -134,12 +134,17 @@ impl Desk {
             ("GET", ["tokens", "this"]) => {
                 let ends = SystemTime::now() + Duration::from_secs(60 * 86_400);
                 let ends = super::model::rfc3339(ends);
-                Ok((200, Some(json!({ "subject": "person", "expires_at": ends }))))
+                Ok((
+                    200,
+                    Some(json!({ "subject": "person", "expires_at": ends })),
+                ))
             }
             ("GET", ["profiles"]) => {
                 let without_source = |p: &Value| {
                     let mut p = p.clone();
-                    p.as_object_mut().expect("an object").remove("current_version");
+                    p.as_object_mut()
+                        .expect("an object")
+                        .remove("current_version");
                     p
                 };
                 let all: Vec<_> = self.profiles.iter().map(without_source).collect();
@@ -224,7 +229,10 @@ impl Desk {
             return refuse(409, "Experiment name already in use");
         }
         let count = count(&request, profile)?;
-        let hours = request.get("duration").and_then(Value::as_u64).unwrap_or(16);
+        let hours = request
+            .get("duration")
+            .and_then(Value::as_u64)
+            .unwrap_or(16);
         let now = Instant::now();
         let mut experiment = Experiment {
             id: uuid(),
@@ -267,9 +275,8 @@ impl Desk {
             let text = format!("Not enough free nodes of {kind}: {} wanted", numbers.len());
             return refuse(503, &text);
         }
-        let from = |place: usize| {
-            first + self.options.stage * u32::try_from(place).expect("few nodes")
-        };
+        let from =
+            |place: usize| first + self.options.stage * u32::try_from(place).expect("few nodes");
         let node = |(place, (number, machine)): (usize, (usize, &usize))| {
             let client_id = format!("node{number}");
             Node {
@@ -316,7 +323,10 @@ impl Desk {
         let ends = self.experiments[place].ends + Duration::from_secs(hours * 3600);
         let longest = Duration::from_secs(u64::from(self.options.longest) * 3600);
         if ends > SystemTime::now() + longest {
-            return refuse(403, "Extension denied: a reservation of others begins before that");
+            return refuse(
+                403,
+                "Extension denied: a reservation of others begins before that",
+            );
         }
         self.experiments[place].ends = ends;
         Ok(())

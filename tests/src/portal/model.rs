@@ -41,7 +41,13 @@ pub struct PoolMachine {
 
 impl Default for Options {
     fn default() -> Self {
-        let parameters = ["count", "hardware", "ipop_owner", "ipop_deployment", "ipop_uid"];
+        let parameters = [
+            "count",
+            "hardware",
+            "ipop_owner",
+            "ipop_deployment",
+            "ipop_uid",
+        ];
         Self {
             token: "eyJ0eXAi.test.token".into(),
             project: "lake".into(),
@@ -124,8 +130,11 @@ impl Experiment {
             "ready"
         } else {
             // The last is a word that no client can know.
-            ["created", "provisioning", "provisioned", "percolating"]
-                [usize::try_from(age.as_millis() / stage.as_millis().max(1)).unwrap_or(3).min(3)]
+            ["created", "provisioning", "provisioned", "percolating"][usize::try_from(
+                age.as_millis() / stage.as_millis().max(1),
+            )
+            .unwrap_or(3)
+            .min(3)]
         };
         let mut shown = json!({
             "id": self.id, "name": self.name, "creator": "person", "status": word,

@@ -44,12 +44,17 @@ impl OpenApi {
         match (known.get("content"), body) {
             (Some(_), Some(body)) => self.check(&pointer, body),
             (None, None) => Vec::new(),
-            _ => vec![format!("{method} {template} {status}: body where none is, or none")],
+            _ => vec![format!(
+                "{method} {template} {status}: body where none is, or none"
+            )],
         }
     }
 
     fn check(&self, pointer: &str, body: &Value) -> Vec<String> {
-        let mut validators = self.validators.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut validators = self
+            .validators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let validator = validators
             .entry(pointer.to_owned())
             .or_insert_with(|| self.compile(pointer));
@@ -69,9 +74,7 @@ impl OpenApi {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "components": self.document["components"],
         });
-        whole
-            .as_object_mut()?
-            .extend(schema.as_object()?.clone());
+        whole.as_object_mut()?.extend(schema.as_object()?.clone());
         Some(jsonschema::validator_for(&whole).expect("the document's schemas are valid"))
     }
 }

@@ -59,7 +59,9 @@ fn an_uploaded_image_is_equal_block_for_block_and_a_later_version_uploads_only_w
     let mut site = Site::new(&moto.endpoint, true);
     site.want(1);
     site.image(1, 64, (0..90).filter(|i| i % 3 != 0));
-    let first = site.make(&site.step("snapshot")).expect("the first version");
+    let first = site
+        .make(&site.step("snapshot"))
+        .expect("the first version");
     let first = first.handle.expect("a snapshot");
     let uploaded = blocks(&moto, &first);
     assert_eq!(uploaded.len(), 60);
@@ -82,7 +84,9 @@ fn an_uploaded_image_is_equal_block_for_block_and_a_later_version_uploads_only_w
     new[100 * BLOCK + 7] = 1;
     new[5 * BLOCK..6 * BLOCK].fill(0);
     fs::write(&path, new).expect("the new version");
-    let second = site.make(&site.step("snapshot")).expect("the second version");
+    let second = site
+        .make(&site.step("snapshot"))
+        .expect("the second version");
     let second = second.handle.expect("a snapshot");
     assert_ne!(first, second);
     assert_eq!(moto.requests(PUT), 65);
@@ -128,14 +132,25 @@ fn an_interrupted_upload_goes_on_with_the_rest() {
 
     let before = moto.requests(PUT);
     let made = site
-        .make_as(&step, &"a".repeat(32), &Interrupt::default(), &|_: Event| {})
+        .make_as(
+            &step,
+            &"a".repeat(32),
+            &Interrupt::default(),
+            &|_: Event| {},
+        )
         .expect("the rest");
     assert_eq!(made.handle, found[0].handle, "another snapshot was begun");
     // Requests that the first run let go of may be answered, and logged, during the second.
     let rest = moto.requests(PUT) - before;
     let expected = 200 - usize::try_from(arrived).expect("small");
-    assert!((expected..=expected + 64).contains(&rest), "{rest} instead of {expected}");
-    assert!(blocks(&moto, &made.handle.expect("a snapshot")) == content(&site), "not equal");
+    assert!(
+        (expected..=expected + 64).contains(&rest),
+        "{rest} instead of {expected}"
+    );
+    assert!(
+        blocks(&moto, &made.handle.expect("a snapshot")) == content(&site),
+        "not equal"
+    );
 }
 
 #[test]
@@ -147,12 +162,32 @@ fn machines_are_launched_found_and_removed_without_a_trace() {
     site.make_all();
 
     let found = site.provider.find(Some(&site.tags)).expect("a list");
-    assert!(found.iter().all(|f| f.health == Health::Present), "{found:?}");
-    assert!(found.iter().all(|f| f.tags.as_ref() == Some(&site.tags)), "{found:?}");
-    let mut there: Vec<_> = found.iter().map(|f| (f.resource.clone(), f.handle.clone())).collect();
+    assert!(
+        found.iter().all(|f| f.health == Health::Present),
+        "{found:?}"
+    );
+    assert!(
+        found.iter().all(|f| f.tags.as_ref() == Some(&site.tags)),
+        "{found:?}"
+    );
+    let mut there: Vec<_> = found
+        .iter()
+        .map(|f| (f.resource.clone(), f.handle.clone()))
+        .collect();
     there.sort();
-    let made: Vec<_> = site.handles.lock().expect("not poisoned").clone().into_iter().collect();
-    assert_eq!(there, made.into_iter().map(|(r, h)| (r, Some(h))).collect::<Vec<_>>());
+    let made: Vec<_> = site
+        .handles
+        .lock()
+        .expect("not poisoned")
+        .clone()
+        .into_iter()
+        .collect();
+    assert_eq!(
+        there,
+        made.into_iter()
+            .map(|(r, h)| (r, Some(h)))
+            .collect::<Vec<_>>()
+    );
     assert_eq!(site.provider.find(None).expect("a list"), found);
 
     // Made again, with another token, each is the one that is there.
@@ -164,13 +199,22 @@ fn machines_are_launched_found_and_removed_without_a_trace() {
     assert_eq!(machines.len(), 5);
     for machine in machines.values() {
         assert_eq!(machine.state, MachineState::Running);
-        assert!(machine.underlay.is_some() && machine.place.is_some(), "{machine:?}");
+        assert!(
+            machine.underlay.is_some() && machine.place.is_some(),
+            "{machine:?}"
+        );
     }
-    let instance = before.iter().find(|(r, _)| r.id == "ipop-demo-worker-0").expect("it").1;
+    let instance = before
+        .iter()
+        .find(|(r, _)| r.id == "ipop-demo-worker-0")
+        .expect("it")
+        .1;
     let seen = moto.call(
         "ec2",
         "/",
-        Some(&format!("Action=DescribeInstances&Version=2016-11-15&InstanceId.1={instance}")),
+        Some(&format!(
+            "Action=DescribeInstances&Version=2016-11-15&InstanceId.1={instance}"
+        )),
     );
     let seen = String::from_utf8(seen).expect("XML");
     for part in [
@@ -182,7 +226,10 @@ fn machines_are_launched_found_and_removed_without_a_trace() {
         assert!(seen.contains(part), "no {part} in {seen}");
     }
     let node = NodeName("worker-0".into());
-    let console = site.provider.console(&site.tags, &node, 10).expect("a console");
+    let console = site
+        .provider
+        .console(&site.tags, &node, 10)
+        .expect("a console");
     assert_eq!(console.len(), 10);
 
     for (resource, handle) in before.iter().rev() {
@@ -195,7 +242,10 @@ fn machines_are_launched_found_and_removed_without_a_trace() {
         }
     }
     let machines = site.provider.machines(&site.tags).expect("the machines");
-    assert!(machines.values().all(|m| m.state == MachineState::Absent), "{machines:?}");
+    assert!(
+        machines.values().all(|m| m.state == MachineState::Absent),
+        "{machines:?}"
+    );
     for kind in ["security-group", "image", "snapshot"] {
         let (resource, handle) = before.iter().find(|(r, _)| r.kind == kind).expect("it");
         site.remove(resource, Some(handle)).expect("removed");
@@ -234,7 +284,16 @@ fn a_site_is_checked_line_by_line() {
     let what: Vec<_> = lines.iter().map(|line| line.what.as_str()).collect();
     assert_eq!(
         what,
-        ["credentials", "log-in", "clock", "instance type", "network", "permissions", "image upload", "quota"]
+        [
+            "credentials",
+            "log-in",
+            "clock",
+            "instance type",
+            "network",
+            "permissions",
+            "image upload",
+            "quota"
+        ]
     );
     for line in &lines {
         assert!(line.ok, "{}: {}", line.what, line.found);
@@ -248,7 +307,11 @@ fn an_endpoint_that_nobody_listens_on_is_named() {
     let lines = site.provider.check().expect("lines");
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(!lines[1].ok);
-    assert!(lines[1].found.contains("http://127.0.0.1:9"), "{}", lines[1].found);
+    assert!(
+        lines[1].found.contains("http://127.0.0.1:9"),
+        "{}",
+        lines[1].found
+    );
     assert!(lines[1].found.contains("onnect"), "{}", lines[1].found);
     let error = site.provider.find(None).expect_err("nobody listens");
     assert_eq!(error.code, ExitCode::Unavailable, "{error}");

@@ -1,12 +1,12 @@
 //! A site of a test's own: a provider, images, and the engine's side of the contract.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ipop_tests::moto::REGION;
@@ -36,7 +36,7 @@ pub struct Site {
     pub machines: Vec<WantedMachine>,
     pub handles: Mutex<BTreeMap<Resource, String>>,
     pub dir: TempDir,
-    tokens: Cell<u32>,
+    tokens: AtomicU32,
 }
 
 impl Site {
@@ -54,7 +54,7 @@ impl Site {
             machines: Vec::new(),
             handles: Mutex::new(BTreeMap::new()),
             dir,
-            tokens: Cell::new(0),
+            tokens: AtomicU32::new(0),
         }
     }
 
@@ -112,8 +112,7 @@ impl Site {
 
     /// Makes a thing with a token of its own.
     pub fn make(&self, step: &Step) -> Result<Made, CliError> {
-        self.tokens.set(self.tokens.get() + 1);
-        let token = format!("{:032x}", self.tokens.get());
+        let token = format!("{:032x}", self.tokens.fetch_add(1, Ordering::Relaxed));
         self.make_as(step, &token, &Interrupt::default(), &|_: Event| {})
     }
 
@@ -151,12 +150,17 @@ impl Site {
 
     pub fn make_all(&self) {
         for step in self.steps() {
-            self.make(&step).unwrap_or_else(|e| panic!("{:?}: {e}", step.resource));
+            self.make(&step)
+                .unwrap_or_else(|e| panic!("{:?}: {e}", step.resource));
         }
     }
 
     pub fn handle(&self, resource: &Resource) -> Option<String> {
-        self.handles.lock().expect("not poisoned").get(resource).cloned()
+        self.handles
+            .lock()
+            .expect("not poisoned")
+            .get(resource)
+            .cloned()
     }
 
     pub fn remove(&self, resource: &Resource, handle: Option<&str>) -> Result<(), CliError> {
@@ -195,6 +199,11 @@ pub fn provider(endpoint: &str, keep_images: bool, cache: &Path) -> Ec2 {
         endpoint: Some(endpoint.into()),
         prices: None,
     };
-    Ec2::with_key(site, cache, "AKIAIOSFODNN7EXAMPLE", &Secret::new("key".into()))
-        .expect("a provider")
+    Ec2::with_key(
+        site,
+        cache,
+        "AKIAIOSFODNN7EXAMPLE",
+        &Secret::new("key".into()),
+    )
+    .expect("a provider")
 }

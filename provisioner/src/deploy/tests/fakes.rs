@@ -67,11 +67,23 @@ struct World {
     remote: bool,
     /// Images outlive the last deployment.
     keep: bool,
+    /// What its site refuses to make.
+    refused: BTreeSet<String>,
+    /// Nodes of which the first machines, so many, say nothing.
+    silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
 }
 
-/// Backend, rendezvous and the rest in one.
+impl World {
+    /// How many machines the node had.
+    fn machines_of(&self, node: &NodeName) -> usize {
+        let domain = format!("domain ipop-demo-{node}");
+        self.births.get(&domain).map_or(0, BTreeSet::len)
+    }
+}
+
+/// Provider, rendezvous and the rest in one.
 #[derive(Debug, Clone)]
 pub struct Fakes(Arc<Mutex<World>>);
 
@@ -96,6 +108,8 @@ impl Fakes {
             dead: false,
             remote: false,
             keep: false,
+            refused: BTreeSet::new(),
+            silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
         })))
     }
@@ -130,7 +144,10 @@ impl Fakes {
     /// How often a thing was made that was not there.
     pub fn births(&self, kind: &str, id: &str) -> usize {
         let world = self.world();
-        world.births.get(&format!("{kind} {id}")).map_or(0, BTreeSet::len)
+        world
+            .births
+            .get(&format!("{kind} {id}"))
+            .map_or(0, BTreeSet::len)
     }
 
     /// How many steps were tried.
@@ -168,6 +185,18 @@ impl Fakes {
             .insert(node.to_owned(), console.to_owned());
     }
 
+    /// The site has no room for this.
+    pub fn refuse(&self, name: &str) {
+        self.world().refused.insert(name.to_owned());
+    }
+
+    /// So many machines of the node say nothing; the next one does.
+    pub fn silent_machine(&self, node: &str, machines: usize) {
+        let mut world = self.world();
+        world.silent_machines.insert(node.to_owned(), machines);
+    }
+
+    /// The node's first machine stops.
     pub fn stopped(&self, node: &str) {
         self.world().stopped.insert(node.to_owned());
     }
@@ -241,9 +270,16 @@ impl Fakes {
         );
         let mut world = self.world();
         let name = format!("{kind} {id}");
+        if world.refused.contains(&name) {
+            return Err(CliError::new(ExitCode::Unavailable, "out of capacity"));
+        }
         let thing = world.existing.get(&name);
         if thing.is_none_or(|t| t.health == Health::Broken) {
-            let new = world.births.entry(name.clone()).or_default().insert(token.to_owned());
+            let new = world
+                .births
+                .entry(name.clone())
+                .or_default()
+                .insert(token.to_owned());
             assert!(
                 new || token.is_empty(),
                 "{name} is made a second time with the same token"
@@ -399,15 +435,22 @@ impl Provider for Fakes {
         let ours = |(_, thing): &(&String, &Thing)| tags.is_none() || thing.tags.as_ref() == tags;
         let found = |(name, thing): (&String, &Thing)| {
             let (kind, id) = name.split_once(' ')?;
-            ["network", "image", "volume", "domain"].contains(&kind).then(|| Found {
-                resource: resource(kind, id),
-                handle: Some(format!("h-{id}")),
-                tags: thing.tags.clone(),
-                node: thing.node.clone(),
-                health: thing.health,
-            })
+            ["network", "image", "volume", "domain"]
+                .contains(&kind)
+                .then(|| Found {
+                    resource: resource(kind, id),
+                    handle: Some(format!("h-{id}")),
+                    tags: thing.tags.clone(),
+                    node: thing.node.clone(),
+                    health: thing.health,
+                })
         };
-        Ok(world.existing.iter().filter(ours).filter_map(found).collect())
+        Ok(world
+            .existing
+            .iter()
+            .filter(ours)
+            .filter_map(found)
+            .collect())
     }
 
     fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
@@ -420,9 +463,13 @@ impl Provider for Fakes {
         });
         let machine = |(_, thing): (&String, &Thing)| {
             let node = thing.node.clone()?;
-            let stopped = world.stopped.contains(&node.0);
+            let stopped = world.stopped.contains(&node.0) && world.machines_of(&node) == 1;
             let machine = Machine {
-                state: if stopped { MachineState::Stopped } else { MachineState::Running },
+                state: if stopped {
+                    MachineState::Stopped
+                } else {
+                    MachineState::Running
+                },
                 underlay: None,
                 place: None,
                 why: None,
@@ -547,7 +594,12 @@ impl Watch for Fakes {
             *left = less;
         }
         let nodes = world.existing.values().filter_map(|t| t.node.as_ref());
-        let online = nodes.filter(|n| !world.silent.contains_key(&n.0));
+        let speaks = |n: &&NodeName| {
+            let silent = world.silent_machines.get(&n.0).copied().unwrap_or(0);
+            let first = world.stopped.contains(&n.0) && world.machines_of(n) == 1;
+            !world.silent.contains_key(&n.0) && !first && world.machines_of(n) > silent
+        };
+        let online = nodes.filter(speaks);
         let ready = Seen {
             stage: Stage::Ready,
         };

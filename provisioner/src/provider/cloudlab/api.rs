@@ -191,7 +191,8 @@ mod tests {
         let read: Experiment = serde_json::from_str(text).expect("read");
         assert_eq!(read.status, "");
         assert_eq!(read.aggregates["urn:a"].nodes[0].client_id, "node0");
-        let bare: Experiment = serde_json::from_str(r#"{"id": "u", "aggregates": null}"#).expect("read");
+        let bare: Experiment =
+            serde_json::from_str(r#"{"id": "u", "aggregates": null}"#).expect("read");
         assert!(bare.aggregates.is_empty());
     }
 

@@ -327,7 +327,11 @@ mod tests {
             ("/x", None, None),
         ];
         for (path, location, wanted) in cases {
-            assert_eq!(with_slash(path, location).as_deref(), wanted, "{path} {location:?}");
+            assert_eq!(
+                with_slash(path, location).as_deref(),
+                wanted,
+                "{path} {location:?}"
+            );
         }
     }
 

@@ -175,12 +175,12 @@ fn refused(what: &str, status: u16, said: &str, kind: Kind, source: &TokenSource
                 .to_owned()
         }
         Kind::Load => "it is tried again by itself, slower".to_owned(),
-        Kind::Portal => "it is tried again by itself; if it goes on, see the portal's news".to_owned(),
-        Kind::Request => {
-            "check the site's settings against the parameters of its profile: \
-             `provision site check` tries them"
-                .to_owned()
+        Kind::Portal => {
+            "it is tried again by itself; if it goes on, see the portal's news".to_owned()
         }
+        Kind::Request => "check the site's settings against the parameters of its profile: \
+             `provision site check` tries them"
+            .to_owned(),
     };
     CliError::new(code, what)
         .retry(retry)
@@ -215,13 +215,21 @@ mod tests {
             shown(404, "No such profile", &[]),
             shown(409, "", &[]),
             shown(400, "Experiment name already in use", &[]),
-            shown(400, "Not allowed", &["No reservation for 4 nodes of type m510"]),
+            shown(
+                400,
+                "Not allowed",
+                &["No reservation for 4 nodes of type m510"],
+            ),
             shown(400, "Over quota", &[]),
             shown(503, "", &["Not enough free nodes of type m510"]),
             shown(429, "Load average too high", &[]),
             shown(500, "Internal error", &[]),
             shown(502, "", &[]),
-            shown(422, "Bad bindings", &["no parameter `cuont`", "Bad bindings"]),
+            shown(
+                422,
+                "Bad bindings",
+                &["no parameter `cuont`", "Bad bindings"],
+            ),
         ];
         insta::assert_snapshot!(all.join("\n\n"));
     }

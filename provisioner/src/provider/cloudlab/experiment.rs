@@ -245,13 +245,25 @@ mod tests {
     #[test]
     fn a_node_is_ready_when_it_is_up_and_its_startup_succeeded() {
         let node = |status: &str, raw: &str, startup: serde_json::Value| {
-            phase(&serde_json::json!({"client_id": "node0", "status": status, "state": "started",
-                "rawstate": raw, "startup_status": startup}))
+            phase(
+                &serde_json::json!({"client_id": "node0", "status": status, "state": "started",
+                "rawstate": raw, "startup_status": startup}),
+            )
         };
-        for good in [serde_json::Value::Null, "".into(), 0.into(), "0".into(), "exited (0)".into()] {
+        for good in [
+            serde_json::Value::Null,
+            "".into(),
+            0.into(),
+            "0".into(),
+            "exited (0)".into(),
+        ] {
             assert_eq!(node("ready", "ISUP", good), Phase::Ready);
         }
-        for bad in [1.into(), serde_json::Value::from("failed"), "exited (7)".into()] {
+        for bad in [
+            1.into(),
+            serde_json::Value::from("failed"),
+            "exited (7)".into(),
+        ] {
             assert!(matches!(node("ready", "ISUP", bad), Phase::Failed(_)));
         }
         for (status, raw, startup) in [
@@ -262,9 +274,15 @@ mod tests {
             ("resting", "TBSETUP", "0"),
         ] {
             let found = node(status, raw, startup.into());
-            assert!(matches!(found, Phase::Pending(_)), "{status} {raw} {startup}: {found:?}");
+            assert!(
+                matches!(found, Phase::Pending(_)),
+                "{status} {raw} {startup}: {found:?}"
+            );
         }
-        assert!(matches!(node("failed", "TBFAILED", "0".into()), Phase::Failed(_)));
+        assert!(matches!(
+            node("failed", "TBFAILED", "0".into()),
+            Phase::Failed(_)
+        ));
     }
 
     #[test]
@@ -286,7 +304,13 @@ mod tests {
         assert_eq!(unix("2025-02-20T06:00:00+00:00"), Some(1_740_031_200));
         assert_eq!(unix("2025-02-19T23:00:00.123-07:00"), Some(1_740_031_200));
         assert_eq!(unix("2024-02-29T12:00:00Z"), Some(1_709_208_000));
-        for bad in ["", "soon", "2025-02-20", "2025-13-20T06:00:00Z", "2025-02-20T06:00:00?1"] {
+        for bad in [
+            "",
+            "soon",
+            "2025-02-20",
+            "2025-13-20T06:00:00Z",
+            "2025-02-20T06:00:00?1",
+        ] {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::inner::Inner;
 use super::testbed::{Experiment, Host, Phase};
-use super::{CALL, Cloudlab, EXPERIMENT, HOST, MACHINE, PLACE, experiment, inner, of_machine};
+use super::{CALL, Cloudlab, EXPERIMENT, HYPERVISOR, MACHINE, PLACE, experiment, of_machine};
 use crate::error::CliError;
 use crate::name::NodeName;
-use crate::provider::{Found, Health, Machine, Provider, Resource, Tags};
+use crate::provider::{Found, Health, Machine, Resource, Tags};
 
 impl Cloudlab {
     /// Every experiment with tags: all else goes with it.
@@ -39,11 +40,13 @@ impl Cloudlab {
             let health = health(&host.phase);
             all.push(of_ours(MACHINE, machine, host.address.clone(), health));
         }
-        for (host, found) in self.on_each(tags, &there, |p| p.find(Some(tags))) {
+        for (host, found) in self.on_each(tags, &there, |inner| {
+            Ok(inner.found(inner.provider.find(Some(tags))?))
+        }) {
             if self.is_host() {
                 all.push(Found {
                     resource: Resource {
-                        kind: HOST.into(),
+                        kind: HYPERVISOR.into(),
                         id: format!("{}/{}", there.name, host.name),
                     },
                     handle: host.address.clone(),
@@ -52,21 +55,18 @@ impl Cloudlab {
                     health: Health::Present,
                 });
             }
-            all.extend(inner::found(&host.name, found));
+            all.extend(found);
         }
         Ok(all)
     }
 
-    pub(super) fn machines_of(
-        &self,
-        tags: &Tags,
-    ) -> Result<BTreeMap<NodeName, Machine>, CliError> {
+    pub(super) fn machines_of(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
         let name = experiment::name(tags);
         let Some(there) = self.testbed.named(&name, Instant::now() + CALL)? else {
             return Ok(BTreeMap::new());
         };
         let mut all = BTreeMap::new();
-        for (host, machines) in self.on_each(tags, &there, |p| p.machines(tags)) {
+        for (host, machines) in self.on_each(tags, &there, |inner| inner.provider.machines(tags)) {
             let place = host.hostname.clone().or_else(|| host.address.clone());
             for (node, machine) in machines {
                 let place = place.clone();
@@ -86,12 +86,15 @@ impl Cloudlab {
         let Some(there) = self.testbed.named(&name, Instant::now() + CALL)? else {
             return Ok(Vec::new());
         };
-        let ask = |provider: &dyn Provider| match provider.machines(tags)?.contains_key(node) {
-            true => provider.console(tags, node, limit).map(Some),
+        let ask = |inner: &Inner| match inner.provider.machines(tags)?.contains_key(node) {
+            true => inner.provider.console(tags, node, limit).map(Some),
             false => Ok(None),
         };
         let asked = self.on_each(tags, &there, ask);
-        Ok(asked.into_iter().find_map(|(_, text)| text).unwrap_or_default())
+        Ok(asked
+            .into_iter()
+            .find_map(|(_, text)| text)
+            .unwrap_or_default())
     }
 
     /// Asks the own provider of every machine that is up, all at once. One that does not answer is
@@ -100,7 +103,7 @@ impl Cloudlab {
         &self,
         tags: &Tags,
         there: &'a Experiment,
-        ask: impl Fn(&dyn Provider) -> Result<T, CliError> + Sync,
+        ask: impl Fn(&Inner) -> Result<T, CliError> + Sync,
     ) -> Vec<(&'a Host, T)> {
         let door = self.door(tags);
         let up = |host: &&Host| {
@@ -111,7 +114,7 @@ impl Cloudlab {
             let address = host.address.as_deref()?;
             let asked = self
                 .inner(tags, &host.name, address)
-                .and_then(|provider| ask(&*provider));
+                .and_then(|inner| ask(&inner));
             match asked {
                 Ok(answer) => Some((host, answer)),
                 Err(error) => {

@@ -1,118 +1,141 @@
 //! The provider of one machine, spoken to in the words of the whole site: its resources carry the
 //! machine's name in front.
 
+use std::sync::Arc;
+
 use crate::error::CliError;
-use crate::provider::{
-    Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step,
-};
+use crate::provider::{Found, Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step};
 
-/// `domain x` of the machine `node0` as `domain node0/x`.
-pub fn outer(host: &str, resource: &Resource) -> Resource {
-    Resource {
-        kind: resource.kind.clone(),
-        id: format!("{host}/{}", resource.id),
-    }
+/// The provider of one machine.
+#[derive(Clone)]
+pub struct Inner {
+    /// The machine's name within the experiment.
+    pub host: String,
+    /// What its provider's identifiers begin with, where they name the machine themselves: its
+    /// address, which is not known when the plan is made.
+    pub prefix: String,
+    /// Itself.
+    pub provider: Arc<dyn Provider>,
 }
 
-/// The machine and the resource as its own provider calls it; none for a resource of the site.
-pub fn split(resource: &Resource) -> Option<(&str, Resource)> {
-    let (host, id) = resource.id.split_once('/')?;
-    let (kind, id) = (resource.kind.clone(), id.to_owned());
-    Some((host, Resource { kind, id }))
+/// The machine of a resource; none for one of the site.
+pub fn host_of(resource: &Resource) -> Option<&str> {
+    resource.id.split_once('/').map(|(host, _)| host)
 }
 
-/// The steps of one machine. What would outlive the deployment on a host of the site's own goes
-/// with the machine here.
-pub fn plan(
-    provider: &dyn Provider,
-    host: &str,
-    plan: &SitePlan<'_>,
-    after: &Resource,
-) -> Result<Vec<Step>, CliError> {
-    let translate = |step: Step| {
-        let mut needs = vec![after.clone()];
-        needs.extend(step.after.iter().map(|r| outer(host, r)));
-        Step {
-            resource: outer(host, &step.resource),
-            scope: match step.scope {
-                Scope::Site { .. } => Scope::Deployment,
-                scope => scope,
-            },
-            after: needs,
-            deadline: step.deadline,
+impl Inner {
+    /// `domain x` as `domain node0/x`.
+    fn outer(&self, resource: &Resource) -> Resource {
+        let own = resource.id.strip_prefix(&self.prefix);
+        Resource {
+            kind: resource.kind.clone(),
+            id: format!("{}/{}", self.host, own.unwrap_or(&resource.id)),
         }
-    };
-    Ok(provider.plan(plan)?.into_iter().map(translate).collect())
-}
+    }
 
-/// Makes what the machine's own provider planned.
-pub fn make(
-    provider: &dyn Provider,
-    host: &str,
-    step: &Step,
-    making: &Making<'_>,
-) -> Result<Made, CliError> {
-    let own = |resource: &Resource| match split(resource) {
-        Some((name, own)) if name == host => Some(own),
-        _ => None,
-    };
-    let step = Step {
-        resource: own(&step.resource).unwrap_or_else(|| step.resource.clone()),
-        scope: step.scope.clone(),
-        after: step.after.iter().filter_map(own).collect(),
-        deadline: step.deadline,
-    };
-    let handles = |resource: &Resource| (making.handles)(&outer(host, resource));
-    let making = Making {
-        handles: &handles,
-        ..*making
-    };
-    // Only this host's own network can be reached at an address that the inner provider knows.
-    let made = provider.make(&step, &making)?;
-    Ok(Made {
-        reached_at: None,
-        ..made
-    })
-}
+    /// `domain node0/x` as `domain x`; none for a resource that is not on this machine.
+    fn own(&self, resource: &Resource) -> Option<Resource> {
+        let (host, id) = resource.id.split_once('/')?;
+        (host == self.host).then(|| Resource {
+            kind: resource.kind.clone(),
+            id: format!("{}{id}", self.prefix),
+        })
+    }
 
-/// Removes what the machine's own provider made.
-pub fn remove(
-    provider: &dyn Provider,
-    resource: &Resource,
-    removing: &Removing<'_>,
-) -> Result<(), CliError> {
-    provider.remove(&Removing {
-        resource,
-        ..*removing
-    })
-}
+    /// The steps of the machine. What would outlive the deployment on a host of the site's own
+    /// goes with the machine here.
+    pub fn plan(&self, plan: &SitePlan<'_>, after: &Resource) -> Result<Vec<Step>, CliError> {
+        let translate = |step: Step| {
+            let mut needs = vec![after.clone()];
+            needs.extend(step.after.iter().map(|r| self.outer(r)));
+            Step {
+                resource: self.outer(&step.resource),
+                scope: match step.scope {
+                    Scope::Site { .. } => Scope::Deployment,
+                    scope => scope,
+                },
+                after: needs,
+                deadline: step.deadline,
+            }
+        };
+        let steps = self.provider.plan(plan)?;
+        Ok(steps.into_iter().map(translate).collect())
+    }
 
-/// What is on a machine, in the site's words.
-pub fn found(host: &str, all: Vec<Found>) -> Vec<Found> {
-    let translate = |found: Found| Found {
-        resource: outer(host, &found.resource),
-        ..found
-    };
-    all.into_iter().map(translate).collect()
+    /// Makes what the machine's own provider planned.
+    pub fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+        let own = |resource: &Resource| self.own(resource);
+        let step = Step {
+            resource: own(&step.resource).unwrap_or_else(|| step.resource.clone()),
+            scope: step.scope.clone(),
+            after: step.after.iter().filter_map(own).collect(),
+            deadline: step.deadline,
+        };
+        let handles = |resource: &Resource| (making.handles)(&self.outer(resource));
+        let making = Making {
+            handles: &handles,
+            ..*making
+        };
+        // An address of the machine's own network leads nobody to this host.
+        Ok(Made {
+            reached_at: None,
+            ..self.provider.make(&step, &making)?
+        })
+    }
+
+    /// Removes what the machine's own provider made.
+    pub fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
+        let Some(resource) = self.own(removing.resource) else {
+            return Ok(());
+        };
+        self.provider.remove(&Removing {
+            resource: &resource,
+            ..*removing
+        })
+    }
+
+    /// What is on the machine, in the site's words.
+    pub fn found(&self, all: Vec<Found>) -> Vec<Found> {
+        let translate = |found: Found| Found {
+            resource: self.outer(&found.resource),
+            ..found
+        };
+        all.into_iter().map(translate).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::provider::libvirt::{Libvirt, LibvirtSite};
+
+    fn inner(prefix: &str) -> Inner {
+        let cache = std::path::Path::new("/nonexistent");
+        Inner {
+            host: "node3".into(),
+            prefix: prefix.into(),
+            provider: Arc::new(Libvirt::new(LibvirtSite::default(), cache)),
+        }
+    }
+
+    fn resource(id: &str) -> Resource {
+        Resource {
+            kind: "volume".into(),
+            id: id.into(),
+        }
+    }
 
     #[test]
     fn a_resource_finds_its_way_to_its_machine_and_back() {
-        let inner = Resource {
-            kind: "volume".into(),
-            id: "ipop/a.qcow2".into(),
-        };
-        let there = outer("node3", &inner);
-        assert_eq!(there.id, "node3/ipop/a.qcow2");
-        assert_eq!(split(&there), Some(("node3", inner)));
-        let site = Resource {
-            kind: "experiment".into(),
-            id: "ip-0123456789".into(),
-        };
-        assert_eq!(split(&site), None);
+        for (prefix, own, outer) in [
+            ("", "ipop/a.qcow2", "node3/ipop/a.qcow2"),
+            ("ann@198.51.100.7/", "ann@198.51.100.7/demo", "node3/demo"),
+        ] {
+            let inner = inner(prefix);
+            assert_eq!(inner.outer(&resource(own)), resource(outer));
+            assert_eq!(inner.own(&resource(outer)), Some(resource(own)));
+        }
+        assert_eq!(inner("").own(&resource("node4/ipop/a.qcow2")), None);
+        assert_eq!(host_of(&resource("ip-0123456789")), None);
     }
 }

@@ -44,7 +44,7 @@ impl Cloudlab {
         };
         making.events.emit(Event::Step {
             message: format!(
-                "creating experiment {} with {} machines in project {}",
+                "creating experiment {} (machines: {}) in project {}",
                 order.name, order.count, self.site.project
             ),
         });
@@ -188,16 +188,15 @@ impl Cloudlab {
     }
 
     pub(super) fn make_inner(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
-        let Some((host, _)) = inner::split(&step.resource) else {
+        let Some(host) = inner::host_of(&step.resource) else {
             return Err(unknown_kind(&step.resource.kind));
         };
         let address = self.address(host, making)?;
-        let provider = self.inner(making.tags, host, &address)?;
-        inner::make(&*provider, host, step, making)
+        self.inner(making.tags, host, &address)?.make(step, making)
     }
 
     pub(super) fn remove_inner(&self, removing: &Removing<'_>) -> Result<(), CliError> {
-        let Some((host, resource)) = inner::split(removing.resource) else {
+        let Some(host) = inner::host_of(removing.resource) else {
             return Err(unknown_kind(&removing.resource.kind));
         };
         let name = experiment::name(removing.tags);
@@ -215,7 +214,7 @@ impl Cloudlab {
         }
         let removed = self
             .inner(removing.tags, host, &address)
-            .and_then(|provider| inner::remove(&*provider, &resource, removing));
+            .and_then(|inner| inner.remove(removing));
         match removed {
             // A machine that does not answer must not keep the experiment from being terminated.
             Err(error) if error.retry == Retry::Soon => {
@@ -318,7 +317,10 @@ impl Cloudlab {
             ),
             Some(path) if public_half(path).is_file() => (
                 true,
-                format!("{}; goes to the machines with the experiment", path.display()),
+                format!(
+                    "{}; goes to the machines with the experiment",
+                    path.display()
+                ),
             ),
             Some(path) => (
                 true,

@@ -8,7 +8,7 @@
 //! 2. the `experiment`: created, its machines not waited for;
 //! 3. a `machine` each: waits until it is up and lets us sign in; asks for more machines where the
 //!    experiment was created with fewer. One that fails keeps back its own nodes only;
-//! 4. with `vms_per_machine`, a `host` each: libvirt is installed there;
+//! 4. with `vms_per_machine`, a `hypervisor` each: libvirt is installed there;
 //! 5. the steps of the machine's own provider ([`inner`]): [`super::ssh`] on the machine itself,
 //!    [`super::libvirt`] over `qemu+ssh`.
 //!
@@ -36,16 +36,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use self::config::CloudlabSite;
 use self::host::Door;
+use self::inner::Inner;
 use self::place::{Placement, machines_needed};
 use self::portal::Portal;
 use self::testbed::{Experiment, Extension, Testbed};
 use super::libvirt::{Libvirt, LibvirtSite, TCG_JOIN_LIMIT};
+use super::ssh::SshProvider;
 use super::ssh::config::SshSite;
 use super::{
     CheckLine, Found, ImageForm, Lease, Machine, Made, Making, Provider, Removing, Resource, Scope,
     SitePlan, Step, Tags, WantedMachine,
 };
 use crate::error::CliError;
+use crate::image::BuildOptions;
 use crate::layout::Layout;
 use crate::name::NodeName;
 
@@ -56,7 +59,7 @@ pub const EXPERIMENT: &str = "experiment";
 /// Resource kind: a machine of an experiment, as `experiment/node0`.
 pub const MACHINE: &str = "machine";
 /// Resource kind: a machine with libvirt, as `experiment/node0`.
-pub const HOST: &str = "host";
+pub const HYPERVISOR: &str = "hypervisor";
 
 /// Between two looks at an experiment's state, at first.
 const POLL: Duration = Duration::from_secs(20);
@@ -69,15 +72,18 @@ const MACHINE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// For the creating call, its repetitions, and the end of a failed predecessor.
 const EXPERIMENT_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// For installing libvirt on a fresh system, with its updates going on.
-const HOST_DEADLINE: Duration = Duration::from_secs(15 * 60);
+const HYPERVISOR_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// From the installation of `ipop-node` to joined, on a machine that is up.
 const BARE_JOIN_LIMIT: Duration = Duration::from_secs(300);
 
 /// A CloudLab site.
 pub struct Cloudlab {
+    name: String,
     site: CloudlabSite,
     layout: Layout,
     testbed: Box<dyn Testbed>,
+    build: BuildOptions,
+    share: bool,
     poll: Duration,
     /// Experiments as they were seen last, by name: threads that wait for machines of one ask once
     /// for all.
@@ -85,19 +91,22 @@ pub struct Cloudlab {
     /// Held while the number of machines is changed.
     resizing: Mutex<()>,
     /// Machines' own providers, by what they were made from.
-    inner: Mutex<BTreeMap<String, Arc<dyn Provider>>>,
+    inner: Mutex<BTreeMap<String, Inner>>,
 }
 
 impl Cloudlab {
-    /// A site; nothing is connected or read before the first call.
-    pub fn new(site: CloudlabSite, layout: &Layout) -> Self {
+    /// The site called `name`; nothing is connected or read before the first call.
+    pub fn new(name: &str, site: CloudlabSite, layout: &Layout) -> Self {
         let testbed = Box::new(Portal::new(site.clone()));
         let poll = std::env::var(POLL_VARIABLE).ok();
         let poll = poll.and_then(|text| text.parse().ok());
         Self {
+            name: name.to_owned(),
             site,
             layout: layout.clone(),
             testbed,
+            build: BuildOptions::from_env(layout.images()),
+            share: true,
             poll: poll.map_or(POLL, Duration::from_millis),
             seen: Mutex::default(),
             resizing: Mutex::default(),
@@ -111,6 +120,18 @@ impl Cloudlab {
         Self { poll, ..self }
     }
 
+    /// Installs this `ipop-node` on machines that are workers themselves, and nothing else: no
+    /// package, and no shared folder.
+    #[must_use]
+    pub fn installing_only(self, build: BuildOptions) -> Self {
+        let share = false;
+        Self {
+            build,
+            share,
+            ..self
+        }
+    }
+
     fn is_host(&self) -> bool {
         self.site.vms_per_machine.is_some()
     }
@@ -121,62 +142,61 @@ impl Cloudlab {
     }
 
     /// The provider of one machine. Connections are kept with it.
-    fn inner(
-        &self,
-        tags: &Tags,
-        host: &str,
-        address: &str,
-    ) -> Result<Arc<dyn Provider>, CliError> {
+    fn inner(&self, tags: &Tags, host: &str, address: &str) -> Result<Inner, CliError> {
         let key = format!("{} {host} {address}", tags.uid);
         let mut all = lock(&self.inner);
-        if let Some(provider) = all.get(&key) {
-            return Ok(Arc::clone(provider));
+        if let Some(inner) = all.get(&key) {
+            return Ok(inner.clone());
         }
-        let made = self.open_inner(tags, host, address)?;
-        all.insert(key, Arc::clone(&made));
+        let door = self.door(tags);
+        let made = if self.is_host() {
+            self.on_libvirt(host, door.libvirt_uri(host, address)?)
+        } else {
+            let target = door.target(address)?.to_string();
+            self.on_itself(host, target, Some(door.known_hosts(host)))?
+        };
+        all.insert(key, made.clone());
         Ok(made)
     }
 
-    fn open_inner(
-        &self,
-        tags: &Tags,
-        host: &str,
-        address: &str,
-    ) -> Result<Arc<dyn Provider>, CliError> {
-        let door = self.door(tags);
+    /// What plans for a machine whose address nobody knows yet.
+    fn planner(&self, host: &str) -> Result<Inner, CliError> {
         if self.is_host() {
-            let site = LibvirtSite {
-                uri: door.libvirt_uri(host, address)?,
-                ..LibvirtSite::default()
-            };
-            return Ok(Arc::new(Libvirt::new(site, &self.layout.cache)));
+            return Ok(self.on_libvirt(host, LibvirtSite::default().uri));
         }
-        let site = SshSite {
-            hosts: vec![door.target(address)?.to_string()],
-            identity: door.identity().map(PathBuf::from),
-            known_hosts: Some(door.known_hosts(host)),
-            share: true,
-            install_packages: true,
-        };
-        bare(site)
+        self.on_itself(host, host.to_owned(), None)
     }
 
-    /// The provider that plans for a machine which nobody knows the address of yet.
-    fn planner(&self, host: &str) -> Result<Arc<dyn Provider>, CliError> {
-        if self.is_host() {
-            return Ok(Arc::new(Libvirt::new(
-                LibvirtSite::default(),
-                &self.layout.cache,
-            )));
-        }
-        let site = SshSite {
-            hosts: vec![host.to_owned()],
-            identity: None,
-            known_hosts: None,
-            share: true,
-            install_packages: true,
+    fn on_libvirt(&self, host: &str, uri: String) -> Inner {
+        let site = LibvirtSite {
+            uri,
+            ..LibvirtSite::default()
         };
-        bare(site)
+        Inner {
+            host: host.to_owned(),
+            prefix: String::new(),
+            provider: Arc::new(Libvirt::new(site, &self.layout.cache)),
+        }
+    }
+
+    fn on_itself(
+        &self,
+        host: &str,
+        target: String,
+        known_hosts: Option<PathBuf>,
+    ) -> Result<Inner, CliError> {
+        let site = SshSite {
+            hosts: vec![target.clone()],
+            identity: self.site.identity.clone(),
+            known_hosts,
+            share: self.share,
+            install_packages: self.share,
+        };
+        Ok(Inner {
+            host: host.to_owned(),
+            prefix: format!("{target}/"),
+            provider: Arc::new(SshProvider::new(&self.name, &site, self.build.clone())?),
+        })
     }
 }
 
@@ -219,8 +239,8 @@ impl Provider for Cloudlab {
             }
             steps.push(up);
             if self.is_host() {
-                let resource = of_machine(HOST, &name, machine);
-                steps.push(step(&resource, vec![last], HOST_DEADLINE));
+                let resource = of_machine(HYPERVISOR, &name, machine);
+                steps.push(step(&resource, vec![last], HYPERVISOR_DEADLINE));
                 last = resource;
             }
             let host = experiment::host_name(machine);
@@ -229,7 +249,7 @@ impl Provider for Cloudlab {
                 machines: &own,
                 ..*plan
             };
-            steps.extend(inner::plan(&*self.planner(&host)?, &host, &own, &last)?);
+            steps.extend(self.planner(&host)?.plan(&own, &last)?);
         }
         Ok(steps)
     }
@@ -240,7 +260,7 @@ impl Provider for Cloudlab {
             PLACE => Ok(Made::default()),
             EXPERIMENT => self.make_experiment(making),
             MACHINE => self.make_machine(machine_of(&step.resource)?, making),
-            HOST => self.make_host(machine_of(&step.resource)?, making),
+            HYPERVISOR => self.make_host(machine_of(&step.resource)?, making),
             _ => self.make_inner(step, making),
         }
     }
@@ -248,7 +268,7 @@ impl Provider for Cloudlab {
     fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
         match removing.resource.kind.as_str() {
             // They go with the experiment.
-            PLACE | MACHINE | HOST => Ok(()),
+            PLACE | MACHINE | HYPERVISOR => Ok(()),
             EXPERIMENT => self.remove_experiment(removing),
             _ => self.remove_inner(removing),
         }
@@ -265,12 +285,7 @@ impl Provider for Cloudlab {
         self.machines_of(tags)
     }
 
-    fn console(
-        &self,
-        tags: &Tags,
-        node: &NodeName,
-        limit: usize,
-    ) -> Result<Vec<u8>, CliError> {
+    fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
         self.console_of(tags, node, limit)
     }
 
@@ -338,13 +353,6 @@ fn at_slot(node: &WantedMachine, slot: u32) -> WantedMachine {
         slot,
         ..node.clone()
     }
-}
-
-fn bare(site: SshSite) -> Result<Arc<dyn Provider>, CliError> {
-    let hosts = site.hosts.join(", ");
-    let what = format!("{hosts} cannot be a worker itself yet");
-    Err(CliError::new(crate::error::ExitCode::Config, what)
-        .hint("set `vms_per_machine` of the site to 1 or more"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

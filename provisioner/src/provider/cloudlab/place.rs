@@ -42,14 +42,19 @@ impl Placement {
     ) -> Result<BTreeMap<u32, Vec<&'a WantedMachine>>, CliError> {
         let mut placed: BTreeMap<u32, Vec<&WantedMachine>> = BTreeMap::new();
         for node in wanted {
-            placed.entry(self.machine(node.slot)).or_default().push(node);
+            placed
+                .entry(self.machine(node.slot))
+                .or_default()
+                .push(node);
         }
         let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         let most = self.machines.map(|m| m.saturating_mul(self.per_machine));
         if most.is_some_and(|most| count > most) {
             return Err(self.too_many(count));
         }
-        let crowded = placed.values().any(|on| on.len() > self.per_machine as usize);
+        let crowded = placed
+            .values()
+            .any(|on| on.len() > self.per_machine as usize);
         if crowded {
             return Err(CliError::new(
                 ExitCode::Config,
@@ -113,8 +118,14 @@ mod tests {
 
     #[test]
     fn more_than_fit_are_refused() {
-        let error = placement(5, Some(4)).of_all(&wanted(0..21)).expect_err("21 of 20");
-        assert!(error.to_string().contains("21 nodes do not fit on 4 machines with 5"));
+        let error = placement(5, Some(4))
+            .of_all(&wanted(0..21))
+            .expect_err("21 of 20");
+        assert!(
+            error
+                .to_string()
+                .contains("21 nodes do not fit on 4 machines with 5")
+        );
         let doubled = wanted([0, 20]);
         assert!(placement(1, Some(4)).of_all(&doubled).is_err());
     }
@@ -123,7 +134,8 @@ mod tests {
     fn a_new_slot_takes_the_place_that_an_old_one_left() {
         let rest = wanted([1, 2, 3, 4]);
         let placed = placement(2, Some(2)).of_all(&rest).expect("they fit");
-        let slots = |machine: u32| -> Vec<u32> { placed[&machine].iter().map(|w| w.slot).collect() };
+        let slots =
+            |machine: u32| -> Vec<u32> { placed[&machine].iter().map(|w| w.slot).collect() };
         assert_eq!((slots(0), slots(1)), (vec![1, 4], vec![2, 3]));
     }
 

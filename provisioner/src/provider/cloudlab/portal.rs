@@ -82,7 +82,11 @@ impl Portal {
             Ok(api::Version { version: Some(v) }) => v.to_string(),
             _ => "of unknown version".to_owned(),
         };
-        let mut lines = vec![line(what, true, format!("{} {version}", self.client.base()))];
+        let mut lines = vec![line(
+            what,
+            true,
+            format!("{} {version}", self.client.base()),
+        )];
         if let Some(there) = answer.date {
             let here = SystemTime::now();
             let apart = here
@@ -103,7 +107,11 @@ impl Portal {
         let path = format!("/experiments?project={}", escape(&self.site.project));
         let asked = self.client.call(Method::GET, &path, by);
         match asked.and_then(|answer| answer.json::<api::Experiments>()) {
-            Ok(list) => line(what, true, format!("{} experiments", list.experiments.len())),
+            Ok(list) => line(
+                what,
+                true,
+                format!("{} experiments", list.experiments.len()),
+            ),
             Err(error) => self.failed(what, error, "its experiments cannot be listed"),
         }
     }
@@ -115,9 +123,8 @@ impl Portal {
             Ok(list) => list.profiles,
             Err(error) => return self.failed(what, error, "profiles cannot be listed"),
         };
-        let ours = |p: &api::Profile| {
-            p.name == self.site.profile && p.project == self.profile_project()
-        };
+        let ours =
+            |p: &api::Profile| p.name == self.site.profile && p.project == self.profile_project();
         let Some(found) = list.into_iter().find(ours) else {
             let found = "there is none; docs/cloudlab.md says how to create it, once".to_owned();
             return line(what, false, found);
@@ -127,11 +134,17 @@ impl Portal {
             None => self.script(&found.id, by),
         };
         let Some(script) = script else {
-            return line(what, true, "there; its parameters cannot be seen".to_owned());
+            return line(
+                what,
+                true,
+                "there; its parameters cannot be seen".to_owned(),
+            );
         };
         let missing: Vec<_> = PARAMETERS
             .into_iter()
-            .filter(|name| !script.contains(&format!("\"{name}\"")) && !script.contains(&format!("'{name}'")))
+            .filter(|name| {
+                !script.contains(&format!("\"{name}\"")) && !script.contains(&format!("'{name}'"))
+            })
             .collect();
         if missing.is_empty() {
             return line(what, true, "there, with all parameters".to_owned());
@@ -177,8 +190,8 @@ impl Testbed for Portal {
             .map(experiment::read)
             .map_err(|error| {
                 let what = format!(
-                    "cannot create experiment `{}` of {} machines in project `{}`",
-                    order.name, order.count, self.site.project
+                    "cannot create experiment `{}` in project `{}` (machines: {})",
+                    order.name, self.site.project, order.count
                 );
                 self.explain(error, &what)
             })
@@ -240,17 +253,15 @@ impl Testbed for Portal {
             .and_then(|answer| answer.json::<api::Experiment>());
         match asked {
             Ok(now) => Ok(Extension::Granted(experiment::read(now).ends)),
-            Err(ApiError::Refused { status, refusal }) => {
-                match Kind::of(status, &refusal) {
-                    Kind::Quota | Kind::Capacity | Kind::Forbidden | Kind::Request => {
-                        Ok(Extension::Refused(words(&refusal)))
-                    }
-                    _ => Err(self.explain(
-                        ApiError::Refused { status, refusal },
-                        &format!("cannot extend experiment `{id}`"),
-                    )),
+            Err(ApiError::Refused { status, refusal }) => match Kind::of(status, &refusal) {
+                Kind::Quota | Kind::Capacity | Kind::Forbidden | Kind::Request => {
+                    Ok(Extension::Refused(words(&refusal)))
                 }
-            }
+                _ => Err(self.explain(
+                    ApiError::Refused { status, refusal },
+                    &format!("cannot extend experiment `{id}`"),
+                )),
+            },
             Err(error) => Err(self.explain(error, &format!("cannot extend experiment `{id}`"))),
         }
     }

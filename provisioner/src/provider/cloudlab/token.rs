@@ -30,7 +30,12 @@ impl fmt::Display for TokenSource {
         match self {
             Self::Env(name) => write!(f, "the environment variable `{name}` (token_env)"),
             Self::File(path) => write!(f, "the file `{}` (token_file)", path.display()),
-            Self::Command(command) => write!(f, "what `{command}` prints (token_command)"),
+            Self::Command(command) => {
+                write!(
+                    f,
+                    "the place that `{command}` (token_command) prints it from"
+                )
+            }
             Self::None => f.write_str("token_env, token_file or token_command"),
         }
     }
@@ -62,11 +67,10 @@ impl TokenSource {
             Self::File(path) => self.read_file(path)?,
             Self::Command(command) => self.run(command)?,
             Self::None => {
-                return Err(CliError::new(
-                    ExitCode::Config,
-                    "the CloudLab site names no token",
-                )
-                .hint(format!("{ON_THE_PAGE} and name it by {self}")));
+                return Err(
+                    CliError::new(ExitCode::Config, "the CloudLab site names no token")
+                        .hint(format!("{ON_THE_PAGE} and name it by {self}")),
+                );
             }
         };
         let token = text.trim();
@@ -92,8 +96,9 @@ impl TokenSource {
                 "{self} can be read by other users (mode {:o})",
                 mode & 0o777
             );
-            return Err(CliError::new(ExitCode::Config, what)
-                .hint(format!("chmod 600 {}", path.display())));
+            return Err(
+                CliError::new(ExitCode::Config, what).hint(format!("chmod 600 {}", path.display()))
+            );
         }
         std::fs::read_to_string(path).map_err(unreadable)
     }
@@ -139,7 +144,9 @@ mod tests {
     fn a_token_is_what_a_command_prints() {
         let read = |command: &str| TokenSource::Command(command.to_owned()).read();
         assert_eq!(read("echo eyJ.c.d").expect("read").expose(), "eyJ.c.d");
-        let error = read("echo no keyring >&2; exit 3").expect_err("fails").to_string();
+        let error = read("echo no keyring >&2; exit 3")
+            .expect_err("fails")
+            .to_string();
         assert!(error.contains("no keyring"), "{error}");
         assert!(error.contains("token_command"), "{error}");
         let debug = format!("{:?}", read("echo eyJ.c.d"));
@@ -150,7 +157,11 @@ mod tests {
     fn a_site_without_a_token_says_how_to_name_one() {
         let error = TokenSource::None.read().expect_err("none");
         assert_eq!(error.code, ExitCode::Config);
-        assert!(error.to_string().contains("token_env, token_file or token_command"));
+        assert!(
+            error
+                .to_string()
+                .contains("token_env, token_file or token_command")
+        );
         assert!(TokenSource::Env("IPOP_SURELY_UNSET".into()).read().is_err());
     }
 }

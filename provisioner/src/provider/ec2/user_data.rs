@@ -16,7 +16,10 @@ const LIMIT: usize = 16 * 1024;
 /// The document, in the Base64 that RunInstances takes.
 pub fn encode(bundle: &Bundle, node: &NodeName) -> Result<String, CliError> {
     let refused = |what: String| {
-        CliError::new(ExitCode::Internal, format!("the personal data of {node} {what}"))
+        CliError::new(
+            ExitCode::Internal,
+            format!("the personal data of {node} {what}"),
+        )
     };
     for secret in [XMPP_PASSWORD, SSH_HOST_KEY] {
         if bundle.credentials.contains_key(secret) {

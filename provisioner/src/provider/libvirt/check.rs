@@ -7,7 +7,7 @@ use virt::connect::Connect;
 use super::accel::{self, Accel, Memory, Verdict};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
-use super::{Libvirt, network};
+use super::{Host, network};
 use crate::backend::CheckLine;
 use crate::error::{CliError, ExitCode};
 
@@ -16,7 +16,7 @@ const ROOM: u64 = 4 << 30;
 /// Prefix of the network that is made to see whether one starts.
 const NETWORK: &str = "ipop-check-";
 
-impl Libvirt {
+impl Host {
     /// All lines; after one without which nothing works, no more follow.
     pub(super) fn check_host(&self) -> Vec<CheckLine> {
         let mut lines = Vec::new();
@@ -107,7 +107,7 @@ impl Libvirt {
     fn probe_with(&self, conn: &Connect, pool: &Pool, kernel: &Path) -> Result<Verdict, CliError> {
         let name = self.probe_name();
         let volume = format!("{name}.kernel");
-        let path = pool.put_shared(&volume, kernel, "raw", &mut |_, _| {})?;
+        let path = pool.put_shared(&volume, kernel, &mut |_| Ok(()))?;
         let verdict = accel::probe(conn, pool, &name, &path);
         pool.remove_shared(&volume)?;
         verdict
@@ -200,7 +200,7 @@ mod tests {
         let site = LibvirtSite {
             uri: "test:///default".into(),
             pool: Some("default-pool".into()),
-            pool_path: None,
+            ..LibvirtSite::default()
         };
         let lines = Libvirt::new(site, dir.path()).check().unwrap();
         let what: Vec<_> = lines.iter().map(|l| l.what.as_str()).collect();
@@ -216,7 +216,7 @@ mod tests {
         let site = LibvirtSite {
             uri: "test:///default".into(),
             pool: Some("default-pool".into()),
-            pool_path: None,
+            ..LibvirtSite::default()
         };
         let libvirt = Libvirt::new(site, dir.path());
         let conn = virt::connect::Connect::open(Some("test:///default")).unwrap();

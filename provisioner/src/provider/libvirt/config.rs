@@ -12,8 +12,15 @@ use crate::name::RESOURCE_PREFIX;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LibvirtSite {
-    /// libvirt connection URI.
+    /// libvirt connection URI: `qemu:///system`, `qemu+ssh://user@host/system`,
+    /// `qemu+tls://host/system?pkipath=/directory/with/certificates`. The host's own programs and
+    /// files are used; nothing is shared with this machine.
     pub uri: String,
+    /// Private key file for `qemu+ssh`; without it what `ssh` finds by itself (agent, `~/.ssh`).
+    pub identity: Option<PathBuf>,
+    /// File with the host's public key for `qemu+ssh`; without it the user's own `known_hosts`. A
+    /// host that is not in it is refused.
+    pub known_hosts: Option<PathBuf>,
     /// An existing storage pool of type `dir`. Without it the pool `ipop` is used, and made if
     /// there is none.
     pub pool: Option<String>,
@@ -25,6 +32,8 @@ impl Default for LibvirtSite {
     fn default() -> Self {
         Self {
             uri: "qemu:///system".into(),
+            identity: None,
+            known_hosts: None,
             pool: None,
             pool_path: None,
         }

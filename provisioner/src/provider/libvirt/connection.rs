@@ -1,16 +1,19 @@
 //! The connection to libvirt, and its errors in our words.
 
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 use virt::connect::Connect;
-use virt::error::{Error as VirtError, ErrorNumber};
+use virt::error::Error as VirtError;
 
-use crate::error::{CliError, ExitCode};
+use super::config::LibvirtSite;
+use super::errors::{explain, is_absent, unreachable};
+use super::transport::Transport;
+use crate::error::CliError;
 
-/// What libvirt said. Its own `Display` adds numbers that help nobody.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Cause(String);
+/// Seconds between questions to a daemon that says nothing, and how many it may leave unanswered.
+const KEEPALIVE: (i32, u32) = (5, 4);
 
 /// Libvirt results that get the name of the object and a hint.
 pub trait Context<T> {
@@ -80,14 +83,25 @@ pub fn version_text(version: u32) -> String {
 #[derive(Debug)]
 pub struct Connection {
     uri: String,
+    transport: Transport,
     open: Mutex<Option<Connect>>,
 }
 
 impl Connection {
     /// Opens nothing yet.
     pub fn new(uri: &str) -> Self {
-        Self {
+        let site = LibvirtSite {
             uri: uri.to_owned(),
+            ..LibvirtSite::default()
+        };
+        Self::of(&site, Path::new("/nonexistent"))
+    }
+
+    /// For a site; in `cache` is what its transport needs. Opens nothing yet.
+    pub fn of(site: &LibvirtSite, cache: &Path) -> Self {
+        Self {
+            uri: site.uri.clone(),
+            transport: Transport::of(site, cache),
             open: Mutex::new(None),
         }
     }
@@ -107,91 +121,64 @@ impl Connection {
 
     /// The connection.
     pub fn open(&self) -> Result<Connect, CliError> {
-        let mut open = self
-            .open
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut open = self.locked();
         if let Some(conn) = open.as_ref().filter(|c| c.is_alive().unwrap_or(false)) {
             return Ok(conn.clone());
         }
+        *open = None;
         // Without this libvirt writes every error to standard error, the expected ones too.
         virt::error::clear_error_callback();
-        let conn = Connect::open(Some(&self.uri)).map_err(|e| self.unreachable(&e))?;
+        run_event_loop();
+        self.transport.prepare()?;
+        let conn = Connect::open(Some(&self.transport.uri))
+            .map_err(|e| unreachable(&self.uri, self.is_local(), e.message()))?;
+        // A driver inside this process has no connection that could be lost.
+        if let Err(error) = conn.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
+            tracing::debug!(uri = self.uri, error = error.message(), "no keepalive");
+        }
         *open = Some(conn.clone());
         Ok(conn)
     }
 
-    fn unreachable(&self, e: &VirtError) -> CliError {
-        let error = CliError::new(
-            ExitCode::Unavailable,
-            format!("cannot connect to libvirt at {}", self.uri),
-        )
-        .caused_by(Cause(e.message().to_owned()));
-        let text = e.message().to_ascii_lowercase();
-        if text.contains("permission denied") || text.contains("authenticat") {
-            return error.hint(GROUP_HINT);
+    /// Gives up a connection on which a call hangs; the next call opens another.
+    pub fn forget(&self) {
+        // Held, it is just being opened, by a thread whose own time is limited.
+        if let Ok(mut open) = self.open.try_lock()
+            && let Some(conn) = open.take()
+        {
+            // Closing it may hang like every call on it.
+            std::mem::forget(conn);
         }
-        if !self.is_local() {
-            return error.hint(format!(
-                "check that `virsh -c {} version` works for you, without a password",
-                self.uri
-            ));
-        }
-        let error =
-            error.hint("start it: `sudo systemctl start libvirtd`, or `scripts/start-libvirt`");
-        if text.contains("no such file") {
-            error.hint(
-                "if it is not installed: `sudo apt install libvirt-daemon-system qemu-system-x86`",
-            )
-        } else {
-            error
-        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<Connect>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const GROUP_HINT: &str =
-    "add yourself to the group libvirt: `sudo adduser $USER libvirt`, then log in again";
-
-/// Turns a libvirt error into one for people.
-pub fn explain(what: String, e: &VirtError) -> CliError {
-    let text = e.message();
-    let error = |code| CliError::new(code, what.clone()).caused_by(Cause(text.to_owned()));
-    if is_disk_full(e) {
-        return error(ExitCode::Missing).hint("free some disk space on the libvirt host");
-    }
-    let number = e.code();
-    if [
-        ErrorNumber::AccessDenied,
-        ErrorNumber::AuthFailed,
-        ErrorNumber::AuthUnavailable,
-    ]
-    .iter()
-    .any(|n| number.is(*n))
-    {
-        return error(ExitCode::Unavailable).hint(GROUP_HINT);
-    }
-    error(ExitCode::Unavailable)
-}
-
-/// Whether the host's disk is full.
-pub fn is_disk_full(e: &VirtError) -> bool {
-    e.message().contains("No space left on device")
-}
-
-fn is_absent(e: &VirtError) -> bool {
-    [
-        ErrorNumber::NoDomain,
-        ErrorNumber::NoNetwork,
-        ErrorNumber::NoStoragePool,
-        ErrorNumber::NoStorageVolume,
-    ]
-    .iter()
-    .any(|n| e.code().is(*n))
+/// libvirt asks a silent daemon whether it lives only where somebody runs its event loop.
+fn run_event_loop() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        if let Err(error) = virt::event::event_register_default_impl() {
+            tracing::warn!(error = error.message(), "no event loop for libvirt");
+            return;
+        }
+        std::thread::spawn(|| {
+            loop {
+                if let Err(error) = virt::event::event_run_default_impl() {
+                    tracing::warn!(error = error.message(), "libvirt's event loop");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+            }
+        });
+    });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ExitCode;
 
     #[test]
     fn a_daemon_that_does_not_answer_is_named_with_what_to_do() {

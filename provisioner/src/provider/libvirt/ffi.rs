@@ -1,11 +1,15 @@
 //! What of libvirt's C interface the crate `virt` does not bind.
 
 use std::ffi::CStr;
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 use std::ptr;
 
 use virt::error::Error;
 use virt::network::Network;
+use virt::stream::Stream;
 use virt::sys;
 
 /// MAC and IPv4 addresses that a network's DHCP server gave.
@@ -38,4 +42,114 @@ pub fn leases(network: &Network) -> Result<Vec<(String, IpAddr)>, Error> {
     // SAFETY: the array itself was allocated by libvirt with malloc, as its manual says.
     unsafe { libc::free(list.cast()) };
     Ok(leases)
+}
+
+/// What comes next in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment {
+    /// So many bytes.
+    Data(u64),
+    /// So many zeros that take no space.
+    Hole(u64),
+}
+
+/// What is at `offset` of a file of `len` bytes, and how far. A file system without holes calls
+/// everything data.
+pub fn segment(file: &File, offset: u64, len: u64) -> io::Result<Segment> {
+    match seek(file, offset, libc::SEEK_DATA) {
+        Ok(data) if data > offset => Ok(Segment::Hole(data.min(len) - offset)),
+        Ok(_) => {
+            let hole = seek(file, offset, libc::SEEK_HOLE)?;
+            Ok(Segment::Data(hole.min(len) - offset))
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(Segment::Hole(len - offset)),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(Segment::Data(len - offset)),
+        Err(e) => Err(e),
+    }
+}
+
+fn seek(file: &File, offset: u64, whence: i32) -> io::Result<u64> {
+    let offset = i64::try_from(offset).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open as long as `file` is; lseek touches no memory of ours.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
+    u64::try_from(at).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends a hole instead of its zeros.
+pub fn send_hole(stream: &Stream, len: u64) -> Result<(), Error> {
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
+    // SAFETY: the stream is alive for the call.
+    let sent = unsafe { sys::virStreamSendHole(stream.as_ptr(), len, 0) };
+    if sent < 0 {
+        return Err(Error::last_error());
+    }
+    Ok(())
+}
+
+/// What came out of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes, in the buffer.
+    Data(usize),
+    /// A hole.
+    Hole(u64),
+    /// Nothing more.
+    End,
+}
+
+/// libvirt's "there is a hole".
+const AT_HOLE: i32 = -3;
+
+/// Receives what comes next; of a stream that was not started as sparse there are no holes.
+pub fn receive(stream: &Stream, buffer: &mut [u8], sparse: bool) -> Result<Received, Error> {
+    let flags = if sparse {
+        sys::VIR_STREAM_RECV_STOP_AT_HOLE
+    } else {
+        0
+    };
+    // SAFETY: the stream is alive for the call, and libvirt writes no more than the buffer's length.
+    let n = unsafe {
+        let stream = stream.as_ptr();
+        if sparse {
+            sys::virStreamRecvFlags(stream, buffer.as_mut_ptr().cast(), buffer.len(), flags)
+        } else {
+            sys::virStreamRecv(stream, buffer.as_mut_ptr().cast(), buffer.len())
+        }
+    };
+    match usize::try_from(n) {
+        Ok(0) => Ok(Received::End),
+        Ok(n) => Ok(Received::Data(n)),
+        Err(_) if n == AT_HOLE && sparse => {
+            let mut len = 0;
+            // SAFETY: the stream is alive for the call, `len` is ours.
+            let received = unsafe { sys::virStreamRecvHole(stream.as_ptr(), &raw mut len, 0) };
+            match u64::try_from(len) {
+                Ok(len) if received == 0 => Ok(Received::Hole(len)),
+                _ => Err(Error::last_error()),
+            }
+        }
+        Err(_) => Err(Error::last_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, SeekFrom, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn a_files_holes_are_found_to_its_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        let (mib, len) = (1 << 20, 4 << 20);
+        file.set_len(len).unwrap();
+        file.seek(SeekFrom::Start(mib)).unwrap();
+        file.write_all(&vec![1; 1 << 20]).unwrap();
+        assert_eq!(segment(&file, 0, len).unwrap(), Segment::Hole(mib));
+        assert_eq!(segment(&file, mib, len).unwrap(), Segment::Data(mib));
+        assert_eq!(
+            segment(&file, 2 * mib, len).unwrap(),
+            Segment::Hole(2 * mib)
+        );
+    }
 }

@@ -9,13 +9,13 @@ use super::connection::Context;
 use super::network::{leases, network_name};
 use super::plan::{DISK, LOG, PERSONAL};
 use super::storage::{COMPLETE, Pool};
-use super::{CONSOLE, DOMAIN, IMAGE, IMAGES, Libvirt, NETWORK, VOLUME, domain, tags};
+use super::{CONSOLE, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, domain, tags};
 use crate::backend::{MachineState, Resource};
 use crate::error::CliError;
 use crate::name::{NodeName, RESOURCE_PREFIX, machine_name};
 use crate::provider::{Found, Health, Machine, Tags};
 
-impl Libvirt {
+impl Host {
     /// Everything with our prefix, the images included.
     pub(super) fn find_all(&self, conn: &Connect) -> Result<Vec<Found>, CliError> {
         let mut found = networks(conn)?;

@@ -72,7 +72,7 @@ impl Backend for Libvirt {
             CliError::new(ExitCode::Internal, what).caused_by(e)
         })?;
         has_room(spec)?;
-        let _images = self.lock_file(IMAGES_LOCK, File::lock_shared)?;
+        let _images = self.lock_file(&self.lock_name(IMAGES_LOCK), File::lock_shared)?;
         let pool = self.pool(&conn)?;
         let image = self.upload(&pool, &spec.image, events)?;
         let accel = self
@@ -183,7 +183,7 @@ impl Libvirt {
             part.file(image)
                 .map(|file| {
                     let name = part.volume(&image.role, &image.hash);
-                    self.upload_part(pool, &name, image, part, file, events)
+                    self.upload_part(pool, &name, (image, part, file), events, &|| Ok(()))
                 })
                 .transpose()
         };

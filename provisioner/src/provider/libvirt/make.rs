@@ -1,5 +1,6 @@
 //! Making one thing at a time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::IpAddr;
 
@@ -11,17 +12,31 @@ use super::domain::{self, DomainValues, Owner, domain_xml, mac_address};
 use super::network::{self, network_name};
 use super::plan::{DISK, Files, LOG, PERSONAL, Part};
 use super::storage::{NewVolume, Pool};
+use super::task::Task;
 use super::{
-    CONSOLE, DOMAIN, IMAGE, IMAGES_LOCK, Libvirt, NETWORK, VOLUME, has_room, smbios, tags,
+    CONSOLE, DOMAIN, Host, IMAGE, IMAGES_LOCK, NETWORK, VOLUME, has_room, smbios, tags,
     unknown_kind, volume_of,
 };
 use crate::backend::{Image, MachineSpec, Resource};
 use crate::error::{CliError, ExitCode};
 use crate::name::machine_name;
-use crate::provider::{Made, Making, Step, Tags};
+use crate::provider::{Made, Step, Tags};
 
-impl Libvirt {
-    pub(super) fn make_step(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
+/// What of [`Making`](crate::provider::Making) is needed here.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub tags: Tags,
+    pub machine: Option<MachineSpec>,
+    pub images: BTreeMap<String, Image>,
+}
+
+impl Host {
+    pub(super) fn make_step(
+        &self,
+        step: &Step,
+        wanted: &Wanted,
+        task: &Task,
+    ) -> Result<Made, CliError> {
         let (id, conn) = (step.resource.id.as_str(), self.connection.open()?);
         let volume = |name: String| Made {
             handle: Some(name),
@@ -29,22 +44,25 @@ impl Libvirt {
         };
         match step.resource.kind.as_str() {
             NETWORK => {
-                let address = self.make_network(&conn, id, making.tags)?;
+                let address = self.make_network(&conn, id, &wanted.tags, task)?;
                 Ok(Made {
                     handle: None,
                     reached_at: address,
                 })
             }
-            IMAGE => self.make_image(&conn, &step.resource, making).map(volume),
+            IMAGE => self
+                .make_image(&conn, &step.resource, wanted, task)
+                .map(volume),
             VOLUME | CONSOLE => {
-                let spec = machine_of(step, making)?;
-                self.make_volume(&conn, &step.resource, spec).map(volume)
+                let spec = machine_of(step, wanted)?;
+                self.make_volume(&conn, &step.resource, spec, task)
+                    .map(volume)
             }
             DOMAIN => {
-                let spec = machine_of(step, making)?;
-                self.make_domain(&conn, spec, making)?;
+                let spec = machine_of(step, wanted)?;
+                self.make_domain(&conn, spec, wanted, task)?;
                 Ok(Made {
-                    handle: Some(tags::uuid(making.tags, &spec.node)),
+                    handle: Some(tags::uuid(&wanted.tags, &spec.node)),
                     reached_at: None,
                 })
             }
@@ -57,8 +75,10 @@ impl Libvirt {
         conn: &Connect,
         name: &str,
         tags: &Tags,
+        task: &Task,
     ) -> Result<Option<IpAddr>, CliError> {
         let _lock = self.lock()?;
+        task.go_on()?;
         let local = self.connection.is_local();
         let address = network::ensure(conn, name, local, Some(tags))?;
         // Elsewhere it is an address of that host, on which nothing of ours listens.
@@ -69,24 +89,28 @@ impl Libvirt {
         &self,
         conn: &Connect,
         resource: &Resource,
-        making: &Making<'_>,
+        wanted: &Wanted,
+        task: &Task,
     ) -> Result<String, CliError> {
         let (_, name) = volume_of(resource)?;
-        let wanted = making.images.values().find_map(|image| {
+        let found = wanted.images.values().find_map(|image| {
             let part = Part::ALL
                 .into_iter()
                 .find(|p| p.volume(&image.role, &image.hash) == name)?;
             part.file(image).map(|file| (image, part, file))
         });
-        let Some((image, part, file)) = wanted else {
+        let Some((image, part, file)) = found else {
             return Err(CliError::new(
                 ExitCode::Internal,
                 format!("no image was given for \"{name}\""),
             ));
         };
-        let _images = self.lock_file(IMAGES_LOCK, File::lock_shared)?;
+        let _images = self.lock_file(&self.lock_name(IMAGES_LOCK), File::lock_shared)?;
         let pool = self.pool(conn)?;
-        self.upload_part(&pool, name, image, part, file, making.events)
+        let waits_for = || format!("uploading \"{name}\" to {}", self.site.uri);
+        self.upload_part(&pool, name, (image, part, file), task, &|| {
+            task.check(&waits_for)
+        })
     }
 
     /// Makes a volume of a machine anew. One of a machine that runs is left alone.
@@ -95,6 +119,7 @@ impl Libvirt {
         conn: &Connect,
         resource: &Resource,
         spec: &MachineSpec,
+        task: &Task,
     ) -> Result<String, CliError> {
         let (_, name) = volume_of(resource)?;
         let machine = machine_name(&spec.deployment, &spec.node);
@@ -110,6 +135,7 @@ impl Libvirt {
                 ))
             });
         }
+        task.go_on()?;
         let suffix = name.strip_prefix(machine.as_str()).unwrap_or_default();
         match suffix {
             DISK => {
@@ -153,7 +179,8 @@ impl Libvirt {
         &self,
         conn: &Connect,
         spec: &MachineSpec,
-        making: &Making<'_>,
+        wanted: &Wanted,
+        task: &Task,
     ) -> Result<(), CliError> {
         let machine = machine_name(&spec.deployment, &spec.node);
         if let Some(found) = domain::find(conn, &machine)? {
@@ -161,11 +188,12 @@ impl Libvirt {
             tags::check(
                 &format!("domain \"{machine}\""),
                 theirs.as_ref().map(|t| &t.0),
-                making.tags,
+                &wanted.tags,
             )?;
             if domain::is_active(conn, &machine)? && domain::runs(&found) {
                 return Ok(());
             }
+            task.go_on()?;
             domain::remove(conn, &machine)?;
         }
         let pool = self.pool(conn)?;
@@ -188,17 +216,15 @@ impl Libvirt {
                     ))
                 })
             });
-        let accel = self
-            .acceleration(conn, &pool, &kernel, making.events)?
-            .accel;
-        making.interrupt.check()?;
+        let accel = self.acceleration(conn, &pool, &kernel, task)?.accel;
+        task.go_on()?;
         let parallel = accel == Accel::Kvm || Versions::of(conn)?.tcg_is_parallel();
         let xml = domain_xml(DomainValues {
             name: &machine,
-            uuid: Some(&tags::uuid(making.tags, &spec.node)),
+            uuid: Some(&tags::uuid(&wanted.tags, &spec.node)),
             accel,
             owner: Some(Owner {
-                tags: Some(making.tags),
+                tags: Some(&wanted.tags),
                 deployment: &spec.deployment,
                 node: &spec.node.0,
                 role: &spec.image.role,
@@ -246,8 +272,8 @@ fn uploaded(pool: &Pool, part: Part, image: &Image) -> Result<String, CliError> 
     })
 }
 
-fn machine_of<'a>(step: &Step, making: &Making<'a>) -> Result<&'a MachineSpec, CliError> {
-    making.machine.ok_or_else(|| {
+fn machine_of<'a>(step: &Step, wanted: &'a Wanted) -> Result<&'a MachineSpec, CliError> {
+    wanted.machine.as_ref().ok_or_else(|| {
         CliError::new(
             ExitCode::Internal,
             format!("no machine was given for \"{}\"", step.resource.id),

@@ -10,6 +10,7 @@ mod check;
 pub mod config;
 pub mod connection;
 pub mod domain;
+mod errors;
 mod ffi;
 mod find;
 mod legacy;
@@ -18,14 +19,19 @@ pub mod network;
 mod plan;
 pub mod smbios;
 pub mod storage;
+mod stream;
 pub mod tags;
-mod upload;
+mod task;
+mod transport;
+pub mod upload;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use virt::connect::Connect;
@@ -33,10 +39,13 @@ use virt::connect::Connect;
 use self::accel::{Accel, Memory, Verdict};
 pub use self::config::LibvirtSite;
 use self::connection::{Connection, Context, Versions};
+use self::make::Wanted;
 use self::plan::{Files, Part};
 use self::storage::Pool;
+use self::upload::Progress;
 use super::{Found, ImageForm, Machine, Made, Making, Provider, Removing, SitePlan, Step, Tags};
 use crate::backend::{CheckLine, Image, MachineSpec, Resource};
+use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::name::{NodeName, machine_name};
@@ -64,11 +73,15 @@ const IMAGES: [&str; 3] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-"];
 const SHARED: [&str; 4] = [IMAGES[0], IMAGES[1], IMAGES[2], accel::PROBE];
 
 /// Shared by launches, held alone by prune: taken before [`Libvirt::lock`].
-const IMAGES_LOCK: &str = "libvirt-images.lock";
+const IMAGES_LOCK: &str = "images";
 
 /// A host with libvirt.
+#[derive(Debug, Clone)]
+pub struct Libvirt(Arc<Host>);
+
+/// The host itself. Its methods may hang as long as it does.
 #[derive(Debug)]
-pub struct Libvirt {
+pub struct Host {
     site: LibvirtSite,
     cache: PathBuf,
     connection: Connection,
@@ -77,14 +90,42 @@ pub struct Libvirt {
 impl Libvirt {
     /// A host; nothing is connected before the first call. `cache` is `Layout::cache`.
     pub fn new(site: LibvirtSite, cache: &Path) -> Self {
-        let connection = Connection::new(&site.uri);
-        Self {
+        let connection = Connection::of(&site, cache);
+        Self(Arc::new(Host {
             site,
             cache: cache.to_owned(),
             connection,
-        }
+        }))
     }
 
+    /// Asks the host something, for `limit` at most.
+    fn ask<T: Send + 'static>(
+        &self,
+        what: &str,
+        limit: Duration,
+        work: impl FnOnce(&Host) -> Result<T, CliError> + Send + 'static,
+    ) -> Result<T, CliError> {
+        let host = Arc::clone(&self.0);
+        task::run(
+            &self.0.connection,
+            format!("{what} at {}", self.0.site.uri),
+            Instant::now() + limit,
+            &Interrupt::default(),
+            &|_| {},
+            move |_| work(&host),
+        )
+    }
+}
+
+impl Deref for Libvirt {
+    type Target = Host;
+
+    fn deref(&self) -> &Host {
+        &self.0
+    }
+}
+
+impl Host {
     fn pool(&self, conn: &Connect) -> Result<Pool, CliError> {
         let _lock = self.lock()?;
         Pool::ensure(conn, self.site.pool_name(), self.site.pool_path())
@@ -121,41 +162,50 @@ impl Libvirt {
         Ok(verdict)
     }
 
-    /// Uploads a part of an image unless it is there.
+    /// Uploads a part of an image unless it is there. `check` may stop it.
     fn upload_part(
         &self,
         pool: &Pool,
         name: &str,
-        image: &Image,
-        part: Part,
-        file: &Path,
+        (image, part, file): (&Image, Part, &Path),
         events: &dyn Sink,
+        check: &dyn Fn() -> Result<(), CliError>,
     ) -> Result<String, CliError> {
         if let Some(path) = pool.complete(name)? {
             return Ok(path);
         }
-        let _lock = self.lock()?;
+        // Not the lock of all that is shared: an upload may take long, and others would wait.
+        let _lock = self.lock_file(&self.lock_name("upload"), File::lock)?;
         if let Some(path) = pool.complete(name)? {
             return Ok(path);
         }
-        let what = format!("image {}: upload {}", image.role, part.word());
-        let mut shown = 0;
-        pool.put_shared(name, file, part.format(), &mut |done, total| {
-            if done == total || done - shown >= 4 << 20 {
-                shown = done;
+        let mut shown = ("", 0);
+        pool.put_shared(name, file, &mut |now: Progress| {
+            check()?;
+            let Progress { verb, done, total } = now;
+            if done == total || shown.0 != verb || done - shown.1 >= 4 << 20 {
+                shown = (verb, done);
                 events.emit(Event::Progress {
-                    what: what.clone(),
+                    what: format!("image {}: {verb} {}", image.role, part.word()),
                     done,
                     total,
                 });
             }
+            Ok(())
         })
     }
 
     /// Keeps other threads and other `provision` processes of this user from making the same
     /// shared thing. Held while the value lives.
     fn lock(&self) -> Result<File, CliError> {
-        self.lock_file("libvirt.lock", File::lock)
+        self.lock_file(&self.lock_name("shared"), File::lock)
+    }
+
+    /// A lock's file of this host's own: one that hangs holds no other up.
+    fn lock_name(&self, what: &str) -> String {
+        let digest = Sha256::digest(&self.site.uri);
+        let digits: String = digest[..4].iter().map(|b| format!("{b:02x}")).collect();
+        format!("libvirt-{digits}-{what}.lock")
     }
 
     fn lock_file(
@@ -219,6 +269,36 @@ impl Libvirt {
         };
         Ok(theirs.is_some_and(|t| t != *ours))
     }
+
+    fn remove_one(&self, resource: &Resource, tags: &Tags) -> Result<(), CliError> {
+        let conn = self.connection.open()?;
+        if self.is_foreign(&conn, resource, tags)? {
+            // Ours is gone, and somebody else's has its name.
+            return Ok(());
+        }
+        match resource.kind.as_str() {
+            DOMAIN => domain::remove(&conn, &resource.id),
+            NETWORK => network::remove(&conn, &resource.id),
+            VOLUME | CONSOLE | IMAGE => self.remove_volume(&conn, resource),
+            kind => Err(unknown_kind(kind)),
+        }
+    }
+
+    fn prune_images(&self) -> Result<Vec<String>, CliError> {
+        let conn = self.connection.open()?;
+        // A launch has its images before there is a machine that uses them.
+        let _images = self.lock_file(&self.lock_name(IMAGES_LOCK), File::lock)?;
+        let _lock = self.lock()?;
+        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
+            return Ok(Vec::new());
+        };
+        let domains = conn
+            .list_all_domains(0)
+            .context(|| "cannot list libvirt's domains".into())?;
+        // One that vanished meanwhile uses nothing.
+        let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
+        pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
+    }
 }
 
 impl Provider for Libvirt {
@@ -240,26 +320,39 @@ impl Provider for Libvirt {
     }
 
     fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
-        self.make_step(step, making)
+        let (host, step) = (Arc::clone(&self.0), step.clone());
+        let wanted = Wanted {
+            tags: making.tags.clone(),
+            machine: making.machine.cloned(),
+            images: making.images.clone(),
+        };
+        task::run(
+            &self.0.connection,
+            format!("making {} \"{}\"", step.resource.kind, step.resource.id),
+            making.deadline,
+            making.interrupt,
+            making.events,
+            move |task| host.make_step(&step, &wanted, task),
+        )
     }
 
     fn remove(&self, removing: &Removing<'_>) -> Result<(), CliError> {
-        let resource = removing.resource;
-        let conn = self.connection.open()?;
-        if self.is_foreign(&conn, resource, removing.tags)? {
-            // Ours is gone, and somebody else's has its name.
-            return Ok(());
-        }
-        match resource.kind.as_str() {
-            DOMAIN => domain::remove(&conn, &resource.id),
-            NETWORK => network::remove(&conn, &resource.id),
-            VOLUME | CONSOLE | IMAGE => self.remove_volume(&conn, resource),
-            kind => Err(unknown_kind(kind)),
-        }
+        let (host, resource) = (Arc::clone(&self.0), removing.resource.clone());
+        let tags = removing.tags.clone();
+        task::run(
+            &self.0.connection,
+            format!("removing {} \"{}\"", resource.kind, resource.id),
+            removing.deadline,
+            removing.interrupt,
+            &|_| {},
+            move |_| host.remove_one(&resource, &tags),
+        )
     }
 
     fn find(&self, tags: Option<&Tags>) -> Result<Vec<Found>, CliError> {
-        let mut found = self.find_all(&self.connection.open()?)?;
+        let mut found = self.ask("looking for what is there", task::ASK, |host| {
+            host.find_all(&host.connection.open()?)
+        })?;
         if let Some(tags) = tags {
             // Images are everybody's.
             found.retain(|f| f.resource.kind == IMAGE || f.tags.as_ref() == Some(tags));
@@ -268,47 +361,41 @@ impl Provider for Libvirt {
     }
 
     fn machines(&self, tags: &Tags) -> Result<BTreeMap<NodeName, Machine>, CliError> {
-        self.machines_of(&self.connection.open()?, tags)
+        let tags = tags.clone();
+        self.ask("looking at the machines", task::ASK, move |host| {
+            host.machines_of(&host.connection.open()?, &tags)
+        })
     }
 
     fn console(&self, tags: &Tags, node: &NodeName, limit: usize) -> Result<Vec<u8>, CliError> {
-        let conn = self.connection.open()?;
-        match Pool::find(&conn, self.site.pool_name())? {
-            Some(pool) => pool.tail(
-                &Files::of(&machine_name(&tags.deployment, node)).console,
-                limit,
-            ),
-            None => Ok(Vec::new()),
-        }
+        let log = Files::of(&machine_name(&tags.deployment, node)).console;
+        self.ask(
+            "reading a console",
+            task::ASK,
+            move |host| match Pool::find(&host.connection.open()?, host.site.pool_name())? {
+                Some(pool) => pool.tail(&log, limit),
+                None => Ok(Vec::new()),
+            },
+        )
     }
 
     fn check(&self) -> Result<Vec<CheckLine>, CliError> {
-        Ok(self.check_host())
+        self.ask("trying the site", task::TRY, |host| Ok(host.check_host()))
     }
 
     fn prune(&self) -> Result<Vec<String>, CliError> {
-        let conn = self.connection.open()?;
-        // A launch has its images before there is a machine that uses them.
-        let _images = self.lock_file(IMAGES_LOCK, File::lock)?;
-        let _lock = self.lock()?;
-        let Some(pool) = Pool::find(&conn, self.site.pool_name())? else {
-            return Ok(Vec::new());
-        };
-        let domains = conn
-            .list_all_domains(0)
-            .context(|| "cannot list libvirt's domains".into())?;
-        // One that vanished meanwhile uses nothing.
-        let xmls: Vec<_> = domains.iter().filter_map(|d| d.xml_desc(0).ok()).collect();
-        pool.prune(&SHARED, &|path| xmls.iter().any(|xml| xml.contains(path)))
+        self.ask("removing unused images", task::TRY, Host::prune_images)
     }
 
     /// Before the first launch on a host this is the limit of the slow kind, as nothing was tried.
     fn join_limit(&self) -> Result<Duration, CliError> {
-        let conn = self.connection.open()?;
-        let memory = Memory::new(&self.cache, &self.connection, &conn, Versions::of(&conn)?);
-        Ok(match memory.recall().map(|v| v.accel) {
-            Some(Accel::Kvm) => KVM_JOIN_LIMIT,
-            Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
+        self.ask("asking for its versions", task::ASK, |host| {
+            let conn = host.connection.open()?;
+            let memory = Memory::new(&host.cache, &host.connection, &conn, Versions::of(&conn)?);
+            Ok(match memory.recall().map(|v| v.accel) {
+                Some(Accel::Kvm) => KVM_JOIN_LIMIT,
+                Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
+            })
         })
     }
 }

@@ -64,13 +64,6 @@ impl Part {
         }
     }
 
-    pub fn format(self) -> &'static str {
-        match self {
-            Self::Base => "qcow2",
-            Self::Kernel | Self::Initrd => "raw",
-        }
-    }
-
     /// The file; none of an image that has no such part.
     pub fn file(self, image: &Image) -> Option<&Path> {
         match self {

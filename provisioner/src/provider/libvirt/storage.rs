@@ -13,7 +13,8 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
 
-use super::connection::{Context, explain, is_disk_full};
+use super::connection::Context;
+use super::errors::{explain, is_disk_full};
 use crate::error::{CliError, ExitCode};
 use crate::render::render;
 
@@ -169,12 +170,31 @@ impl Pool {
 
     /// Removes a log and what virtlogd rotated away from it (`NAME.0`, `NAME.1`…).
     pub fn remove_log(&self, name: &str) -> Result<(), CliError> {
+        self.remove(name)?;
+        // libvirt has not heard of rotated ones before it looks at all of the directory, which
+        // would make removing many machines slow. Whether there is a first one is seen at once.
+        let first = format!("{name}.0");
+        let probe = NewVolume {
+            name: &first,
+            capacity: 0,
+            format: "raw",
+            mode: "0600",
+            backing: None,
+        };
+        let xml = xml("libvirt-volume.xml.j2", probe)?;
+        if let Ok(volume) = StorageVol::create_xml(&self.pool, &xml, 0) {
+            volume
+                .delete(0)
+                .if_exists()
+                .context(|| self.failed("remove", &first))?;
+            return Ok(());
+        }
         self.refresh()?;
         for volume in self.volumes()? {
             let rotated = volume
                 .strip_prefix(name)
                 .and_then(|rest| rest.strip_prefix('.'));
-            if volume == name || rotated.is_some_and(|n| n.parse::<u8>().is_ok()) {
+            if rotated.is_some_and(|n| n.parse::<u8>().is_ok()) {
                 self.remove(&volume)?;
             }
         }

@@ -1,33 +1,38 @@
-//! What goes into volumes and comes out of them, as streams through libvirt.
+//! What goes into volumes and comes out of them.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use virt::error::Error as VirtError;
-use virt::storage_vol::StorageVol;
-use virt::stream::Stream;
-
 use super::connection::Context;
 use super::storage::{COMPLETE, NewVolume, Pool};
-use crate::error::{CliError, ExitCode};
+use super::stream::{self, Broken};
+use crate::error::{CliError, ExitCode, Retry};
 
-/// Bytes a call; libvirt cuts larger ones.
-const CHUNK: usize = 256 * 1024;
+/// How far an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// `upload`, then `verify`: what is on the host is read back.
+    pub verb: &'static str,
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
 
 impl Pool {
     /// Makes a raw volume with this content, readable by nobody but its owner.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<String, CliError> {
         let capacity = content.len() as u64;
-        let new = NewVolume {
+        let (volume, path) = self.create(NewVolume {
             name,
             capacity,
             format: "raw",
             mode: "0600",
             backing: None,
-        };
-        let (volume, path) = self.create(new)?;
-        self.upload(&volume, name, content, capacity, &mut |_| {})?;
+        })?;
+        stream::upload_bytes(&self.conn, &volume, content)
+            .map_err(|e| self.write_failed("write", name, capacity, &e))?;
         Ok(path)
     }
 
@@ -36,22 +41,16 @@ impl Pool {
         if self.volume(&format!("{name}{COMPLETE}"))?.is_none() {
             return Ok(None);
         }
-        let Some(volume) = self.volume(name)? else {
-            return Ok(None);
-        };
-        volume
-            .path()
-            .context(|| self.failed("find the path of", name))
-            .map(Some)
+        self.path(name)
     }
 
-    /// Uploads a local file that many machines share, and marks it complete.
+    /// Uploads a local file that many machines share, reads it back, and marks it complete if it
+    /// is the same. `progress` may stop it.
     pub fn put_shared(
         &self,
         name: &str,
         file: &Path,
-        format: &str,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: &mut dyn FnMut(Progress) -> Result<(), CliError>,
     ) -> Result<String, CliError> {
         let unreadable = |e| {
             CliError::new(
@@ -62,27 +61,56 @@ impl Pool {
             .hint("build the image again: `provision image build ROLE`")
         };
         let mut source = File::open(file).map_err(unreadable)?;
-        let len = source.metadata().map_err(unreadable)?.len();
-        let capacity = match format {
-            "qcow2" => qcow2_capacity(file).map_err(unreadable)?,
-            _ => len,
-        };
+        let total = source.metadata().map_err(unreadable)?.len();
         let available = self.available()?;
-        if available < len {
-            return Err(self.full(name, len, available));
+        if available < total {
+            return Err(self.full(name, total, available));
         }
+        progress(Progress {
+            verb: "upload",
+            done: 0,
+            total,
+        })?;
         self.remove(&format!("{name}{COMPLETE}"))?;
-        let new = NewVolume {
+        // A file like any other, also where it is a qcow2 image: libvirt would write a header of
+        // its own, which shines through the holes.
+        let (volume, path) = self.create(NewVolume {
             name,
-            capacity,
-            format,
+            capacity: total,
+            format: "raw",
             mode: "0644",
             backing: None,
-        };
-        let (volume, path) = self.create(new)?;
-        self.upload(&volume, name, &mut source, len, &mut |done| {
-            progress(done, len)
         })?;
+        let conn = &self.conn;
+        let step = |verb| {
+            move |progress: &mut dyn FnMut(Progress) -> Result<(), CliError>, done| {
+                progress(Progress { verb, done, total })
+            }
+        };
+        let (upload, verify) = (step("upload"), step("verify"));
+        let sent = stream::upload_file(conn, &volume, &mut source, total, &mut |done| {
+            upload(&mut *progress, done)
+        });
+        let checked = sent.and_then(|sent| {
+            let there = stream::hash(conn, &volume, total, &mut |done| {
+                verify(&mut *progress, done)
+            })?;
+            Ok(sent == there)
+        });
+        let checked = checked.map_err(|e| match e {
+            Broken::Libvirt(e) => self.write_failed("write", name, total, &e),
+            Broken::Source(e) => unreadable(e),
+            Broken::Stopped(e) => e,
+        });
+        match checked {
+            Ok(true) => {}
+            other => {
+                // Best effort: without its marker the half volume is replaced by the next upload.
+                let _ = volume.delete(0);
+                other?;
+                return Err(self.damaged(name));
+            }
+        }
         let marker = format!("{name}{COMPLETE}");
         self.create(NewVolume {
             name: &marker,
@@ -100,75 +128,21 @@ impl Pool {
             return Ok(Vec::new());
         };
         let failed = || self.failed("read", name);
-        let stream = Stream::new(&self.conn, 0).context(failed)?;
-        volume.download(&stream, 0, 0, 0).context(failed)?;
-        let mut out = Vec::new();
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let n = stream.recv(&mut buffer).context(failed)?;
-            match usize::try_from(n) {
-                Ok(0) => break,
-                Ok(n) => out.extend(&buffer[..n]),
-                // Only streams that do not block report "would block".
-                Err(_) => break,
-            }
-        }
-        stream.finish().context(failed)?;
+        // It may be longer by now, then there is more to read than was asked for.
+        let len = volume.info().context(failed)?.capacity;
+        let offset = len.saturating_sub(limit as u64);
+        let mut out = stream::read_from(&self.conn, &volume, offset).context(failed)?;
         Ok(out.split_off(out.len().saturating_sub(limit)))
     }
 
-    fn upload(
-        &self,
-        volume: &StorageVol,
-        name: &str,
-        mut source: impl Read,
-        len: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), CliError> {
-        let started = Stream::new(&self.conn, 0)
-            .and_then(|stream| volume.upload(&stream, 0, len, 0).map(|()| stream));
-        let stream = started.context(|| self.failed("write", name))?;
-        let mut buffer = vec![0; CHUNK];
-        let mut done = 0;
-        let sent = loop {
-            let n = match source.read(&mut buffer) {
-                Ok(0) => break Ok(()),
-                Ok(n) => n,
-                Err(e) => {
-                    let what = format!("cannot read what goes into volume \"{name}\"");
-                    break Err(CliError::new(ExitCode::Image, what).caused_by(e));
-                }
-            };
-            if let Err(e) = send_all(&stream, &buffer[..n]) {
-                break Err(self.write_failed("write", name, len, &e));
-            }
-            done += n as u64;
-            progress(done);
-        };
-        let sent = match sent {
-            Ok(()) => stream
-                .finish()
-                .map_err(|e| self.write_failed("write", name, len, &e)),
-            Err(e) => {
-                // The cause is known; what the stream says to its end adds nothing.
-                let _ = stream.abort();
-                Err(e)
-            }
-        };
-        if sent.is_err() {
-            // Best effort: without its marker the half volume is replaced by the next upload.
-            let _ = volume.delete(0);
-        }
-        sent
+    fn damaged(&self, name: &str) -> CliError {
+        CliError::new(
+            ExitCode::Unavailable,
+            format!("{}: it is not what was sent", self.failed("verify", name)),
+        )
+        .hint("the host's disk or memory may be defective; look at its log")
+        .retry(Retry::Soon)
     }
-}
-
-fn send_all(stream: &Stream, mut data: &[u8]) -> Result<(), VirtError> {
-    while !data.is_empty() {
-        let n = usize::try_from(stream.send(data)?).unwrap_or(0);
-        data = &data[n..];
-    }
-    Ok(())
 }
 
 /// The virtual size in a qcow2 header (QEMU's docs/interop/qcow2.txt): bytes 24 to 31, big endian.
@@ -216,9 +190,7 @@ mod tests {
         let path = dir.path().join("huge");
         // Sparse: more than the test driver's pool of 100 GiB.
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
-        let error = pool
-            .put_shared("huge", &path, "raw", &mut |_, _| {})
-            .unwrap_err();
+        let error = pool.put_shared("huge", &path, &mut |_| Ok(())).unwrap_err();
         assert_eq!(error.code, ExitCode::Missing);
         assert!(
             error

@@ -44,7 +44,7 @@ pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError>
             Ok(Arc::new(ssh::SshProvider::new(&site.name, ssh, build)?))
         }
         SiteKind::Cloudlab(cloudlab) => {
-            Ok(Arc::new(cloudlab::Cloudlab::new(cloudlab.clone(), layout)))
+            Ok(Arc::new(cloudlab::Cloudlab::new(&site.name, cloudlab.clone(), layout)))
         }
         SiteKind::Ec2(ec2) => ec2::open(ec2, &layout.cache).map(Arc::from),
     }

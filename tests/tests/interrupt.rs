@@ -83,7 +83,11 @@ fn two_interrupts_end_at_once() {
     interrupt(&child);
     let output = child.wait_with_output().expect("our child");
     assert_eq!(output.status.code(), Some(130));
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     ejabberd.wake();
     cell.run(Phase::Destroy, None).ok().expect("destroyed");
     assert!(cell.look().is_empty());

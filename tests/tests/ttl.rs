@@ -98,7 +98,12 @@ fn an_end_can_be_taken_back_and_no_orphan_survives_gc() {
     cell.delete_database();
     let listed = finish(cell.provision(&["gc", "--dry-run"]));
     listed.ok().expect("a list");
-    assert!(listed.output.contains(&format!("left over of `{}`", cell.name())), "{listed:?}");
+    assert!(
+        listed
+            .output
+            .contains(&format!("left over of `{}`", cell.name())),
+        "{listed:?}"
+    );
     assert!(!cell.look().is_empty());
     let asked = finish(cell.provision(&["gc"]));
     assert_eq!(asked.code, Some(2), "nobody can be asked: {asked:?}");

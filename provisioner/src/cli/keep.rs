@@ -98,11 +98,7 @@ fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliE
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is
 /// stopped by its supervisor.
-fn refuse(
-    context: &Context,
-    database: &Database,
-    deployment: &Deployment,
-) -> Result<(), CliError> {
+fn refuse(context: &Context, database: &Database, deployment: &Deployment) -> Result<(), CliError> {
     let settings = Settings::of(deployment)?;
     let rendezvous = Rendezvous::open(
         &context.layout,
@@ -122,11 +118,7 @@ fn refuse(
 }
 
 /// Extends what sites lend; drains what stands on a lease that ends.
-fn leases(
-    context: &Context,
-    database: &Database,
-    deployment: &Deployment,
-) -> Result<(), CliError> {
+fn leases(context: &Context, database: &Database, deployment: &Deployment) -> Result<(), CliError> {
     let settings = Settings::of(deployment)?;
     let (now, tags) = (SystemTime::now(), deployment.tags());
     let mut failed = Vec::new();

@@ -15,23 +15,35 @@ Examples:
   provision site check local
   provision site prune local
 
-A sites file, ~/.config/ipop/sites.toml or /etc/ipop/sites.toml, with every key:
+A sites file, ~/.config/ipop/sites.toml or /etc/ipop/sites.toml; docs/sites.md has every key:
 
   [site.lab]                              # the name in COUNT@SITE
   kind = \"libvirt\"
   uri = \"qemu+ssh://lab.example/system\"   # default qemu:///system
-  pool = \"default\"                        # default: the pool ipop, made when there is none
-  pool_path = \"/srv/ipop\"                 # where to make the pool
   memory = \"1G\"                           # of each machine; default 512M
   cpus = 2                                # of each machine; default 1
   max = 8                                 # most machines of one deployment
 
+  [site.machines]
+  kind = \"ssh\"                            # machines that exist
+  hosts = [\"root@m1.example\", \"ann@m2.example:2222\"]
+
+  [site.cloudlab]
+  kind = \"cloudlab\"
+  project = \"lake\"
+  profile = \"ipop\"
+  token_file = \"/home/ann/.config/ipop/cloudlab.jwt\"
+  vms_per_machine = 5                     # without it a machine is one worker
+
+  [site.cloud]
+  kind = \"ec2\"                            # credentials as the AWS tools find them
+  region = \"us-west-2\"
+  instance_type = \"t3.micro\"
+  spot = true
+
   [rendezvous]
   kind = \"embedded\"                       # an ejabberd of the deployment's own (the default)
   listen = [\"192.0.2.1\"]                  # more addresses of this machine to serve on
-  c2s_port = 5222                         # default: a free one
-  stun_port = 3478                        # default: a free one
-  turn_ports = [49152, 65535]
 
 or, for an ejabberd that exists:
 

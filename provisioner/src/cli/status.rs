@@ -202,7 +202,11 @@ fn detail(
         remaining_seconds: left(lease.ends),
         refused: lease.refused,
     };
-    let leases: Vec<_> = database.leases(deployment.id)?.into_iter().map(lease).collect();
+    let leases: Vec<_> = database
+        .leases(deployment.id)?
+        .into_iter()
+        .map(lease)
+        .collect();
     let keep = context.keep(deployment)?;
     if deployment.phase != Phase::Destroying && keep.find() == Keeper::Nobody {
         keep.start_if_needed(deployment)?;

@@ -48,7 +48,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "extend", "gc",
+        "site", "image",
     ];
     assert_eq!(names, known);
 }

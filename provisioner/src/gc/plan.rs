@@ -77,12 +77,7 @@ pub struct Group {
 }
 
 /// Sorts out what is left over: what goes first comes first.
-pub fn leftovers(
-    seen: Vec<Sighting>,
-    known: &Known,
-    owner: &str,
-    allowed: &Allowed,
-) -> Vec<Group> {
+pub fn leftovers(seen: Vec<Sighting>, known: &Known, owner: &str, allowed: &Allowed) -> Vec<Group> {
     let mut groups: BTreeMap<(Verdict, Option<Tags>), Vec<Sighting>> = BTreeMap::new();
     for sighting in seen {
         if known.uses(&sighting) {
@@ -208,7 +203,12 @@ mod tests {
         let things = vec![
             seen("cloud", "snapshot", "s", ours()),
             seen("cloud", "image", "a", ours()),
-            seen("machine", "directory", "/s/deployments/demo", tags(ME, "demo", "")),
+            seen(
+                "machine",
+                "directory",
+                "/s/deployments/demo",
+                tags(ME, "demo", ""),
+            ),
             seen("cloud", "security-group", "g", ours()),
             seen("local", "network", "n", ours()),
             seen("local", "volume", "worker-0.qcow2", ours()),

@@ -55,7 +55,10 @@ impl Keeper {
     /// What is in force, and what it does not survive, in a sentence's end.
     pub fn words(&self, name: &str) -> String {
         match self {
-            Self::Systemd { unit, lingers: true } => format!("by the systemd timer {unit}"),
+            Self::Systemd {
+                unit,
+                lingers: true,
+            } => format!("by the systemd timer {unit}"),
             Self::Systemd { unit, .. } => format!(
                 "by the systemd timer {unit}, while you are logged in: \
                  `loginctl enable-linger` makes it run always"
@@ -192,7 +195,8 @@ impl Keep<'_> {
             File::options().append(true).open(&log)
         };
         let output = open().map_err(|e| CliError::file("write", &log, e))?;
-        let failed = |e| CliError::new(ExitCode::Internal, "cannot start `provision keep`").caused_by(e);
+        let failed =
+            |e| CliError::new(ExitCode::Internal, "cannot start `provision keep`").caused_by(e);
         let errors = output.try_clone().map_err(failed)?;
         let mut command = keep_command(self.layout, self.deployment)?;
         command.arg("--stay").stdout(output).stderr(errors);
@@ -269,8 +273,9 @@ pub fn over(name: &str, phase: Phase) -> CliError {
     } else {
         "is over its time"
     };
-    CliError::new(ExitCode::Name, format!("`{name}` {doing}"))
-        .hint(format!("`provision destroy {name}` removes what is left of it"))
+    CliError::new(ExitCode::Name, format!("`{name}` {doing}")).hint(format!(
+        "`provision destroy {name}` removes what is left of it"
+    ))
 }
 
 /// This program.

@@ -38,9 +38,9 @@ impl Units<'_> {
                 quoted(&format!("{name}={}", value.display()))
             )
         };
-        let sites = self.sites.map_or(String::new(), |sites| {
-            format!(" --sites {}", word(sites))
-        });
+        let sites = self
+            .sites
+            .map_or(String::new(), |sites| format!(" --sites {}", word(sites)));
         format!(
             "[Unit]\n\
              Description=Keeps the virtual cluster {name}: extends its leases, destroys it in time\n\

@@ -99,3 +99,48 @@ fn a_file_that_was_asked_for_must_be_there() {
             .is_ok()
     );
 }
+
+#[test]
+fn every_example_in_the_documents_is_read_and_fits_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&schema()).expect("JSON");
+    let valid = jsonschema::validator_for(&schema).expect("a schema");
+    let mut examples = 0;
+    for text in [
+        include_str!("../../../docs/sites.md"),
+        include_str!("../../../docs/cloudlab.md"),
+    ] {
+        for block in text.split("```toml\n").skip(1) {
+            let block = block.split("```").next().expect("an end");
+            Sites::parse(block, "docs").expect(block);
+            let value: serde_json::Value = toml::from_str(block).expect("TOML");
+            assert!(valid.is_valid(&value), "{block}");
+            examples += 1;
+        }
+    }
+    assert_eq!(examples, 7);
+    for wrong in [
+        "[site.a]\nkind = 'ec2'",
+        "[site.a]\nkind = 'ssh'\nhosts = ['a']\nuri = 'b'",
+        "[site.A]\nkind = 'libvirt'",
+        "[site.a]\nkind = 'libvirt'\nmax = 0",
+        "[site.a]\nkind = 'libvirt'\nmemory = '1'",
+        "[rendezvous]\nkind = 'embedded'\nport = 1",
+    ] {
+        let value: serde_json::Value = toml::from_str(wrong).expect("TOML");
+        assert!(!valid.is_valid(&value), "{wrong}");
+        Sites::parse(wrong, "wrong").expect_err(wrong);
+    }
+}
+
+#[test]
+fn the_schema_in_the_documents_is_what_the_types_say() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/sites.schema.json");
+    if std::env::var_os("IPOP_WRITE_SCHEMA").is_some() {
+        std::fs::write(&file, schema()).expect("written");
+    }
+    let kept = std::fs::read_to_string(&file).expect("docs/sites.schema.json");
+    assert!(
+        kept == schema(),
+        "docs/sites.schema.json is old: IPOP_WRITE_SCHEMA=1 cargo test -p provisioner schema"
+    );
+}

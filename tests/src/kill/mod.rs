@@ -157,7 +157,10 @@ pub fn matrix(bench: &Bench, threads: usize) {
     let table = table::render(bench.kind, &clean.points, &kills, failures.len());
     println!("{table}");
     println!("{} kills in {:.0?}", kills.len(), began.elapsed());
-    assert!(missed.is_empty() || !failures.is_empty(), "never hit: {missed:?}");
+    assert!(
+        missed.is_empty() || !failures.is_empty(),
+        "never hit: {missed:?}"
+    );
     table::write(bench.kind, &table);
     assert!(
         failures.is_empty(),

@@ -149,9 +149,15 @@ mod tests {
     fn a_section_replaces_the_one_of_its_kind_and_no_other() {
         let text = "# Title\n\nWords.\n\n## one\n\nold\n\n## two\n\nstays\n";
         let new = replaced(text, "one", "## one\n\nnew\n");
-        assert_eq!(new, "# Title\n\nWords.\n\n## one\n\nnew\n\n## two\n\nstays\n");
+        assert_eq!(
+            new,
+            "# Title\n\nWords.\n\n## one\n\nnew\n\n## two\n\nstays\n"
+        );
         let added = replaced(text, "three", "## three\n\nnew\n");
-        assert!(added.ends_with("## two\n\nstays\n\n## three\n\nnew\n"), "{added}");
+        assert!(
+            added.ends_with("## two\n\nstays\n\n## three\n\nnew\n"),
+            "{added}"
+        );
     }
 
     #[test]

@@ -129,7 +129,10 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     if let (Some(expires), Ok(_)) = (deployment.expires, &result) {
         let left = remaining(expires, SystemTime::now());
         let keeper = context.keep(&deployment)?.find();
-        let message = format!("it is destroyed in {left} {}", keeper.words(&deployment.name));
+        let message = format!(
+            "it is destroyed in {left} {}",
+            keeper.words(&deployment.name)
+        );
         report.emit(Event::Step { message });
     }
     apply::finish(report, &plan.name, &interrupt, result)

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 16] = [
+    let paths: [&[&str]; 18] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -25,6 +25,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["ssh"],
         &["logs"],
         &["destroy"],
+        &["extend"],
+        &["gc"],
         &["site"],
         &["site", "list"],
         &["site", "check"],
@@ -48,7 +50,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "extend", "gc",
+        "site", "image",
     ];
     assert_eq!(names, known);
 }

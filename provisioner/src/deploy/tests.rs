@@ -204,7 +204,11 @@ fn nodes_that_join_are_reported_with_every_stage_and_destroy_removes_all() {
     assert_eq!(handles, 9, "what a site calls its things is kept");
     let journal = database.journal(bench.id).expect("read");
     assert_eq!(journal.len(), records.len());
-    assert!(journal.iter().all(|l| l.ended_ms.is_some() && l.error.is_none()));
+    assert!(
+        journal
+            .iter()
+            .all(|l| l.ended_ms.is_some() && l.error.is_none())
+    );
     let removal = bench.destroy();
     assert_eq!(
         removal.summary(),
@@ -247,7 +251,11 @@ fn whatever_step_fails_or_dies_a_second_try_makes_what_is_missing_and_nothing_tw
             for node in bench.nodes() {
                 let name = format!("ipop-demo-{node}");
                 for kind in ["volume", "domain"] {
-                    assert_eq!(bench.fakes.births(kind, &name), 1, "step {step}: {kind} {name}");
+                    assert_eq!(
+                        bench.fakes.births(kind, &name),
+                        1,
+                        "step {step}: {kind} {name}"
+                    );
                 }
             }
             bench.destroy();
@@ -303,7 +311,10 @@ fn workers_are_added_and_removed_and_the_others_stay() {
     assert!(bench.launch(LONG).expect("scaled").joined);
     assert_eq!(bench.nodes(), ["frontend-0", "worker-0"]);
     for node in ["frontend-0", "worker-0"] {
-        assert_eq!(bench.fakes.births("domain", &format!("ipop-demo-{node}")), 1);
+        assert_eq!(
+            bench.fakes.births("domain", &format!("ipop-demo-{node}")),
+            1
+        );
     }
     let left = bench.fakes.existing();
     assert!(!left.iter().any(|l| l.contains("worker-1")), "{left:?}");
@@ -351,7 +362,10 @@ fn with_a_quorum_a_worker_that_does_not_join_is_no_error() {
     let outcome = bench
         .with(|engine| engine.apply(&options))
         .expect("launched");
-    assert!(began.elapsed() < LONG / 2, "nobody waits for more than a quorum");
+    assert!(
+        began.elapsed() < LONG / 2,
+        "nobody waits for more than a quorum"
+    );
     assert!(outcome.enough && !outcome.joined, "{outcome:?}");
 }
 
@@ -439,10 +453,16 @@ fn what_others_use_or_is_to_be_kept_outlives_the_deployment() {
         nodes: Vec::new(),
     };
     let database = bench.database();
-    let id = database.create(&other, SystemTime::now()).expect("recorded");
+    let id = database
+        .create(&other, SystemTime::now())
+        .expect("recorded");
     let image = database.resources(bench.id).expect("read");
-    let image = image.into_iter().find(|r| r.key.resource.id == "worker" && r.node().is_none());
-    database.want(id, &[image.expect("an image")]).expect("recorded");
+    let image = image
+        .into_iter()
+        .find(|r| r.key.resource.id == "worker" && r.node().is_none());
+    database
+        .want(id, &[image.expect("an image")])
+        .expect("recorded");
     bench.destroy();
     assert_eq!(bench.fakes.existing(), ["image worker"]);
 }

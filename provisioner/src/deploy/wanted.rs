@@ -187,8 +187,7 @@ impl Wanting<'_> {
         let mut needed = BTreeSet::new();
         // Each step comes after what it needs.
         for step in steps.iter().rev() {
-            let made =
-                matches!(&step.scope, Scope::Node(node) if !self.settled.contains(node));
+            let made = matches!(&step.scope, Scope::Node(node) if !self.settled.contains(node));
             if made || needed.contains(&step.resource) {
                 needed.extend(step.after.iter().cloned());
             }

@@ -8,7 +8,8 @@ use super::failed;
 use crate::error::{CliError, ExitCode};
 
 /// One step per schema version; a step is never changed after a release.
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
 CREATE TABLE deployments (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,
@@ -50,7 +51,8 @@ CREATE TABLE resources (
     state      TEXT NOT NULL CHECK (state IN ('planned', 'made', 'removed')),
     UNIQUE (deployment, owner, kind, ident)
 );
-", "
+",
+    "
 CREATE TABLE deployments_2 (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL,
@@ -128,7 +130,8 @@ CREATE TABLE journal (
     error      TEXT
 );
 CREATE INDEX journal_of_a_deployment ON journal (deployment, id);
-", "
+",
+    "
 CREATE TABLE leases (
     deployment INTEGER NOT NULL REFERENCES deployments (id),
     site       TEXT NOT NULL,
@@ -136,7 +139,8 @@ CREATE TABLE leases (
     refused    INTEGER NOT NULL,
     UNIQUE (deployment, site)
 );
-"];
+",
+];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys
 /// must not be enforced meanwhile: a table that others refer to is made anew.

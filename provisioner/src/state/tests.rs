@@ -58,11 +58,17 @@ fn a_deployment_is_read_back_as_it_was_recorded() {
     let database = Database::open(&dir.path().join("state.db")).expect("opens again");
     let deployment = database.deployment("demo").expect("read").expect("there");
     assert_eq!((deployment.phase, deployment.created), (Phase::Joined, now));
-    assert_eq!((deployment.uid.as_str(), deployment.quorum), ("00112233445566ff", Some(1)));
+    assert_eq!(
+        (deployment.uid.as_str(), deployment.quorum),
+        ("00112233445566ff", Some(1))
+    );
     assert_eq!(deployment.owner, database.owner());
     let nodes = database.nodes(id).expect("read");
     assert_eq!(nodes[0].name, new("demo").nodes[0].name);
-    assert_eq!((nodes[0].memory_mib, nodes[0].disk_gib, nodes[0].slot), (1024, 8, 3));
+    assert_eq!(
+        (nodes[0].memory_mib, nodes[0].disk_gib, nodes[0].slot),
+        (1024, 8, 3)
+    );
     assert_eq!(
         nodes[0].stages,
         [(Stage::Created, 1.5), (Stage::Ready, 9.5)]
@@ -118,34 +124,58 @@ fn a_resource_is_known_from_before_it_is_made_until_it_is_removed() {
     let id = database.create(&new("demo"), UNIX_EPOCH).expect("recorded");
     let domain = record(key("domain", "ipop-demo-worker-0"), 1);
     let state = || database.resources(id).expect("read")[0].state;
-    database.want(id, std::slice::from_ref(&domain)).expect("recorded");
+    database
+        .want(id, std::slice::from_ref(&domain))
+        .expect("recorded");
     assert_eq!(database.resources(id).expect("read"), [domain.clone()]);
     let begun = database.begin_making(id, &domain).expect("recorded");
     assert_eq!(state(), ResourceState::Planned);
-    database.failed(id, &domain.key, begun, "no room").expect("recorded");
+    database
+        .failed(id, &domain.key, begun, "no room")
+        .expect("recorded");
     assert_eq!(state(), ResourceState::Planned);
     let begun = database.begin_making(id, &domain).expect("recorded");
     let made = Made {
         handle: Some("7".to_owned()),
         reached_at: Some([192, 168, 9, 1].into()),
     };
-    database.made(id, &domain.key, begun, &made).expect("recorded");
+    database
+        .made(id, &domain.key, begun, &made)
+        .expect("recorded");
     let read = &database.resources(id).expect("read")[0];
     assert_eq!(read.state, ResourceState::Made);
-    assert_eq!((&read.handle, read.reached_at), (&made.handle, made.reached_at));
+    assert_eq!(
+        (&read.handle, read.reached_at),
+        (&made.handle, made.reached_at)
+    );
     assert_eq!(read.error, None);
     let node = domain.node();
-    let begun = database.begin_removing(id, &domain.key, node, 1).expect("recorded");
+    let begun = database
+        .begin_removing(id, &domain.key, node, 1)
+        .expect("recorded");
     assert_eq!(state(), ResourceState::Removing);
     database.removed(id, &domain.key, begun).expect("recorded");
     assert!(database.resources(id).expect("read").is_empty());
 
     let next = record(domain.key.clone(), 2);
-    database.want(id, std::slice::from_ref(&next)).expect("recorded");
-    assert_eq!(database.resources(id).expect("read"), [next], "its handle is another");
+    database
+        .want(id, std::slice::from_ref(&next))
+        .expect("recorded");
+    assert_eq!(
+        database.resources(id).expect("read"),
+        [next],
+        "its handle is another"
+    );
     let journal = database.journal(id).expect("read");
-    let told: Vec<_> = journal.iter().map(|l| (l.verb, l.error.as_deref())).collect();
-    let expected = [(Verb::Make, Some("no room")), (Verb::Make, None), (Verb::Remove, None)];
+    let told: Vec<_> = journal
+        .iter()
+        .map(|l| (l.verb, l.error.as_deref()))
+        .collect();
+    let expected = [
+        (Verb::Make, Some("no room")),
+        (Verb::Make, None),
+        (Verb::Remove, None),
+    ];
     assert_eq!(told, expected);
 }
 
@@ -167,7 +197,9 @@ fn an_action_on_what_is_not_recorded_is_refused() {
     let (_dir, database) = open();
     let id = database.create(&new("demo"), UNIX_EPOCH).expect("recorded");
     let domain = record(key("domain", "x"), 1);
-    database.begin_making(id, &domain).expect_err("never recorded");
+    database
+        .begin_making(id, &domain)
+        .expect_err("never recorded");
     assert!(database.journal(id).expect("read").is_empty());
 }
 
@@ -205,15 +237,26 @@ fn a_database_of_version_1_keeps_everything_that_destroy_must_know() {
     let nodes = database.nodes(7).expect("read");
     assert_eq!(nodes[1].stages, [(Stage::Ready, 9.5)]);
     assert_eq!((nodes[0].slot, nodes[1].slot), (0, 1));
-    assert!(nodes.iter().all(|n| n.wanted && n.attempt == 1 && n.memory_mib == 512));
+    assert!(
+        nodes
+            .iter()
+            .all(|n| n.wanted && n.attempt == 1 && n.memory_mib == 512)
+    );
 
     let records = database.resources(7).expect("read");
     assert_eq!(records.len(), 7);
     let domain = &records[6];
     assert_eq!(domain.state, ResourceState::Planned);
     assert_eq!(domain.node(), Some(&nodes[1].name));
-    let after: Vec<_> = domain.after.iter().map(|k| k.resource.kind.as_str()).collect();
-    assert_eq!(after, ["directory", "network", "process", "account", "volume"]);
+    let after: Vec<_> = domain
+        .after
+        .iter()
+        .map(|k| k.resource.kind.as_str())
+        .collect();
+    assert_eq!(
+        after,
+        ["directory", "network", "process", "account", "volume"]
+    );
     database
         .create(&new("demo"), UNIX_EPOCH)
         .expect_err("the name is still taken");

@@ -51,7 +51,12 @@ fn wanted(nodes: &[(usize, u32)]) -> Vec<Item> {
         item(directory.clone(), Scope::Deployment, &[], 1),
         item(network.clone(), Scope::Deployment, &[&directory], 1),
         item(image.clone(), Scope::Site { keep: false }, &[&directory], 1),
-        item(server.clone(), Scope::Deployment, &[&directory, &network], 1),
+        item(
+            server.clone(),
+            Scope::Deployment,
+            &[&directory, &network],
+            1,
+        ),
     ];
     for (number, attempt) in nodes {
         let name = node(*number);
@@ -78,7 +83,11 @@ impl Model {
     fn observed(&self) -> Observed {
         Observed {
             asked: [site()].into(),
-            found: self.there.iter().map(|(k, (_, h))| (k.clone(), *h)).collect(),
+            found: self
+                .there
+                .iter()
+                .map(|(k, (_, h))| (k.clone(), *h))
+                .collect(),
         }
     }
 
@@ -118,7 +127,11 @@ impl Model {
             (Verb::Make, 0) => ResourceState::Planned,
             (Verb::Make, 1) => {
                 for needed in &action.after {
-                    assert!(self.there.contains_key(needed), "{} stands on nothing", action.key);
+                    assert!(
+                        self.there.contains_key(needed),
+                        "{} stands on nothing",
+                        action.key
+                    );
                 }
                 let new = (action.attempt, Health::Present);
                 match self.there.get(&action.key) {
@@ -175,7 +188,9 @@ impl Model {
 fn nodes() -> impl Strategy<Value = Vec<(usize, u32)>> {
     prop::collection::vec(prop::option::of(1..3_u32), NODES).prop_map(|all| {
         let chosen = all.into_iter().enumerate();
-        chosen.filter_map(|(n, attempt)| Some((n, attempt?))).collect()
+        chosen
+            .filter_map(|(n, attempt)| Some((n, attempt?)))
+            .collect()
     })
 }
 
@@ -183,7 +198,11 @@ fn nodes() -> impl Strategy<Value = Vec<(usize, u32)>> {
 type Killed = (Vec<(usize, u32)>, Vec<usize>, usize);
 
 fn killed() -> impl Strategy<Value = Killed> {
-    (nodes(), prop::collection::vec(0..100_usize, 1..20), 0..60_usize)
+    (
+        nodes(),
+        prop::collection::vec(0..100_usize, 1..20),
+        0..60_usize,
+    )
 }
 
 proptest! {
@@ -299,7 +318,10 @@ fn another_machine_of_a_node_has_another_disk_and_the_same_account() {
 fn an_account_whose_token_a_machine_used_up_is_made_anew_for_the_next_machine() {
     let enrolled = |nodes: &[(usize, u32)]| {
         let mut items = wanted(nodes);
-        for item in items.iter_mut().filter(|i| i.key.resource.kind == "account") {
+        for item in items
+            .iter_mut()
+            .filter(|i| i.key.resource.kind == "account")
+        {
             item.used_up = true;
         }
         items
@@ -329,7 +351,11 @@ fn an_image_that_a_machine_was_made_from_stays_when_new_ones_start_from_another(
     let plan = model.plan(&items);
     assert_eq!(said(&plan), ["make image j 1"]);
     let plan = model.plan(&[]);
-    let last = plan.actions.iter().position(|a| a.key == old).expect("removed");
+    let last = plan
+        .actions
+        .iter()
+        .position(|a| a.key == old)
+        .expect("removed");
     assert!(!plan.actions[last].needs.is_empty(), "after the disk");
 }
 

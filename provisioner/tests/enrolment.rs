@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 use provisioner::name::NodeName;
 use provisioner::secret::Secret;
 
-#[expect(dead_code, reason = "shared with other tests, which use more of it")]
 mod site;
 use site::Site;
 

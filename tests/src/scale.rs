@@ -94,6 +94,7 @@ pub fn provision() -> PathBuf {
 pub fn measure(provision: &Path, workers: u32, with_faults: bool) -> Measured {
     let behaviour = Behaviour {
         page: 100,
+        latency: Duration::from_millis(100),
         ..Behaviour::default()
     };
     let keys = (behaviour.access_key.clone(), behaviour.secret_key.clone());

@@ -116,6 +116,6 @@ mod tests {
             expires: Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
         };
         assert_eq!(name("0123456789abcdef", "demo"), "ipop-keep-01234567-demo");
-        insta::assert_snapshot!(format!("{}---\n{}", units.service(), units.timer()));
+        insta::assert_snapshot!(format!("{}\n# timer\n\n{}", units.service(), units.timer()));
     }
 }

@@ -1,10 +1,10 @@
 //! A site on the double, and the engine's side of the contract.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ipop_tests::ec2::{BLOCK, Behaviour, Ec2Double};
@@ -32,7 +32,7 @@ pub struct Site {
     tags: Tags,
     images: BTreeMap<String, Image>,
     handles: Mutex<BTreeMap<Resource, String>>,
-    tokens: Cell<u32>,
+    tokens: AtomicU32,
     _dir: TempDir,
 }
 
@@ -84,7 +84,7 @@ impl Site {
             },
             images: BTreeMap::from([("worker".to_owned(), image)]),
             handles: Mutex::default(),
-            tokens: Cell::new(0),
+            tokens: AtomicU32::new(1),
             _dir: dir,
         }
     }
@@ -115,8 +115,8 @@ impl Site {
 
     /// Makes a thing with a token of its own.
     pub fn make(&self, step: &Step) -> Result<Made, CliError> {
-        self.tokens.set(self.tokens.get() + 1);
-        self.make_as(step, &format!("{:032x}", self.tokens.get()), 120)
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        self.make_as(step, &format!("{token:032x}"), 120)
     }
 
     /// Makes a thing within so many seconds.

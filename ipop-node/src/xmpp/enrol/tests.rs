@@ -64,14 +64,18 @@ async fn an_account_changes_its_own_password_and_nothing_else() {
     }
     let (a, timing) = (login(&server, "a", "token"), Timing::default());
     let (mut stream, _) = connect(&a, &timing).await.expect("signed in");
-    for (fields, condition) in [
-        (&[("username", "b"), ("password", "new")][..], "not-allowed"),
-        (&[("username", "c"), ("password", "new")], "not-allowed"),
-        (&[("remove", "")], "forbidden"),
+    for fields in [
+        &[("username", "b"), ("password", "new")][..],
+        &[("username", "c"), ("password", "new")],
+        &[("remove", "")],
     ] {
         let refused = register(&mut stream, &a, fields.iter().copied()).await;
         match refused.expect_err("nothing else") {
-            SignInError::Enrolment(said) => assert_eq!(said, condition, "{fields:?}"),
+            // Versions of ejabberd differ in which of the two it is.
+            SignInError::Enrolment(said) => assert!(
+                matches!(said.as_str(), "forbidden" | "not-allowed"),
+                "{fields:?}: {said}"
+            ),
             other => panic!("{other}"),
         }
     }

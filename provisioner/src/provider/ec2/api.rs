@@ -29,6 +29,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 /// How long the API may not know what it has just made.
 pub const CONSISTENT_AFTER: Duration = Duration::from_secs(90);
 
+/// How often something with a known identifier is asked for before it counts as gone, as what was
+/// just made may not be known yet.
+pub const UNSEEN: u32 = 2;
+/// Pauses between looks for something that may not show yet.
+const LOOKS: [Duration; 3] = [
+    Duration::from_millis(300),
+    Duration::from_millis(700),
+    Duration::from_millis(1500),
+];
+
 /// How long work may take, and who may stop it.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
@@ -99,6 +109,22 @@ impl Backoff {
         self.next = (self.next * 2).min(self.longest);
         pause
     }
+}
+
+/// Looks a few times before it believes that there is nothing: what was just made shows late, and
+/// what a killed process made last is what its successor looks for first.
+pub async fn confirmed<T>(
+    limits: Limits<'_>,
+    look: impl AsyncFn() -> Result<Vec<T>, CliError>,
+) -> Result<Vec<T>, CliError> {
+    for pause in LOOKS {
+        let found = look().await?;
+        if !found.is_empty() || limits.left() <= pause {
+            return Ok(found);
+        }
+        limits.pause(pause, "looking again").await?;
+    }
+    look().await
 }
 
 /// SDK clients of one region, with a runtime of their own.

@@ -3,7 +3,7 @@
 
 use aws_sdk_ec2::types::{Filter, ResourceType, SecurityGroup};
 
-use super::api::{Api, Backoff, Limits};
+use super::api::{Api, Backoff, Limits, UNSEEN, confirmed};
 use super::config::Ec2Site;
 use super::error::{Class, Failure};
 use super::tags::{self, Labels};
@@ -26,7 +26,8 @@ pub async fn make(
         handle: Some(id),
         reached_at: None,
     };
-    if let Some(group) = own(api, limits, resource, &making.tags.uid).await? {
+    let look = async || own(api, limits, resource, &making.tags.uid).await;
+    if let Some(group) = look().await?.pop() {
         warn_of_rules(&group, making);
         return Ok(made(group.group_id.unwrap_or_default()));
     }
@@ -49,8 +50,8 @@ pub async fn make(
     match created {
         Ok(answer) => Ok(made(answer.group_id.unwrap_or_default())),
         Err(e) if e.is(Class::Duplicate) => {
-            // A try whose answer was lost; not visible by its tags at first.
-            match own(api, limits, resource, &making.tags.uid).await? {
+            // A try whose answer was lost.
+            match confirmed(limits, look).await?.pop() {
                 Some(group) => Ok(made(group.group_id.unwrap_or_default())),
                 None => Err(cannot_make(e, resource)),
             }
@@ -69,12 +70,18 @@ pub async fn remove(api: &Api, removing: &Removing<'_>) -> Result<(), CliError> 
     let resource = removing.resource;
     let id = match removing.handle {
         Some(id) => id.to_owned(),
-        None => match own(api, limits, resource, &removing.tags.uid).await? {
+        None => match confirmed(limits, async || {
+            own(api, limits, resource, &removing.tags.uid).await
+        })
+        .await?
+        .pop()
+        {
             Some(group) => group.group_id.unwrap_or_default(),
             None => return Ok(()),
         },
     };
     let mut backoff = Backoff::default();
+    let mut unseen = 0;
     loop {
         let deleted = api
             .ask("DeleteSecurityGroup", limits, || {
@@ -83,11 +90,12 @@ pub async fn remove(api: &Api, removing: &Removing<'_>) -> Result<(), CliError> 
             .await;
         let failure = match deleted {
             Ok(_) => return Ok(()),
-            Err(e) if e.is(Class::NotFound) => return Ok(()),
+            Err(e) if e.is(Class::NotFound) && unseen == UNSEEN => return Ok(()),
             Err(e) => e,
         };
         let pause = backoff.pause();
-        let in_use = failure.is(Class::InUse);
+        unseen += u32::from(failure.is(Class::NotFound));
+        let in_use = failure.is(Class::InUse) || failure.is(Class::NotFound);
         let failed = failure.context(format!("cannot remove security group {}", resource.id));
         if !in_use || limits.left() <= pause {
             return Err(failed);
@@ -164,12 +172,12 @@ async fn own(
     limits: Limits<'_>,
     resource: &Resource,
     uid: &str,
-) -> Result<Option<SecurityGroup>, CliError> {
+) -> Result<Vec<SecurityGroup>, CliError> {
     let filters = vec![
         tags::filter("group-name", &[&resource.id]),
         tags::tagged(tags::UID, uid),
     ];
-    Ok(list(api, limits, filters).await?.pop())
+    list(api, limits, filters).await
 }
 
 fn warn_of_rules(group: &SecurityGroup, making: &Making<'_>) {

@@ -7,7 +7,7 @@ use aws_sdk_ec2::types::{
     ImageState, ImdsSupportValues, ResourceType, VolumeType,
 };
 
-use super::api::{Api, Backoff, CONSISTENT_AFTER, Limits};
+use super::api::{Api, Backoff, CONSISTENT_AFTER, Limits, confirmed};
 use super::error::Class;
 use super::plan;
 use super::tags::{self, Labels};
@@ -77,7 +77,8 @@ pub async fn remove(api: &Api, removing: &Removing<'_>) -> Result<(), CliError> 
     match removing.handle {
         Some(id) => deregister(api, limits, id).await,
         None => {
-            for ami in by_name(api, limits, &removing.resource.id).await? {
+            let look = async || by_name(api, limits, &removing.resource.id).await;
+            for ami in confirmed(limits, look).await? {
                 deregister(api, limits, ami.image_id().unwrap_or_default()).await?;
             }
             Ok(())
@@ -178,10 +179,11 @@ async fn register(
             Err(failure) => failure,
         };
         // A try whose answer was lost.
-        if failure.is(Class::Duplicate)
-            && let Some(ami) = by_name(api, limits, &resource.id).await?.first()
-        {
-            return Ok(ami.image_id().unwrap_or_default().to_owned());
+        if failure.is(Class::Duplicate) {
+            let look = async || by_name(api, limits, &resource.id).await;
+            if let Some(ami) = confirmed(limits, look).await?.first() {
+                return Ok(ami.image_id().unwrap_or_default().to_owned());
+            }
         }
         // The snapshot is complete and yet not known everywhere.
         let unknown_yet = failure.is(Class::NotFound) && began.elapsed() < CONSISTENT_AFTER;

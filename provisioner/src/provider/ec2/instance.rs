@@ -1,6 +1,7 @@
 //! Instances.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, Filter, HttpTokensState, Instance,
@@ -9,17 +10,17 @@ use aws_sdk_ec2::types::{
     ShutdownBehavior, SpotInstanceType, SpotMarketOptions, VolumeType,
 };
 
-use super::api::{Api, Backoff, CONSISTENT_AFTER, Limits};
+use super::api::{Api, Backoff, CONSISTENT_AFTER, Limits, UNSEEN, confirmed};
 use super::config::Ec2Site;
 use super::error::Class;
 use super::image::ROOT_DEVICE;
 use super::tags::{self, Labels};
-use super::{plan, user_data};
+use super::{blocks, plan, user_data};
 use crate::error::{CliError, ExitCode, Retry};
 use crate::provider::{MachineSpec, Made, Making, Removing, Step};
 
-/// States of an instance that costs money and serves.
-const LIVE: [&str; 2] = ["pending", "running"];
+/// States of an instance that has ended.
+const DEAD: [&str; 2] = ["shutting-down", "terminated"];
 /// States of an instance that is there and does not serve.
 const STOPPED: [&str; 2] = ["stopping", "stopped"];
 
@@ -39,9 +40,12 @@ pub async fn make(
         CliError::new(ExitCode::Internal, what)
     })?;
     let mut found = None;
+    let mut dead = BTreeSet::new();
     for instance in of_name(api, limits, &step.resource.id, &making.tags.uid).await? {
         let id = instance.instance_id().unwrap_or_default().to_owned();
-        if STOPPED.contains(&state(&instance)) {
+        if DEAD.contains(&state(&instance)) {
+            dead.insert(id);
+        } else if STOPPED.contains(&state(&instance)) {
             // It does not come up by itself, and must not be there beside its successor.
             terminate(api, limits, &id).await?;
         } else if found.is_none() {
@@ -50,7 +54,10 @@ pub async fn make(
     }
     let id = match found {
         Some(id) => id,
-        None => run(api, site, step, spec, making, limits).await?,
+        None => {
+            let token = successor(making.token, &dead);
+            run(api, site, step, spec, making, limits, token).await?
+        }
     };
     wait_running(api, limits, spec, &id).await?;
     Ok(Made {
@@ -69,8 +76,11 @@ pub async fn remove(api: &Api, removing: &Removing<'_>) -> Result<(), CliError> 
     match removing.handle {
         Some(id) => ids.push(id.to_owned()),
         None => {
-            let found = of_name(api, limits, &removing.resource.id, &removing.tags.uid).await?;
-            ids.extend(found.into_iter().filter_map(|i| i.instance_id));
+            let look =
+                async || of_name(api, limits, &removing.resource.id, &removing.tags.uid).await;
+            let found = confirmed(limits, look).await?;
+            let there = found.into_iter().filter(|i| state(i) != "terminated");
+            ids.extend(there.filter_map(|i| i.instance_id));
         }
     }
     for id in ids {
@@ -135,18 +145,27 @@ pub fn reason(instance: &Instance) -> Option<String> {
     }
 }
 
-/// What of a name is there and not on its way out.
+/// The client token after these instances: EC2 answers one that it knows with the instance it
+/// launched for it, also when that ended by itself.
+fn successor(token: &str, dead: &BTreeSet<String>) -> String {
+    if dead.is_empty() {
+        return token.to_owned();
+    }
+    let ids: Vec<_> = dead.iter().map(String::as_str).collect();
+    let digest = blocks::hash(format!("{token} {}", ids.join(" ")).as_bytes());
+    digest[..16].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What of a name is there, or was until lately.
 async fn of_name(
     api: &Api,
     limits: Limits<'_>,
     name: &str,
     uid: &str,
 ) -> Result<Vec<Instance>, CliError> {
-    let states = [LIVE, STOPPED].concat();
     let filters = vec![
         tags::tagged(tags::UID, uid),
         tags::tagged(tags::RESOURCE, name),
-        tags::filter("instance-state-name", &states),
     ];
     list(api, limits, filters).await
 }
@@ -158,6 +177,7 @@ async fn run(
     spec: &MachineSpec,
     making: &Making<'_>,
     limits: Limits<'_>,
+    mut token: String,
 ) -> Result<String, CliError> {
     let what = format!("cannot launch {}", spec.node);
     let needed = |kind: &str| {
@@ -188,7 +208,7 @@ async fn run(
         .http_tokens(HttpTokensState::Required)
         .http_put_response_hop_limit(1)
         .build();
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let mut backoff = Backoff::default();
     loop {
         let launched = api
@@ -197,7 +217,7 @@ async fn run(
                     .run_instances()
                     .min_count(1)
                     .max_count(1)
-                    .client_token(making.token)
+                    .client_token(&token)
                     .image_id(&image)
                     .instance_type(InstanceType::from(site.instance_type.as_str()))
                     .security_group_ids(&group)
@@ -227,6 +247,11 @@ async fn run(
         let unknown_yet = failure.is(Class::NotFound) && began.elapsed() < CONSISTENT_AFTER;
         if unknown_yet {
             limits.pause(backoff.pause(), &what).await?;
+            continue;
+        }
+        // The instance of this token ended so long ago that it is not shown any more.
+        if failure.is(Class::Token) && token == making.token {
+            token = successor(making.token, &BTreeSet::from(["forgotten".to_owned()]));
             continue;
         }
         let no_spot = site.spot && failure.is(Class::Capacity);
@@ -276,15 +301,21 @@ async fn wait_running(
 }
 
 async fn terminate(api: &Api, limits: Limits<'_>, id: &str) -> Result<(), CliError> {
-    let done = api
-        .ask("TerminateInstances", limits, || {
-            api.ec2.terminate_instances().instance_ids(id).send()
-        })
-        .await;
-    match done {
-        Ok(_) => Ok(()),
-        Err(e) if e.is(Class::NotFound) => Ok(()),
-        Err(e) => Err(e.context(format!("cannot terminate instance {id}"))),
+    let mut backoff = Backoff::default();
+    let mut unseen = 0;
+    loop {
+        let done = api
+            .ask("TerminateInstances", limits, || {
+                api.ec2.terminate_instances().instance_ids(id).send()
+            })
+            .await;
+        match done {
+            Ok(_) => return Ok(()),
+            Err(e) if e.is(Class::NotFound) && unseen == UNSEEN => return Ok(()),
+            Err(e) if e.is(Class::NotFound) => unseen += 1,
+            Err(e) => return Err(e.context(format!("cannot terminate instance {id}"))),
+        }
+        limits.pause(backoff.pause(), "TerminateInstances").await?;
     }
 }
 

@@ -83,6 +83,12 @@ impl Memory {
         })
     }
 
+    /// Whether an upload into this snapshot was begun here and did not come to its end.
+    pub fn unfinished(&self, snapshot: &str) -> bool {
+        std::fs::read_to_string(self.dir.join(format!("{snapshot}.upload")))
+            .is_ok_and(|text| !text.lines().any(|line| line == COMPLETE))
+    }
+
     /// Keeps which blocks a finished snapshot has, and forgets the record of its upload.
     pub fn keep(&self, snapshot: &str, blocks: &Blocks) -> Result<(), CliError> {
         self.make_dir()?;
@@ -187,9 +193,10 @@ mod tests {
         file.write_all(b"13").unwrap();
         let mut upload = memory.upload("snap-1", "aa").unwrap();
         assert_eq!(upload.arrived, BTreeSet::from([7, 12]));
-        assert!(!upload.complete);
+        assert!(!upload.complete && memory.unfinished("snap-1"));
         upload.note(14).unwrap();
         upload.note_complete().unwrap();
+        assert!(!memory.unfinished("snap-1") && !memory.unfinished("snap-2"));
         let upload = memory.upload("snap-1", "aa").unwrap();
         assert_eq!(upload.arrived, BTreeSet::from([7, 12, 14]));
         assert!(upload.complete);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_sdk_ebs::types::{ChecksumAggregationMethod, ChecksumAlgorithm};
 use aws_sdk_ec2::types::{Snapshot, SnapshotState};
 
-use super::api::{Api, Backoff, Limits};
+use super::api::{Api, Backoff, Limits, confirmed};
 use super::blocks::{self, BLOCK, Blocks};
 use super::error::{Class, Failure};
 use super::resume::Memory;
@@ -54,11 +54,15 @@ pub async fn make(uploading: &Uploading<'_>) -> Result<Made, CliError> {
             continue;
         };
         match snapshot.state() {
-            Some(SnapshotState::Completed) => {
+            // What is recorded here counts more: there are servers that call a snapshot completed
+            // from its start.
+            Some(SnapshotState::Completed) if !uploading.memory.unfinished(id) => {
                 uploading.remember(id).await?;
                 return Ok(made(id));
             }
-            Some(SnapshotState::Pending) if pending.is_none() => pending = Some(snapshot),
+            Some(SnapshotState::Pending | SnapshotState::Completed) if pending.is_none() => {
+                pending = Some(snapshot);
+            }
             _ => {
                 delete(uploading.api, limits, id).await?;
                 uploading.memory.forget(id)?;
@@ -95,11 +99,13 @@ pub async fn remove(api: &Api, memory: &Memory, removing: &Removing<'_>) -> Resu
     };
     let ids = match removing.handle {
         Some(id) => vec![id.to_owned()],
-        None => by_name(api, limits, &removing.resource.id, &removing.tags.owner)
-            .await?
-            .iter()
-            .filter_map(|s| Some(s.snapshot_id()?.to_owned()))
-            .collect(),
+        None => confirmed(limits, async || {
+            by_name(api, limits, &removing.resource.id, &removing.tags.owner).await
+        })
+        .await?
+        .iter()
+        .filter_map(|s| Some(s.snapshot_id()?.to_owned()))
+        .collect(),
     };
     for id in ids {
         delete(api, limits, &id).await?;

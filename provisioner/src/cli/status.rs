@@ -370,12 +370,27 @@ fn show(detail: &Detail) -> String {
     if let Some(why) = &detail.rendezvous.error {
         out += &format!("\nwarning: the rendezvous cannot be asked: {why}\n");
     }
+    if let Some(hint) = go_on(summary) {
+        out += &format!("\nhint: {hint}\n");
+    }
     for member in &detail.members {
         if let Some(why) = &member.machine_error {
             out += &format!("warning: {}: {why}\n", member.name);
         }
     }
     out
+}
+
+/// What continues with a deployment that is not finished.
+fn go_on(summary: &Summary) -> Option<String> {
+    let name = &summary.name;
+    match summary.phase {
+        Phase::Creating | Phase::Scaling | Phase::Started | Phase::Partial => {
+            Some(format!("`provision resume {name}` continues"))
+        }
+        Phase::Destroying => Some(format!("`provision destroy {name}` continues")),
+        Phase::Joined => None,
+    }
 }
 
 fn serves(state: Option<&State>) -> String {

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 16] = [
+    let paths: [&[&str]; 18] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -25,6 +25,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["ssh"],
         &["logs"],
         &["destroy"],
+        &["extend"],
+        &["gc"],
         &["site"],
         &["site", "list"],
         &["site", "check"],

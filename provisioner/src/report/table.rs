@@ -45,11 +45,19 @@ pub fn outcome(outcome: &Outcome) -> String {
     let header = ["NODE", "SITE", "IPV4", "IPV6", "LINK", "RTT", "JOINED"];
     let mut out = table(&header, &rows);
     let (name, seconds) = (&outcome.name, outcome.seconds);
+    let count = outcome.nodes.len();
+    if !outcome.waited {
+        let _ = writeln!(
+            out,
+            "\nthe machines of `{name}` were started in {seconds:.0} s; `provision status {name}` \
+             shows who joined, `provision resume {name}` waits"
+        );
+        return out;
+    }
     let joined = outcome.nodes.iter().filter(|n| n.stuck.is_none()).count();
     let _ = writeln!(
         out,
-        "\n{joined} of {} nodes joined `{name}` in {seconds:.0} s",
-        outcome.nodes.len()
+        "\n{joined} of {count} nodes joined `{name}` in {seconds:.0} s"
     );
     for node in &outcome.nodes {
         let Some(stuck) = &node.stuck else { continue };

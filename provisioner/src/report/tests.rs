@@ -90,6 +90,15 @@ fn the_result_names_the_nodes_that_did_not_join_and_why() {
 }
 
 #[test]
+fn nobody_is_said_to_have_joined_when_nobody_waited() {
+    let mut outcome = outcome();
+    (outcome.waited, outcome.enough) = (false, true);
+    let text = table::outcome(&outcome);
+    assert!(text.contains("were started in 900 s"), "{text}");
+    assert!(!text.contains("nodes joined"), "{text}");
+}
+
+#[test]
 fn bars_take_every_event_and_can_be_ended() {
     let report = Report::new(Mode::Terminal, &[NodeName("worker-0".to_owned())]);
     events().into_iter().for_each(|e| report.emit(e));

@@ -1,5 +1,6 @@
 //! What creating, continuing and scaling have in common: options, and how they end.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,6 +13,7 @@ use crate::deploy::outcome::{NodeOutcome, Outcome};
 use crate::deploy::planner::Plan;
 use crate::deploy::preview::Preview;
 use crate::error::{CliError, ExitCode};
+use crate::provider::Cost;
 use crate::report::{Report, table};
 use crate::size::duration;
 
@@ -73,8 +75,8 @@ impl ApplyArgs {
 }
 
 /// Shows a plan that is not carried out.
-pub fn show(context: &Context, name: &str, plan: &Plan) -> u8 {
-    let preview = Preview::new(name, plan);
+pub fn show(context: &Context, name: &str, plan: &Plan, costs: BTreeMap<String, Cost>) -> u8 {
+    let preview = Preview::new(name, plan, costs);
     if context.global.json {
         println!("{}", serde_json::json!(preview));
     } else {

@@ -8,6 +8,7 @@ use super::Context;
 use super::apply::{self, ApplyArgs};
 use crate::deploy::engine::{Engine, Opened, directory};
 use crate::deploy::interrupt::Interrupt;
+use crate::deploy::preview;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -121,8 +122,14 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         opened: Opened::default(),
     };
     if args.apply.dry_run {
+        let costs = engine.costs(&new.nodes)?;
         let todo = engine.preview(new.nodes)?;
-        return Ok(apply::show(context, &plan.name, &todo));
+        return Ok(apply::show(context, &plan.name, &todo, costs));
+    }
+    for (site, cost) in engine.costs(&new.nodes)? {
+        report.emit(Event::Step {
+            message: preview::cost(&site, cost),
+        });
     }
     let result = engine.apply(&args.apply.options(deployment.quorum));
     drop(engine);

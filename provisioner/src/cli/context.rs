@@ -144,8 +144,8 @@ fn is_root() -> bool {
 
 fn start_logging(global: &Global) {
     let level = match global.verbose {
-        0 => "warn,ipop_node=error",
-        1 => "provisioner=info,warn",
+        0 => "warn,ipop_node=error,aws_config=off",
+        1 => "provisioner=info,warn,aws_config=off",
         2 => "provisioner=debug,info",
         _ => "trace",
     };

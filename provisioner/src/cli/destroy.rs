@@ -1,5 +1,6 @@
 //! `provision destroy`: removes a deployment.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use clap::Args;
@@ -90,7 +91,7 @@ pub fn locked(
     };
     if dry_run {
         let todo = engine.preview_destroy()?;
-        return Ok(apply::show(context, name, &todo));
+        return Ok(apply::show(context, name, &todo, BTreeMap::new()));
     }
     let result = engine.destroy();
     drop(engine);

@@ -126,12 +126,11 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
     finished(&outcome)
 }
 
+/// A site's name and its provider.
+type Opened = (String, Arc<dyn Provider>);
+
 /// The providers of the sites that were asked for, each host once.
-fn open(
-    context: &Context,
-    sites: &Sites,
-    names: &[String],
-) -> Result<Vec<(String, Arc<dyn Provider>)>, CliError> {
+fn open(context: &Context, sites: &Sites, names: &[String]) -> Result<Vec<Opened>, CliError> {
     let chosen: Vec<&Site> = if names.is_empty() {
         sites.iter().collect()
     } else {
@@ -150,7 +149,7 @@ fn open(
 
 fn look(
     context: &Context,
-    sites: &[(String, Arc<dyn Provider>)],
+    sites: &[Opened],
     rendezvous: Option<&ExternalConfig>,
     everywhere: bool,
     owner: &str,
@@ -234,6 +233,18 @@ fn confirm(count: usize) -> Result<(), CliError> {
 fn listing(groups: &[Group], now: SystemTime) -> String {
     let mut out = String::new();
     for group in groups {
+        // Uploaded images are meant to stay; a list of them would hide what is left over.
+        let kept = |thing: &&Sighting| is_kept(group, thing);
+        let images = group.things.iter().filter(kept).count();
+        if images > 0 {
+            out += &format!(
+                "{images} parts of images are kept for later launches; `provision site prune` \
+                 removes those that nothing uses\n"
+            );
+        }
+        if images == group.things.len() {
+            continue;
+        }
         let whose = match (&group.tags, group.verdict) {
             (None, Verdict::Remove) => "of an unknown owner, named".to_owned(),
             (None, _) => "of an unknown owner: stays unless named by --also".to_owned(),
@@ -244,13 +255,18 @@ fn listing(groups: &[Group], now: SystemTime) -> String {
             ),
         };
         out += &format!("left over {whose}\n");
-        for thing in &group.things {
+        for thing in group.things.iter().filter(|thing| !is_kept(group, thing)) {
             let age = thing.made.and_then(|made| now.duration_since(made).ok());
             let age = age.map(|age| format!(", {} old", super::status::age(age.as_secs())));
             out += &format!("  {thing}{}\n", age.unwrap_or_default());
         }
     }
     out
+}
+
+fn is_kept(group: &Group, thing: &Sighting) -> bool {
+    let image = matches!(thing.found.resource.kind.as_str(), "image" | "snapshot");
+    image && group.tags.is_none() && group.verdict != Verdict::Remove
 }
 
 fn text(outcome: &Outcome) -> String {

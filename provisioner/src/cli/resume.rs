@@ -99,8 +99,9 @@ pub fn resume(
         opened: Opened::default(),
     };
     if args.dry_run {
+        let costs = engine.costs(&nodes)?;
         let todo = engine.preview(nodes)?;
-        return Ok(apply::show(context, name, &todo));
+        return Ok(apply::show(context, name, &todo, costs));
     }
     if args.quorum.is_some() {
         database.set_quorum(deployment.id, args.quorum)?;

@@ -150,6 +150,7 @@ fn preview(
         events: &|_| {},
         opened: Opened::default(),
     };
+    let costs = engine.costs(&nodes)?;
     let todo = engine.preview(nodes)?;
-    Ok(apply::show(context, &deployment.name, &todo))
+    Ok(apply::show(context, &deployment.name, &todo, costs))
 }

@@ -18,7 +18,9 @@ use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::plan::ClusterPlan;
-use crate::provider::{Found, Health, Image, ImageForm, Provider, Resource, Scope, Tags};
+use crate::provider::{
+    Cost, Found, Health, Image, ImageForm, Provider, Resource, Scope, SitePlan, Tags, WantedMachine,
+};
 use crate::rendezvous::DIR;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::ssh::keys::{KnownHosts, private_dir};
@@ -108,6 +110,25 @@ impl Engine<'_> {
         self.check_reachable(&sites)?;
         let observed = self.observe(&scene, &sites)?;
         self.plan(&scene, &sites, &observed, &Images::new())
+    }
+
+    /// What the nodes cost on the sites where somebody has to pay, as estimates.
+    pub fn costs(&self, nodes: &[NodeRecord]) -> Result<BTreeMap<String, Cost>, CliError> {
+        let nodes = nodes.iter().filter(|n| n.wanted).cloned().collect();
+        let scene = self.scene(nodes)?;
+        let (tags, images) = (self.tags(), BTreeMap::new());
+        let mut costs = BTreeMap::new();
+        for (site, provider) in self.sites(&scene.plan)? {
+            let own = scene.plan.nodes.iter().filter(|n| n.site == site);
+            let machines: Vec<_> = own.map(WantedMachine::from).collect();
+            let cost = provider.cost(&SitePlan {
+                tags: &tags,
+                machines: &machines,
+                images: &images,
+            })?;
+            costs.extend(cost.map(|cost| (site, cost)));
+        }
+        Ok(costs)
     }
 
     pub(super) fn scene(&self, nodes: Vec<NodeRecord>) -> Result<Scene, CliError> {

@@ -1,9 +1,12 @@
 //! What would be done, for `--dry-run`.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::destroy::plain;
 use super::planner::{Action, Plan, Why};
+use crate::provider::Cost;
 use crate::report::table::table;
 
 /// A plan that is shown and not carried out.
@@ -13,14 +16,17 @@ pub struct Preview<'a> {
     pub name: &'a str,
     /// What would be done; the first may begin at once.
     pub actions: &'a [Action],
+    /// What the deployment costs then, by site, where somebody has to pay.
+    pub costs: BTreeMap<String, Cost>,
 }
 
 impl<'a> Preview<'a> {
     /// The plan for a deployment.
-    pub fn new(name: &'a str, plan: &'a Plan) -> Self {
+    pub fn new(name: &'a str, plan: &'a Plan, costs: BTreeMap<String, Cost>) -> Self {
         Self {
             name,
             actions: &plan.actions,
+            costs,
         }
     }
 
@@ -43,12 +49,25 @@ impl<'a> Preview<'a> {
         let header = ["ACTION", "KIND", "NAME", "NODE", "WHERE", "WHY"];
         let count = |verb| self.actions.iter().filter(|a| a.verb == verb).count();
         let makes = count(crate::state::record::Verb::Make);
+        let costs: String = self.costs.iter().map(|(s, c)| cost(s, *c) + "\n").collect();
         format!(
-            "{}\n{makes} to make, {} to remove; nothing was changed\n",
+            "{}\n{costs}{makes} to make, {} to remove; nothing was changed\n",
             table(&header, &rows),
             self.actions.len() - makes
         )
     }
+}
+
+/// A site's cost in words.
+pub fn cost(site: &str, cost: Cost) -> String {
+    let stored = match cost.usd_per_month_stored {
+        0.0 => String::new(),
+        stored => format!(", and {stored:.2} a month for what is stored"),
+    };
+    format!(
+        "site {site} costs about {:.2} US dollars an hour{stored}, by the price table",
+        cost.usd_per_hour
+    )
 }
 
 fn words(why: Why) -> &'static str {

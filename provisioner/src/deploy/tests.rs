@@ -474,7 +474,7 @@ fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
         bench.with(|engine| {
             let nodes = engine.database.nodes(bench.id).expect("read");
             let plan = engine.preview(nodes).expect("planned");
-            preview::Preview::new("demo", &plan).text()
+            preview::Preview::new("demo", &plan, BTreeMap::new()).text()
         })
     };
     let clean = |text: String| {
@@ -493,7 +493,7 @@ fn a_dry_run_shows_what_would_be_done_and_changes_nothing() {
     let scaled = clean(preview());
     let removed = bench.with(|engine| {
         let plan = engine.preview_destroy().expect("planned");
-        preview::Preview::new("demo", &plan).text()
+        preview::Preview::new("demo", &plan, BTreeMap::new()).text()
     });
     let all = [new, nothing, scaled, clean(removed)];
     insta::assert_snapshot!(all.join("\n\n"));

@@ -154,15 +154,7 @@ impl Wanting<'_> {
             let shared = self.recorded.iter().filter(shared).map(again);
             return Ok(shared.chain(items).collect());
         }
-        let machine = |node: &&NodePlan| WantedMachine {
-            node: node.name.clone(),
-            role: node.role.clone(),
-            memory_mib: node.memory_mib,
-            cpus: node.cpus,
-            disk_gib: node.disk_gib,
-            slot: node.slot,
-        };
-        let mut machines: Vec<_> = nodes.iter().map(machine).collect();
+        let mut machines: Vec<_> = nodes.iter().map(|n| WantedMachine::from(*n)).collect();
         machines.sort_by_key(|m| m.slot);
         let none = BTreeMap::new();
         let steps = provider.plan(&SitePlan {
@@ -229,6 +221,19 @@ impl Wanting<'_> {
 
     fn node(&self, name: &NodeName) -> Option<&NodePlan> {
         self.plan.nodes.iter().find(|n| n.name == *name)
+    }
+}
+
+impl From<&NodePlan> for WantedMachine {
+    fn from(node: &NodePlan) -> Self {
+        Self {
+            node: node.name.clone(),
+            role: node.role.clone(),
+            memory_mib: node.memory_mib,
+            cpus: node.cpus,
+            disk_gib: node.disk_gib,
+            slot: node.slot,
+        }
     }
 }
 

@@ -127,7 +127,10 @@ fn a_resource_is_known_from_before_it_is_made_until_it_is_removed() {
     database
         .want(id, std::slice::from_ref(&domain))
         .expect("recorded");
-    assert_eq!(database.resources(id).expect("read"), [domain.clone()]);
+    assert_eq!(
+        database.resources(id).expect("read"),
+        std::slice::from_ref(&domain)
+    );
     let begun = database.begin_making(id, &domain).expect("recorded");
     assert_eq!(state(), ResourceState::Planned);
     database

@@ -365,7 +365,7 @@ fn what_is_shared_goes_with_its_last_user_unless_it_is_to_be_kept() {
     let image = key(&site(), "image", "i");
     let recorded = |model: &Model| model.recorded.values().cloned().collect::<Vec<_>>();
     let used = plan(&[], &recorded(&model), &model.observed(), &|k| *k == image);
-    assert_eq!(used.released, [image.clone()]);
+    assert_eq!(used.released, std::slice::from_ref(&image));
     assert!(!used.actions.iter().any(|a| a.key == image));
     let unused = model.plan(&[]);
     assert!(unused.actions.iter().any(|a| a.key == image));

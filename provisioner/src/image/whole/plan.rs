@@ -158,11 +158,13 @@ mod tests {
         );
     }
 
+    // Partitions do not overlap and fit the disk: checked by the compiler.
+    const _: () = assert!(BIOS.start + BIOS.sectors <= ESP.start);
+    const _: () = assert!(ESP.start + ESP.sectors <= ROOT_START);
+    const _: () = assert!(ROOT_START * SECTOR < DISK_BYTES);
+
     #[test]
-    fn partitions_do_not_overlap_and_fit_the_disk() {
-        assert!(BIOS.start + BIOS.sectors <= ESP.start);
-        assert!(ESP.start + ESP.sectors <= ROOT_START);
-        assert!(ROOT_START * SECTOR < DISK_BYTES);
+    fn partitions_begin_on_whole_mebibytes() {
         for start in [BIOS.start, ESP.start, ROOT_START] {
             assert_eq!(start % 2048, 0, "not on a boundary of 1 MiB");
         }

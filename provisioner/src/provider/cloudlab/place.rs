@@ -36,10 +36,10 @@ impl Placement {
     }
 
     /// The nodes by machine; refused when more are wanted than fit.
-    pub fn of_all<'a>(
+    pub fn of_all(
         self,
-        wanted: &'a [WantedMachine],
-    ) -> Result<BTreeMap<u32, Vec<&'a WantedMachine>>, CliError> {
+        wanted: &[WantedMachine],
+    ) -> Result<BTreeMap<u32, Vec<&WantedMachine>>, CliError> {
         let mut placed: BTreeMap<u32, Vec<&WantedMachine>> = BTreeMap::new();
         for node in wanted {
             placed

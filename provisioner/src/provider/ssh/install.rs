@@ -267,8 +267,8 @@ fn role_of(machine: &MachineSpec) -> String {
     let lines = machine.bundle.credentials.get(bundle::ROLE_ENV);
     let lines = lines.map(|l| String::from_utf8_lossy(l.expose()));
     let role = lines.as_deref().unwrap_or_default().lines();
-    let role = role.filter_map(|line| line.strip_prefix("IPOP_ROLE="));
-    role.last().unwrap_or_default().to_owned()
+    let mut role = role.filter_map(|line| line.strip_prefix("IPOP_ROLE="));
+    role.next_back().unwrap_or_default().to_owned()
 }
 
 fn unknown(kind: &str) -> CliError {

@@ -1,7 +1,7 @@
 //! A node's personal data, as systemd credentials (systemd.exec(5), systemd-creds(1)).
 //!
-//! An image is the same for every node of a role; what makes it one node is this bundle. A backend
-//! hands the credentials to the machine without putting them where others can read them.
+//! An image is the same for every node of a role; what makes it one node is this bundle. A
+//! provider hands the credentials to the machine without putting them where others can read them.
 
 use std::collections::BTreeMap;
 

@@ -75,6 +75,11 @@ impl Layout {
         self.deployment(name).join("ssh")
     }
 
+    /// Locks between processes that are no deployment's own.
+    pub fn locks(&self) -> PathBuf {
+        self.state.join("locks")
+    }
+
     /// Built images.
     pub fn images(&self) -> PathBuf {
         self.cache.join("images")

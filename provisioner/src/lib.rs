@@ -1,11 +1,10 @@
 //! `provision`: builds VM images, launches them on many kinds of host with generated credentials,
 //! and reports when they have truly joined the overlay.
 //!
-//! Planning and rendering ([`render`], [`plan`]) know no I/O; execution ([`backend`],
+//! Planning and rendering ([`render`], [`plan`]) know no I/O; execution ([`provider`],
 //! [`rendezvous`], [`image`]) knows no policy; [`deploy`] ties them together. Every resource is
 //! written to the state database before it is created.
 
-pub mod backend;
 pub mod bundle;
 pub mod cli;
 pub mod deploy;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use provisioner::backend::Resource;
+use provisioner::provider::Resource;
 use provisioner::error::CliError;
 use provisioner::name::NodeName;
 use provisioner::rendezvous::config::EmbeddedConfig;

@@ -12,7 +12,6 @@ use ipop_tests::node::{NET4, NET6, Node};
 use ipop_tests::portal::{Options, PoolMachine, Portal};
 use ipop_tests::sshd::{Machine, MachineOptions, Room};
 use ipop_tests::wait_until;
-use provisioner::backend::{Image, MachineSpec, MachineState, Resource};
 use provisioner::bundle::{self, Bundle};
 use provisioner::deploy::interrupt::Interrupt;
 use provisioner::error::{CliError, Retry};
@@ -22,9 +21,7 @@ use provisioner::layout::Layout;
 use provisioner::name::NodeName;
 use provisioner::provider::cloudlab::config::CloudlabSite;
 use provisioner::provider::cloudlab::{Cloudlab, EXPERIMENT, MACHINE, PLACE};
-use provisioner::provider::{
-    Found, Health, Made, Making, Provider, Removing, Scope, SitePlan, Step, Tags, WantedMachine,
-};
+use provisioner::provider::{Image, MachineSpec, MachineState, Resource, Found, Health, Made, Making, Provider, Removing, Scope, SitePlan, Step, Tags, WantedMachine};
 use tempfile::TempDir;
 
 #[path = "../../provisioner/tests/libvirt_support/mod.rs"]

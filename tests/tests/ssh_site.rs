@@ -15,7 +15,6 @@ use ipop_tests::netns::Netns;
 use ipop_tests::node::{NET4, NET6, Node};
 use ipop_tests::sshd::{Login, Machine, MachineOptions, Room, Sudo};
 use ipop_tests::wait_until;
-use provisioner::backend::{Image, MachineSpec, MachineState};
 use provisioner::bundle::{self, Bundle};
 use provisioner::deploy::interrupt::Interrupt;
 use provisioner::error::{CliError, Retry};
@@ -24,9 +23,7 @@ use provisioner::image::BuildOptions;
 use provisioner::name::NodeName;
 use provisioner::provider::ssh::SshProvider;
 use provisioner::provider::ssh::config::SshSite;
-use provisioner::provider::{
-    Health, Made, Making, Provider, Removing, SitePlan, Step, Tags, WantedMachine,
-};
+use provisioner::provider::{Image, MachineSpec, MachineState, Health, Made, Making, Provider, Removing, SitePlan, Step, Tags, WantedMachine};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What must be seen on no command line.

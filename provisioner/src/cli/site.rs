@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Context;
+use crate::deploy::kept;
 use crate::error::{CliError, ExitCode};
 use crate::provider::{self, CheckLine};
 use crate::report::table::table;
@@ -127,6 +128,9 @@ fn prune(context: &Context, sites: &[&Site]) -> Result<(), CliError> {
         .layout
         .create()
         .map_err(|e| CliError::file("create", &context.layout.cache, e))?;
+    let _alone = kept::pruning(&context.layout, || {
+        eprintln!("waiting for a launch that is under way");
+    })?;
     for site in sites {
         let removed = provider::open(&context.layout, site)?.prune()?;
         let site = site.name.as_str();

@@ -12,7 +12,7 @@ use super::interrupt::Interrupt;
 use super::planner::{self, Action, Item, Observed, Plan, Why};
 use super::settings::Settings;
 use super::wanted::{DIRECTORY, Wanting, settled};
-use super::{Meeting, Parts};
+use super::{Meeting, Parts, kept};
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
@@ -87,6 +87,8 @@ impl Engine<'_> {
         let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         let sites = self.sites(&scene.plan)?;
         self.check_reachable(&sites)?;
+        // From the look at what is there until the machines are.
+        let _kept = kept::using(self.layout)?;
         let mut observed = self.observe(&scene, &sites)?;
         // What can fail at once comes before what takes minutes.
         let plan = self.plan(&scene, &sites, &observed, &Images::new())?;

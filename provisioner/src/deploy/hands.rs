@@ -348,7 +348,7 @@ impl<'a> Hands<'a> {
         let Scope::Site { .. } = action.scope else {
             return Ok(None);
         };
-        let dir = self.engine.layout.state.join("locks");
+        let dir = self.engine.layout.locks();
         crate::ssh::keys::private_dir(&dir)?;
         // By the resource alone: the same host may have several names.
         let name = token("", &shared_key(&action.key), 0);

@@ -19,6 +19,7 @@ pub mod fault;
 mod hands;
 pub mod interrupt;
 pub mod join;
+pub mod kept;
 mod meeting;
 pub mod outcome;
 pub mod pace;

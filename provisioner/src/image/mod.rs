@@ -19,10 +19,9 @@ pub mod whole;
 
 use std::path::{Path, PathBuf};
 
-use crate::backend::Image;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
-use crate::provider::ImageForm;
+use crate::provider::{Image, ImageForm};
 
 use cache::{Cache, io_error};
 use mirror::Mirror;

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::hash::{Hasher, sha256_file};
 use super::root;
-use crate::backend::Image;
 use crate::error::{CliError, ExitCode};
-use crate::provider::ImageForm;
+use crate::provider::{Image, ImageForm};
 
 const CMDLINE: &str = "cmdline";
 const INITRD: &str = "initrd";

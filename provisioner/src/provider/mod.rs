@@ -14,6 +14,7 @@
 pub mod cloudlab;
 pub mod ec2;
 pub mod libvirt;
+mod machine;
 pub mod ssh;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::backend::{CheckLine, Image, MachineSpec, MachineState, Resource};
+pub use self::machine::{CheckLine, Image, MachineSpec, MachineState, Resource};
 use crate::deploy::interrupt::Interrupt;
 use crate::error::CliError;
 use crate::event::Sink;

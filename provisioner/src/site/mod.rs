@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::libvirt::LibvirtSite;
+use crate::provider::libvirt::LibvirtSite;
 use crate::error::{CliError, ExitCode};
 use crate::name::suggestion;
 use crate::provider::cloudlab::config::CloudlabSite;

@@ -5,7 +5,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::file::CommonTable;
-use crate::backend::libvirt::LibvirtSite;
+use crate::provider::libvirt::LibvirtSite;
 use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::ssh::config::SshSite;

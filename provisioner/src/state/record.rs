@@ -33,7 +33,7 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Owner {
-    /// The backend of a site.
+    /// The provider of a site.
     Site(String),
     /// The rendezvous.
     Rendezvous,

@@ -166,7 +166,7 @@ fn watch(
     let started = Instant::now();
     let mut stopped_before = false;
     loop {
-        let running = domain.info().is_ok_and(|i| domain::is_running(i.state));
+        let running = domain::runs(domain);
         let text = pool.tail(log, 1 << 20)?;
         if String::from_utf8_lossy(&text).contains(REACHED) {
             return Ok(Ok(started.elapsed()));

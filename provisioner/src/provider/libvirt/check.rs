@@ -8,7 +8,7 @@ use super::accel::{self, Accel, Memory, Verdict};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
 use super::{Host, network};
-use crate::backend::CheckLine;
+use crate::provider::CheckLine;
 use crate::error::{CliError, ExitCode};
 
 /// A role's image, unpacked, with room for a few machines to write.

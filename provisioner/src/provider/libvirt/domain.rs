@@ -11,7 +11,6 @@ use virt::sys;
 use super::accel::Accel;
 use super::connection::Context;
 use super::tags;
-use crate::backend::MachineState;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::provider::Tags;
@@ -20,10 +19,8 @@ use crate::render::render;
 /// Whose machine it is; goes into the domain's metadata.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Owner<'a> {
-    /// Whose it is, unmistakably.
-    pub tags: Option<&'a Tags>,
-    /// Deployment.
-    pub deployment: &'a str,
+    /// Whose it is.
+    pub tags: &'a Tags,
     /// Node.
     pub node: &'a str,
     /// Role.
@@ -84,21 +81,6 @@ pub fn mac_address(machine: &str) -> String {
 pub fn find(conn: &Connect, name: &str) -> Result<Option<Domain>, CliError> {
     let found = conn.lookup_domain_by_name(name).if_exists();
     found.context(|| format!("cannot look up domain \"{name}\""))
-}
-
-/// Whether the machine runs. One that is paused does not: nobody but a failed KVM pauses it.
-pub fn state(conn: &Connect, name: &str) -> Result<MachineState, CliError> {
-    let Some(domain) = find(conn, name)? else {
-        return Ok(MachineState::Absent);
-    };
-    let info = domain.info().if_exists();
-    Ok(
-        match info.context(|| format!("cannot look at domain \"{name}\""))? {
-            None => MachineState::Absent,
-            Some(info) if is_running(info.state) => MachineState::Running,
-            Some(_) => MachineState::Stopped,
-        },
-    )
 }
 
 /// Whether there is such a domain and it uses its volumes: also a paused one does.
@@ -174,7 +156,7 @@ pub fn lease(conn: &Connect, name: &str) -> Result<Option<IpAddr>, CliError> {
 }
 
 /// Whether a domain's state counts as running.
-pub fn is_running(state: DomainStateEnum) -> bool {
+fn is_running(state: DomainStateEnum) -> bool {
     state.is(DomainState::Running) || state.is(DomainState::Blocked)
 }
 
@@ -182,14 +164,21 @@ pub fn is_running(state: DomainStateEnum) -> bool {
 mod tests {
     use super::*;
 
-    fn values() -> DomainValues<'static> {
+    fn ours() -> Tags {
+        Tags {
+            owner: "0123456789abcdef".into(),
+            deployment: "demo".into(),
+            uid: "fedcba9876543210".into(),
+        }
+    }
+
+    fn values(tags: &Tags) -> DomainValues<'_> {
         DomainValues {
             name: "ipop-demo-worker-0",
             uuid: Some("00010203-0405-8607-8809-0a0b0c0d0e0f"),
             accel: Accel::Tcg,
             owner: Some(Owner {
-                tags: None,
-                deployment: "demo",
+                tags,
                 node: "worker-0",
                 role: "worker",
             }),
@@ -208,37 +197,32 @@ mod tests {
 
     #[test]
     fn a_machine_with_an_initrd_has_its_root_on_virtio() {
-        insta::assert_snapshot!(domain_xml(values()).unwrap());
+        insta::assert_snapshot!(domain_xml(values(&ours())).unwrap());
     }
 
     #[test]
     fn a_machine_says_whose_it_is() {
-        let tags = Tags {
-            owner: "0123456789abcdef".into(),
-            deployment: "demo".into(),
-            uid: "fedcba9876543210".into(),
-        };
-        let mut values = values();
-        values.owner.as_mut().unwrap().tags = Some(&tags);
-        let xml = domain_xml(values).unwrap();
+        let xml = domain_xml(values(&ours())).unwrap();
         let metadata = xml.split("<ipop:machine").nth(1).unwrap();
         let metadata = metadata.split('>').next().unwrap();
         let node = NodeName("worker-0".into());
-        assert_eq!(tags::of_domain(metadata), Some((tags, node)));
+        assert_eq!(tags::of_domain(metadata), Some((ours(), node)));
     }
 
     #[test]
     fn a_machine_without_an_initrd_has_its_root_on_nvme() {
+        let ours = ours();
         let values = DomainValues {
             initrd: None,
             accel: Accel::Kvm,
-            ..values()
+            ..values(&ours)
         };
         insta::assert_snapshot!(domain_xml(values).unwrap());
     }
 
     #[test]
     fn a_guest_for_trying_out_has_no_disk_no_network_and_no_restart() {
+        let ours = ours();
         let values = DomainValues {
             uuid: None,
             owner: None,
@@ -246,7 +230,7 @@ mod tests {
             disk: None,
             personal: None,
             network: None,
-            ..values()
+            ..values(&ours)
         };
         insta::assert_snapshot!(domain_xml(values).unwrap());
     }
@@ -270,15 +254,15 @@ mod tests {
         let xml = "<domain type='test'><name>unit</name><memory>1024</memory>\
                    <os><type>hvm</type></os></domain>";
         let domain = conn.define_domain_xml(xml).unwrap();
-        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Stopped);
+        assert!(!runs(&domain));
         assert_eq!(lease(&conn, "unit").unwrap(), None);
         domain.create().unwrap();
-        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Running);
+        assert!(runs(&domain));
         domain.suspend().unwrap();
-        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Stopped);
+        assert!(!runs(&domain));
         remove(&conn, "unit").unwrap();
         remove(&conn, "unit").unwrap();
-        assert_eq!(state(&conn, "unit").unwrap(), MachineState::Absent);
+        assert!(find(&conn, "unit").unwrap().is_none());
         assert_eq!(lease(&conn, "unit").unwrap(), None);
     }
 }

@@ -10,10 +10,9 @@ use super::network::{leases, network_name};
 use super::plan::{DISK, LOG, PERSONAL};
 use super::storage::{COMPLETE, Pool};
 use super::{CONSOLE, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, domain, tags};
-use crate::backend::{MachineState, Resource};
 use crate::error::CliError;
 use crate::name::{NodeName, RESOURCE_PREFIX, machine_name};
-use crate::provider::{Found, Health, Machine, Tags};
+use crate::provider::{MachineState, Resource, Found, Health, Machine, Tags};
 
 impl Host {
     /// Everything with our prefix, the images included.

@@ -17,10 +17,9 @@ use super::{
     CONSOLE, DOMAIN, Host, IMAGE, IMAGES_LOCK, NETWORK, VOLUME, has_room, smbios, tags,
     unknown_kind, volume_of,
 };
-use crate::backend::{Image, MachineSpec, Resource};
 use crate::error::{CliError, ExitCode};
 use crate::name::machine_name;
-use crate::provider::{Made, Step, Tags};
+use crate::provider::{Image, MachineSpec, Resource, Made, Step, Tags};
 
 /// What of [`Making`](crate::provider::Making) is needed here.
 #[derive(Debug)]
@@ -224,8 +223,7 @@ impl Host {
             uuid: Some(&tags::uuid(&wanted.tags, &spec.node)),
             accel,
             owner: Some(Owner {
-                tags: Some(&wanted.tags),
-                deployment: &spec.deployment,
+                tags: &wanted.tags,
                 node: &spec.node.0,
                 role: &spec.image.role,
             }),

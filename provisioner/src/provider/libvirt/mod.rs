@@ -13,7 +13,6 @@ pub mod domain;
 mod errors;
 mod ffi;
 mod find;
-mod legacy;
 mod make;
 pub mod network;
 mod plan;
@@ -43,8 +42,10 @@ use self::make::Wanted;
 use self::plan::{Files, Part};
 use self::storage::Pool;
 use self::upload::Progress;
-use super::{Found, ImageForm, Machine, Made, Making, Provider, Removing, SitePlan, Step, Tags};
-use crate::backend::{CheckLine, Image, MachineSpec, Resource};
+use super::{
+    CheckLine, Found, Image, ImageForm, Machine, MachineSpec, Made, Making, Provider, Removing,
+    Resource, SitePlan, Step, Tags,
+};
 use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};

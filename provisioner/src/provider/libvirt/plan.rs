@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::config::LibvirtSite;
 use super::network::network_name;
 use super::{CONSOLE, DOMAIN, IMAGE, NETWORK, VOLUME};
-use crate::backend::{Image, Resource};
 use crate::name::{RESOURCE_PREFIX, machine_name};
-use crate::provider::{Scope, SitePlan, Step};
+use crate::provider::{Image, Resource, Scope, SitePlan, Step};
 
 /// For what libvirt does in well under a second. A host that does other things may be slow.
 const QUICK: Duration = Duration::from_secs(120);

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::SshProvider;
 use super::facts::Facts;
-use crate::backend::CheckLine;
+use crate::provider::CheckLine;
 use crate::error::CliError;
 use crate::ssh::target::Target;
 use crate::ssh::transport::{Limits, Script};

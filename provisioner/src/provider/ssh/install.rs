@@ -9,7 +9,7 @@ use super::SshProvider;
 use super::check::seconds_now;
 use super::marker::Marker;
 use super::plan::{BINARY, CREDENTIALS, HOST, MEMBER, host_of};
-use crate::backend::MachineSpec;
+use crate::provider::MachineSpec;
 use crate::bundle;
 use crate::error::{CliError, ExitCode, Retry};
 use crate::event::Event;

@@ -7,7 +7,6 @@ use provisioner::name::NodeName;
 use provisioner::provider::Tags;
 use provisioner::rendezvous::strays;
 
-#[expect(dead_code, reason = "not every test program uses all of it")]
 mod site;
 use site::Site;
 

@@ -81,7 +81,34 @@ fn once(context: &Context, name: &str) -> Result<u8, CliError> {
     if deployment.phase == Phase::Destroying {
         return Ok(0);
     }
+    if let Err(error) = expire_tokens(context, &deployment) {
+        // Leases are not to wait for it.
+        tracing::warn!(error = error.one_line(), "enrolment tokens not looked at");
+    }
     leases(context, &database, &deployment).map(|()| 0)
+}
+
+/// Kills enrolment tokens that were not used in time, on somebody else's server. One of the
+/// deployment's own has a supervisor that does.
+fn expire_tokens(context: &Context, deployment: &Deployment) -> Result<(), CliError> {
+    let rendezvous = open(context, deployment)?;
+    if rendezvous.is_ours() {
+        return Ok(());
+    }
+    for node in rendezvous.expire_tokens(SystemTime::now())? {
+        eprintln!("{node}: its enrolment token was not used in time");
+    }
+    Ok(())
+}
+
+fn open(context: &Context, deployment: &Deployment) -> Result<Rendezvous, CliError> {
+    let settings = Settings::of(deployment)?;
+    Ok(Rendezvous::open(
+        &context.layout,
+        &deployment.name,
+        &settings.tag,
+        &settings.rendezvous,
+    )?)
 }
 
 /// Destroys a deployment, unless it was given more time before its lock was had.
@@ -98,14 +125,12 @@ fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliE
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is
 /// stopped by its supervisor.
-fn refuse(context: &Context, database: &Database, deployment: &Deployment) -> Result<(), CliError> {
-    let settings = Settings::of(deployment)?;
-    let rendezvous = Rendezvous::open(
-        &context.layout,
-        &deployment.name,
-        &settings.tag,
-        &settings.rendezvous,
-    )?;
+fn refuse(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+) -> Result<(), CliError> {
+    let rendezvous = open(context, deployment)?;
     if rendezvous.is_ours() {
         return Ok(());
     }

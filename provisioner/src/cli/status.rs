@@ -167,6 +167,11 @@ fn detail(
         tags: None,
     };
     let meeting = real.meeting();
+    if let Ok(meeting) = &meeting
+        && let Err(error) = meeting.expire_tokens(SystemTime::now())
+    {
+        tracing::warn!(error = error.one_line(), "enrolment tokens not looked at");
+    }
     let mut watch = match &meeting {
         Ok(meeting) => watch(context, database, deployment, &**meeting),
         Err(e) => Err(e.message.clone()),

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+use ipop_proto::status::NodeStatus;
 
 use super::executor::{Run, execute};
 use super::hands::{Hands, reached, record_of};
@@ -17,7 +19,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
 use crate::name::NodeName;
-use crate::plan::ClusterPlan;
+use crate::plan::{ClusterPlan, personal};
 use crate::provider::{
     Cost, Found, Health, Image, ImageForm, Provider, Resource, Scope, SitePlan, Tags, WantedMachine,
 };
@@ -96,6 +98,7 @@ impl Engine<'_> {
         self.check_shared(run)?;
         let scene = self.scene(scene.nodes)?;
         self.serve(&scene)?;
+        self.expire_tokens();
         let images = self.images(&scene, &sites, &observed)?;
         let plan = self.plan(&scene, &sites, &observed, &images)?;
         let run = self.carry_out(&scene, &plan, &images, &mut observed)?;
@@ -421,6 +424,45 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Kills enrolment tokens that were not used in time. That it cannot be done keeps nothing
+    /// back: it is tried again and again.
+    pub(super) fn expire_tokens(&self) {
+        let expired = self
+            .meeting()
+            .and_then(|meeting| meeting.expire_tokens(SystemTime::now()));
+        match expired {
+            Ok(nodes) => {
+                for node in nodes {
+                    self.events.emit(Event::Warning {
+                        message: format!("{node}: its enrolment token was not used in time"),
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = one_line(&error), "enrolment tokens not looked at");
+            }
+        }
+    }
+
+    /// Records the public SSH host key that a node made for itself and reports. A key that is none
+    /// is warned of and never trusted.
+    pub(super) fn learn_host_key(
+        &self,
+        node: &NodeName,
+        status: &NodeStatus,
+    ) -> Result<(), CliError> {
+        match personal::reported_host_key(status) {
+            Ok(Some(key)) => self.database.set_host_key(self.deployment.id, node, &key),
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.events.emit(Event::Warning {
+                    message: one_line(&error),
+                });
+                Ok(())
+            }
+        }
+    }
+
     /// Builds the images of the machines that are to be made.
     fn images(
         &self,
@@ -491,7 +533,8 @@ impl Engine<'_> {
         self.database.forget_nodes(id, &gone)
     }
 
-    fn write_known_hosts(&self) -> Result<(), CliError> {
+    /// Writes the host keys that are recorded to where `provision ssh` looks.
+    pub(super) fn write_known_hosts(&self) -> Result<(), CliError> {
         let dir = self.layout.ssh(&self.deployment.name);
         private_dir(&dir)?;
         let mut known = KnownHosts::default();

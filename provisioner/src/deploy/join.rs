@@ -13,7 +13,7 @@ use crate::error::CliError;
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
 use crate::plan::{ClusterPlan, FRONTEND, NodePlan};
-use crate::provider::{Machine, MachineState, Provider};
+use crate::provider::{Delivery, Machine, MachineState, Provider};
 use crate::rendezvous::State;
 
 /// What the image writes to the console once its system is up.
@@ -27,6 +27,9 @@ const CONSOLE_BYTES: usize = 256 * 1024;
 const CONSOLES: usize = 8;
 /// Part of its time after which a node that has not joined is a straggler.
 const STRAGGLER: f64 = 0.6;
+
+/// Between looks for enrolment tokens that are over.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +90,7 @@ pub(super) fn join(
     let mut consoles = Consoles::default();
     // Whatever the time, the overlay is looked at once.
     let mut looked = false;
+    let mut expired = Instant::now();
     loop {
         engine.interrupt.check()?;
         look_at_machines(engine, &mut all);
@@ -115,6 +119,10 @@ pub(super) fn join(
             }
         }
         looked = true;
+        if expired.elapsed() >= EXPIRY_INTERVAL {
+            engine.expire_tokens();
+            expired = Instant::now();
+        }
         let was = watcher.trouble.is_some();
         match watcher.look(wait.limits.poll) {
             Some(news) => seen = news,
@@ -128,10 +136,13 @@ pub(super) fn join(
         }
     }
     let frontend = &wait.plan.frontend().name.0;
-    let nodes: Vec<_> = all
-        .iter()
-        .map(|node| node.outcome(engine, frontend, &mut watcher))
-        .collect();
+    let mut nodes = Vec::with_capacity(all.len());
+    for node in &all {
+        nodes.push(node.outcome(engine, frontend, &mut watcher)?);
+    }
+    if all.iter().any(Progress::makes_host_key) {
+        engine.write_known_hosts()?;
+    }
     Ok(Outcome {
         name: wait.plan.name.clone(),
         joined: nodes.iter().all(|n| n.stuck.is_none()),
@@ -299,7 +310,7 @@ impl<'a> Progress<'a> {
         engine: &Engine<'_>,
         frontend: &str,
         watcher: &mut Watcher<'_>,
-    ) -> NodeOutcome {
+    ) -> Result<NodeOutcome, CliError> {
         let plan = self.plan;
         let joined = self.has_joined();
         let status = self
@@ -307,6 +318,9 @@ impl<'a> Progress<'a> {
             .is_some()
             .then(|| watcher.status(&plan.name))
             .flatten();
+        if let Some(status) = status.as_ref().filter(|_| self.makes_host_key()) {
+            engine.learn_host_key(&plan.name, status)?;
+        }
         let peer = status
             .as_ref()
             .and_then(|s| s.peers.iter().find(|p| p.name == frontend));
@@ -322,12 +336,17 @@ impl<'a> Progress<'a> {
                 console: self.end_of_console(engine),
             },
         });
-        NodeOutcome::of(plan)
+        Ok(NodeOutcome::of(plan)
             .with_link(
                 peer.and_then(|p| p.link_kind()),
                 peer.and_then(|p| p.rtt_us),
             )
-            .with_end(self.joined_seconds, stuck)
+            .with_end(self.joined_seconds, stuck))
+    }
+
+    /// Whether nobody knows the machine's SSH host key before it says it.
+    fn makes_host_key(&self) -> bool {
+        self.provider.delivery() == Delivery::Enrolment
     }
 
     fn end_of_console(&self, engine: &Engine<'_>) -> Vec<String> {

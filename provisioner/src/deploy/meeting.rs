@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipop_proto::status::NodeStatus;
 
@@ -60,6 +60,14 @@ impl Meeting for RealMeeting {
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {
         Ok(self.rendezvous.account(node, attempt)?)
+    }
+
+    fn expire_tokens(&self, now: SystemTime) -> Result<Vec<NodeName>, CliError> {
+        if self.rendezvous.is_ours() {
+            // Its supervisor does.
+            return Ok(Vec::new());
+        }
+        Ok(self.rendezvous.expire_tokens(now)?)
     }
 
     fn can_remove(&self) -> bool {

@@ -35,7 +35,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipop_proto::status::NodeStatus;
 
@@ -98,6 +98,10 @@ pub trait Meeting: Send + Sync {
 
     /// A node's account with the password or token of `attempt`, the same each time.
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError>;
+
+    /// Kills enrolment tokens that were not used in time, where nobody else does; returns the nodes
+    /// they were for.
+    fn expire_tokens(&self, now: SystemTime) -> Result<Vec<NodeName>, CliError>;
 
     /// Whether removing has any prospect: a server of ours is removed without its help, one of
     /// somebody else must answer.

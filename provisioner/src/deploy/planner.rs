@@ -277,8 +277,9 @@ fn renew_used_up<'a>(
     let by_key: BTreeMap<&Key, &Item> = wanted.iter().map(|i| (&i.key, i)).collect();
     for item in wanted {
         let anew = match fates.get(&item.key) {
-            Some(Fate::Made(Why::New | Why::Gone, attempt)) => *attempt > 1,
-            Some(Fate::Replaced(_)) => true,
+            // Also the node's first machine: between its account and it may lie an interruption
+            // that the token did not outlive. One that is alive stays the same.
+            Some(Fate::Made(Why::New | Why::Gone, _) | Fate::Replaced(_)) => true,
             _ => false,
         };
         if !anew {

@@ -230,7 +230,7 @@ impl Database {
                 params![id, node.0],
             )?;
             tx.execute(
-                "UPDATE nodes SET attempt = attempt + 1, underlay = NULL
+                "UPDATE nodes SET attempt = attempt + 1, underlay = NULL, host_key = NULL
                  WHERE deployment = ?1 AND name = ?2",
                 params![id, node.0],
             )

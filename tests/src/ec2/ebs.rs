@@ -126,7 +126,7 @@ impl World {
             ));
         }
         if let Some((before, id)) = self.starts.get(&token) {
-            if *before != asked.to_string() {
+            if asked != before.as_str() {
                 let text = "The request uses the same client token as a previous, but \
                             non-identical request.";
                 return Err(Refusal::with_status(409, "ConflictException", text));

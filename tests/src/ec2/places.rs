@@ -232,7 +232,7 @@ impl World {
         found.sort_by_key(|t| t.name);
         let (found, next) = page.cut(found, |t| t.name.to_owned());
         let mut xml = Xml::default();
-        xml.items("instanceTypeSet", &found, |xml, t| write_type(xml, t))
+        xml.items("instanceTypeSet", &found, write_type)
             .maybe("nextToken", next);
         Ok(xml)
     }

@@ -87,7 +87,7 @@ impl Extent {
     fn cures(self, point: usize) -> Vec<Cure> {
         match self {
             Self::Full => vec![Cure::Resume, Cure::Destroy, Cure::Gc],
-            Self::EveryPoint if point % 2 == 0 => vec![Cure::Resume, Cure::Destroy],
+            Self::EveryPoint if point.is_multiple_of(2) => vec![Cure::Resume, Cure::Destroy],
             Self::EveryPoint => vec![Cure::Resume, Cure::Gc],
         }
     }

@@ -337,6 +337,17 @@ fn an_account_whose_token_a_machine_used_up_is_made_anew_for_the_next_machine() 
     model.recorded.get_mut(&disk).expect("recorded").state = ResourceState::Planned;
     let plan = model.plan(&enrolled(&[(0, 1), (1, 1)]));
     assert!(!plan.actions.iter().any(|a| account(&a)), "{plan:?}");
+    // One that was never begun may come after the token's end.
+    let (mut model, _) = made(&[(0, 1), (1, 1)]);
+    for kind in ["volume", "domain"] {
+        let part = key(&site(), kind, "worker-1");
+        model.recorded.get_mut(&part).expect("recorded").state = ResourceState::Wanted;
+    }
+    let plan = model.plan(&enrolled(&[(0, 1), (1, 1)]));
+    let accounts: Vec<_> = plan.actions.iter().filter(account).collect();
+    assert_eq!(accounts.len(), 1, "{plan:?}");
+    let of = accounts[0].node().map(|n| n.0.as_str());
+    assert_eq!((of, accounts[0].attempt), (Some("worker-1"), 2));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipop_proto::status::NodeStatus;
 
@@ -73,6 +73,12 @@ struct World {
     silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
+    /// Machines enrol, and make their own host keys.
+    enrols: bool,
+    /// What nodes report as their host keys' ends.
+    reported: BTreeMap<String, String>,
+    /// How often it was looked for tokens that are over.
+    expiries: usize,
 }
 
 impl World {
@@ -111,6 +117,9 @@ impl Fakes {
             refused: BTreeSet::new(),
             silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            enrols: false,
+            reported: BTreeMap::new(),
+            expiries: 0,
         })))
     }
 
@@ -221,6 +230,28 @@ impl Fakes {
     /// Images outlive the last deployment.
     pub fn keep_images(&self) {
         self.world().keep = true;
+    }
+
+    /// Machines enrol, and make their own host keys.
+    pub fn enrol(&self) {
+        self.world().enrols = true;
+    }
+
+    /// The node reports this after `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5`, instead of its name.
+    pub fn report(&self, node: &str, key: &str) {
+        let mut world = self.world();
+        world.reported.insert(node.to_owned(), key.to_owned());
+    }
+
+    /// The password or token that the node's account has.
+    pub fn password(&self, node: &str) -> String {
+        let world = self.world();
+        String::from_utf8_lossy(&world.accounts[node]).into_owned()
+    }
+
+    /// How often it was looked for tokens that are over.
+    pub fn expiries(&self) -> usize {
+        self.world().expiries
     }
 
     pub fn remote(&self) {
@@ -366,6 +397,13 @@ impl Provider for Fakes {
         Some(ImageForm::Direct)
     }
 
+    fn delivery(&self) -> Delivery {
+        match self.world().enrols {
+            true => Delivery::Enrolment,
+            false => Delivery::Private,
+        }
+    }
+
     fn is_local(&self) -> bool {
         !self.world().remote
     }
@@ -404,7 +442,11 @@ impl Provider for Fakes {
             Scope::Node(node) => {
                 let spec = making.machine.expect("a machine for its parts");
                 assert_eq!(spec.node, *node);
-                let password = &spec.bundle.credentials[crate::bundle::XMPP_PASSWORD];
+                let name = match self.delivery() {
+                    Delivery::Enrolment => crate::bundle::ENROL_TOKEN,
+                    Delivery::Private => crate::bundle::XMPP_PASSWORD,
+                };
+                let password = &spec.bundle.credentials[name];
                 let mut world = self.world();
                 let known = world.accounts.get(&node.0);
                 assert_eq!(known, Some(password.expose()), "{node} cannot sign in");
@@ -547,8 +589,11 @@ impl Meeting for Fakes {
         resource: &Resource,
         listen: &[IpAddr],
         attempt: u32,
-        _: Delivery,
+        delivery: Delivery,
     ) -> Result<(), CliError> {
+        if resource.kind == "account" && resource.id != "provision" {
+            assert_eq!(delivery, self.delivery(), "{}", resource.id);
+        }
         if resource.kind == "process" {
             self.start(listen)?;
         }
@@ -568,6 +613,11 @@ impl Meeting for Fakes {
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
         self.take_away(resource)
+    }
+
+    fn expire_tokens(&self, _: SystemTime) -> Result<Vec<NodeName>, CliError> {
+        self.world().expiries += 1;
+        Ok(Vec::new())
     }
 
     fn can_remove(&self) -> bool {
@@ -609,6 +659,22 @@ impl Watch for Fakes {
     fn status(&mut self, node: &NodeName) -> Option<NodeStatus> {
         let dead = self.world().dead;
         assert!(!dead, "{node} is asked through a dead rendezvous");
-        None
+        let world = self.world();
+        if !world.enrols {
+            return None;
+        }
+        let reported = world.reported.get(&node.0).unwrap_or(&node.0);
+        let key: String = reported.replace('-', "+");
+        Some(
+            serde_json::from_value(serde_json::json!({
+                "name": node, "overlay": "demo", "jid": format!("{node}@demo.ipop"),
+                "version": "0", "addrs": { "ipv4": "10.73.0.2/24", "ipv6": "fd5a::2/64" },
+                "interface": "ipop0", "mtu": 1400, "uptime_ms": 0,
+                "sign_in": { "state": "online" }, "role": { "state": "ready" },
+                "candidates": [], "peers": [], "drops": {},
+                "ssh_host_key": format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5{key}\n"),
+            }))
+            .expect("a status"),
+        )
     }
 }

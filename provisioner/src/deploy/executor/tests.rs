@@ -80,7 +80,10 @@ fn everything_is_done_after_what_it_needs_and_never_more_than_a_sites_share_at_o
         let running = now.fetch_add(1, Ordering::SeqCst) + 1;
         most.fetch_max(running, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(2));
-        order.lock().expect("whole").push(name.parse::<usize>().expect("a number"));
+        order
+            .lock()
+            .expect("whole")
+            .push(name.parse::<usize>().expect("a number"));
         now.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     });
@@ -116,7 +119,10 @@ fn a_failure_and_a_panic_keep_back_what_needs_them_and_nothing_else() {
     blocked.sort_unstable();
     assert_eq!(blocked, [2, 3]);
     let texts: Vec<_> = run.failed.iter().map(|(_, e)| e.to_string()).collect();
-    assert!(texts.iter().any(|t| t.contains("out of bounds")), "{texts:?}");
+    assert!(
+        texts.iter().any(|t| t.contains("out of bounds")),
+        "{texts:?}"
+    );
     assert!(!run.interrupted);
 }
 
@@ -149,7 +155,10 @@ fn tries_end_with_the_actions_own_time() {
     let run = execute(&[slow], &does, &Interrupt::default());
     assert!(began.elapsed() < Duration::from_secs(5));
     let (_, error) = &run.failed[0];
-    assert!(error.hints[0].contains("tries in 0 s had no success"), "{error}");
+    assert!(
+        error.hints[0].contains("tries in 0 s had no success"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -177,4 +186,41 @@ fn an_interrupt_lets_actions_in_hand_end_and_begins_no_more() {
     assert!(run.interrupted);
     assert!((1..=2).contains(&run.done.len()), "{}", run.done.len());
     assert!(run.failed.is_empty());
+}
+
+/// One thing fails until it is needless.
+struct Hopeless(AtomicUsize);
+
+impl Doer for Hopeless {
+    fn parallel(&self, _: &Owner) -> usize {
+        2
+    }
+
+    fn act(&self, action: &Action, _: Instant) -> Result<(), CliError> {
+        match action.key.resource.id.as_str() {
+            "hopeless" => {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                Err(refused().retry(Retry::Soon))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_needless(&self, action: &Action) -> bool {
+        action.key.resource.id == "hopeless" && self.0.load(Ordering::SeqCst) == 2
+    }
+
+    fn answers(&self, _: &Owner) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_failed_and_is_needless_is_not_tried_again() {
+    let actions = [action("a", "hopeless", &[]), action("a", "fine", &[])];
+    let hopeless = Hopeless(AtomicUsize::new(0));
+    let run = execute(&actions, &hopeless, &Interrupt::default());
+    assert_eq!((run.done, run.failed.len()), (vec![1], 1));
+    assert!(run.failed[0].1.to_string().contains("enough workers"));
+    assert_eq!(hopeless.0.into_inner(), 2);
 }

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn the_personal_data_of_every_node_of_a_large_cluster_fits() {
         let request = Request {
-            name: Some("a-name-as-long-as-one-can-be".to_owned()),
+            name: Some("n".repeat(24)),
             frontend: vec!["1@local".parse().unwrap()],
             workers: vec!["200@local".parse().unwrap()],
             ..Request::default()

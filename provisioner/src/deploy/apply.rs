@@ -30,16 +30,21 @@ impl Engine<'_> {
     /// [`Self::destroy`] removes.
     pub fn apply(&self, options: &Options) -> Result<Outcome, CliError> {
         let mut left = options.replace;
-        let mut converged = self.converge()?;
-        while let Some(nodes) = replaceable(&converged, left) {
-            left -= u32::try_from(nodes.len()).unwrap_or(left);
-            converged = self.replace(&nodes)?;
-        }
-        let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
-        let workers = scene.plan.workers().len();
+        let workers = self.scene(self.database.nodes(self.deployment.id)?)?;
+        let workers = workers.plan.workers().len();
         let quorum = options
             .quorum
             .map_or(workers, |quorum| (quorum as usize).min(workers));
+        let joining = options.wait.then_some(quorum);
+        let mut converged = self.converge(joining)?;
+        while let Some(nodes) = replaceable(&converged, left) {
+            if self.opened.early.is_enough() {
+                break;
+            }
+            left -= u32::try_from(nodes.len()).unwrap_or(left);
+            converged = self.replace(&nodes, joining)?;
+        }
+        let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         // With too few machines nobody need wait to know how it ends.
         if workers.saturating_sub(converged.failed.len()) < quorum {
             return Err(too_few(converged, workers, quorum));
@@ -60,7 +65,7 @@ impl Engine<'_> {
                     return Ok(BTreeMap::new());
                 }
                 left -= u32::try_from(count).unwrap_or(left);
-                let mut failed = reasons(&self.replace(nodes)?.failed);
+                let mut failed = reasons(&self.replace(nodes, None)?.failed);
                 Ok(nodes
                     .iter()
                     .map(|n| (n.clone(), failed.remove(n)))
@@ -88,12 +93,13 @@ impl Engine<'_> {
     }
 
     /// Removes the machines of nodes and makes others.
-    fn replace(&self, nodes: &[NodeName]) -> Result<Converged, CliError> {
+    fn replace(&self, nodes: &[NodeName], joining: Option<usize>) -> Result<Converged, CliError> {
         for node in nodes {
             self.step(format!("{node}: another machine is made in its place"));
             self.database.replace_node(self.deployment.id, node)?;
+            self.opened.early.forget(node);
         }
-        self.converge()
+        self.converge(joining)
     }
 
     fn check_leftover(&self, leftover: Vec<(Key, CliError)>) -> Result<(), CliError> {

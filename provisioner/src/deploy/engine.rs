@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Instant, SystemTime};
 
 use ipop_proto::status::NodeStatus;
 
+use super::early::Early;
 use super::executor::{Run, execute};
 use super::hands::{Hands, reached, record_of};
 use super::interrupt::Interrupt;
@@ -57,12 +58,13 @@ pub struct Engine<'a> {
     pub opened: Opened,
 }
 
-/// Parts that were opened: each once.
+/// Parts that were opened, each once, and what was seen of the nodes meanwhile.
 #[derive(Default)]
 pub struct Opened {
     providers: Mutex<Sites>,
     meeting: Mutex<Option<Arc<dyn Meeting>>>,
     user_key: Mutex<Option<String>>,
+    pub(super) early: Early,
 }
 
 /// What is recorded of a deployment.
@@ -84,8 +86,9 @@ pub(super) struct Converged {
 }
 
 impl Engine<'_> {
-    /// Brings everything to what is wanted, but for joining. Nodes that fail keep no other back.
-    pub(super) fn converge(&self) -> Result<Converged, CliError> {
+    /// Brings everything to what is wanted. Nodes that fail keep no other back. With a quorum nodes
+    /// are noted as they join, and once it has joined launches that failed are not repeated.
+    pub(super) fn converge(&self, quorum: Option<usize>) -> Result<Converged, CliError> {
         let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         let sites = self.sites(&scene.plan)?;
         self.check_reachable(&sites)?;
@@ -101,7 +104,16 @@ impl Engine<'_> {
         self.expire_tokens();
         let images = self.images(&scene, &sites, &observed)?;
         let plan = self.plan(&scene, &sites, &observed, &images)?;
-        let run = self.carry_out(&scene, &plan, &images, &mut observed)?;
+        let run = std::thread::scope(|scope| {
+            let (running, done) = mpsc::channel();
+            if let Some(quorum) = quorum {
+                let (early, plan) = (&self.opened.early, &scene.plan);
+                scope.spawn(move || early.watch(self, plan, quorum, &done));
+            }
+            let run = self.carry_out(&scene, &plan, &images, &mut observed);
+            drop(running);
+            run
+        })?;
         let run = self.check_shared(run)?;
         self.forget_removed()?;
         self.write_known_hosts()?;

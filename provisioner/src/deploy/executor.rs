@@ -23,6 +23,9 @@ use crate::state::record::Owner;
 /// How often a thread without work looks whether the user wants to stop.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Why a failed action was not tried again though it could be.
+const NEEDLESS: &str = "enough workers joined meanwhile, so it was not tried again";
+
 /// In [`Board::waiting`]: something that it needs failed.
 const GIVEN_UP: usize = usize::MAX;
 
@@ -33,6 +36,11 @@ pub trait Doer: Sync {
 
     /// Does it, by `deadline`, and records that.
     fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError>;
+
+    /// Whether a failed action need not be tried again, as things came good without it.
+    fn is_needless(&self, _: &Action) -> bool {
+        false
+    }
 
     /// Whether an owner that was unavailable to an action answers at all; without an answer nothing
     /// more is tried with it.
@@ -241,12 +249,16 @@ impl<'a> Executor<'a> {
         };
         let result = match dead {
             Some(why) => Err(CliError::new(ExitCode::Unavailable, why)),
+            None if tries > 1 && self.doer.is_needless(action) => {
+                Err(CliError::new(ExitCode::Unavailable, NEEDLESS))
+            }
             None => self.act(action, deadline),
         };
         let now = Instant::now();
         let ended = match result {
             Ok(()) => Ended::Done,
             Err(error) => match wait(error.retry, tries, rand::random()) {
+                Some(_) if self.doer.is_needless(action) => Ended::Failed(error.hint(NEEDLESS)),
                 Some(pause) if now + pause < deadline => Ended::Again(now + pause, error.retry),
                 Some(_) => {
                     let limit = action.deadline.as_secs();

@@ -382,6 +382,10 @@ impl Doer for Hands<'_> {
         }
     }
 
+    fn is_needless(&self, action: &Action) -> bool {
+        action.verb == Verb::Make && action.node().is_some() && self.engine.opened.early.is_enough()
+    }
+
     fn answers(&self, owner: &Owner) -> bool {
         match owner {
             Owner::Site(site) => {

@@ -164,14 +164,15 @@ fn progress<'a>(engine: &Engine<'_>, wait: &Wait<'a>) -> Result<Vec<Progress<'a>
             (None, None) => provider.join_limit()?,
         };
         limits.insert(&plan.site, limit);
+        let early = engine.opened.early.of(&plan.name);
         all.push(Progress {
             plan,
             provider,
             limit,
             started: Instant::now(),
-            reached: Stage::Created,
+            reached: early.map_or(Stage::Created, |e| e.stage),
             now: None,
-            joined_seconds: None,
+            joined_seconds: early.and_then(|e| e.joined),
             absent: 0,
             machine: None,
             failed: wait.failed.get(&plan.name).cloned(),

@@ -13,6 +13,7 @@
 
 pub mod apply;
 pub mod destroy;
+mod early;
 pub mod engine;
 pub mod executor;
 pub mod fault;

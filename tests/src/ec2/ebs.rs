@@ -126,7 +126,8 @@ impl World {
             ));
         }
         if let Some((before, id)) = self.starts.get(&token) {
-            if asked != before.as_str() {
+            let same = asked.to_string();
+            if *before != same {
                 let text = "The request uses the same client token as a previous, but \
                             non-identical request.";
                 return Err(Refusal::with_status(409, "ConflictException", text));

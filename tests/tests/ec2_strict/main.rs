@@ -78,7 +78,7 @@ fn an_answer_that_was_lost_makes_nothing_twice() {
 
 #[test]
 fn a_snapshot_survives_lost_answers_of_its_start_and_its_blocks() {
-    for action in ["StartSnapshot", "PutSnapshotBlock"] {
+    for action in ["StartSnapshot", "PutSnapshotBlock", "CompleteSnapshot"] {
         let site = Site::new(|_| {});
         let step = site.step("snapshot");
         site.double

@@ -187,3 +187,40 @@ fn an_interrupt_lets_actions_in_hand_end_and_begins_no_more() {
     assert!((1..=2).contains(&run.done.len()), "{}", run.done.len());
     assert!(run.failed.is_empty());
 }
+
+/// One thing fails until it is needless.
+struct Hopeless(AtomicUsize);
+
+impl Doer for Hopeless {
+    fn parallel(&self, _: &Owner) -> usize {
+        2
+    }
+
+    fn act(&self, action: &Action, _: Instant) -> Result<(), CliError> {
+        match action.key.resource.id.as_str() {
+            "hopeless" => {
+                self.0.fetch_add(1, Ordering::SeqCst);
+                Err(refused().retry(Retry::Soon))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_needless(&self, action: &Action) -> bool {
+        action.key.resource.id == "hopeless" && self.0.load(Ordering::SeqCst) == 2
+    }
+
+    fn answers(&self, _: &Owner) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_failed_and_is_needless_is_not_tried_again() {
+    let actions = [action("a", "hopeless", &[]), action("a", "fine", &[])];
+    let hopeless = Hopeless(AtomicUsize::new(0));
+    let run = execute(&actions, &hopeless, &Interrupt::default());
+    assert_eq!((run.done, run.failed.len()), (vec![1], 1));
+    assert!(run.failed[0].1.to_string().contains("enough workers"));
+    assert_eq!(hopeless.0.into_inner(), 2);
+}

@@ -39,6 +39,8 @@ pub async fn make(
         let what = format!("the step of {} has no machine", step.resource.id);
         CliError::new(ExitCode::Internal, what)
     })?;
+    // What EC2 would refuse is refused before anything is asked.
+    let user_data = user_data::encode(&spec.bundle, &spec.node)?;
     let mut found = None;
     let mut dead = BTreeSet::new();
     for instance in of_name(api, limits, &step.resource.id, &making.tags.uid).await? {
@@ -56,7 +58,13 @@ pub async fn make(
         Some(id) => id,
         None => {
             let token = successor(making.token, &dead);
-            run(api, site, step, spec, making, limits, token).await?
+            let launch = Launch {
+                step,
+                spec,
+                user_data,
+                token,
+            };
+            run(api, site, launch, making, limits).await?
         }
     };
     wait_running(api, limits, spec, &id).await?;
@@ -170,15 +178,28 @@ async fn of_name(
     list(api, limits, filters).await
 }
 
+/// One instance to be launched.
+struct Launch<'a> {
+    step: &'a Step,
+    spec: &'a MachineSpec,
+    /// In Base64.
+    user_data: String,
+    token: String,
+}
+
 async fn run(
     api: &Api,
     site: &Ec2Site,
-    step: &Step,
-    spec: &MachineSpec,
+    launch: Launch<'_>,
     making: &Making<'_>,
     limits: Limits<'_>,
-    mut token: String,
 ) -> Result<String, CliError> {
+    let Launch {
+        step,
+        spec,
+        user_data,
+        mut token,
+    } = launch;
     let what = format!("cannot launch {}", spec.node);
     let needed = |kind: &str| {
         step.after
@@ -190,7 +211,6 @@ async fn run(
             })
     };
     let (image, group) = (needed(plan::IMAGE)?, needed(plan::GROUP)?);
-    let user_data = user_data::encode(&spec.bundle, &spec.node)?;
     let labels = Labels::new(making.tags, &step.resource, making.token)
         .with(tags::NODE, &spec.node.0)
         .with(tags::ROLE, &spec.image.role);

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ebs::types::{ChecksumAggregationMethod, ChecksumAlgorithm};
 use aws_sdk_ec2::types::{Snapshot, SnapshotState};
@@ -22,6 +22,8 @@ use crate::provider::{Image, Made, Making, Removing, Resource, Tags};
 const GIVEN_UP_AFTER: i32 = 180;
 /// Snapshots that were asked for with the same token and did not serve, before giving up.
 const RESTARTS: u32 = 4;
+/// How long a snapshot that takes no completion may need to show that it is complete already.
+const SHOWN_AFTER: Duration = Duration::from_secs(60);
 
 /// What the site and the engine say about an upload.
 pub struct Uploading<'a> {
@@ -183,6 +185,12 @@ async fn by_name(
     list(api, limits, filters).await
 }
 
+/// The client token after one whose snapshot does not serve, the same each time.
+fn successor(token: &str, before: &str) -> String {
+    let digest = blocks::hash(format!("{token} {before}").as_bytes());
+    digest[..16].iter().map(|b| format!("{b:02x}")).collect()
+}
+
 fn made(id: &str) -> Made {
     Made {
         handle: Some(id.to_owned()),
@@ -247,7 +255,7 @@ impl Uploading<'_> {
     async fn start(
         &self,
         blocks: &Blocks,
-        mut refused: Option<String>,
+        refused: Option<String>,
         limits: Limits<'_>,
     ) -> Result<(String, Option<Blocks>), CliError> {
         let Making { tags, token, .. } = *self.making;
@@ -266,16 +274,14 @@ impl Uploading<'_> {
             labels = labels.with(tags::PARENT, id);
         }
         tracing::debug!(blocks = blocks.0.len(), gib, parent = ?parent.as_ref().map(|p| &p.0), "starting a snapshot");
+        // The API answers a token it knows with the snapshot it made for it, however that ended; so
+        // the next one after it has a token that follows from both.
+        let mut token = match &refused {
+            None => token.to_owned(),
+            Some(before) => successor(token, before),
+        };
+        let mut ended = None;
         for _ in 0..RESTARTS {
-            // The API answers a token it knows with the snapshot it made for it, however that
-            // ended; so the next one after it has a token that follows from both.
-            let token = match &refused {
-                None => token.to_owned(),
-                Some(before) => {
-                    let digest = blocks::hash(format!("{token} {before}").as_bytes());
-                    digest[..16].iter().map(|b| format!("{b:02x}")).collect()
-                }
-            };
             let started = self
                 .api
                 .ask("StartSnapshot", limits, || {
@@ -293,21 +299,31 @@ impl Uploading<'_> {
                         .timeout(GIVEN_UP_AFTER)
                         .send()
                 })
-                .await
-                .map_err(|e| e.context(self.what("start the upload of")))?;
+                .await;
+            let started = match started {
+                Ok(started) => started,
+                // The snapshot of this token was removed.
+                Err(e) if e.is(Class::NotFound) => {
+                    token = successor(&token, "gone");
+                    ended = Some(e.to_string());
+                    continue;
+                }
+                Err(e) => return Err(e.context(self.what("start the upload of"))),
+            };
             let id = started.snapshot_id.unwrap_or_default();
             match started.status {
                 None | Some(aws_sdk_ebs::types::Status::Pending) => {
                     return Ok((id, parent.map(|p| p.1)));
                 }
-                _ => refused = Some(id),
+                _ => {
+                    token = successor(&token, &id);
+                    ended = Some(format!("snapshot {id} ended at once"));
+                }
             }
         }
         Err(
             CliError::new(ExitCode::Unavailable, self.what("start the upload of"))
-                .caused_by(format!(
-                    "every snapshot ended at once, the last is {refused:?}"
-                ))
+                .caused_by(ended.unwrap_or_default())
                 .retry(Retry::Soon),
         )
     }
@@ -388,13 +404,15 @@ impl Uploading<'_> {
             })
             .await;
         match told {
-            Ok(_) => record.note_complete(),
-            Err(e) => self.not_complete(id, e, limits).await,
+            Ok(_) => {}
+            Err(e) => self.not_complete(id, e, limits).await?,
         }
+        record.note_complete()
     }
 
     /// The service found something else in the snapshot than was put, or knows it as complete
-    /// already: a kill came between its answer and our note of it.
+    /// already: its answer was lost, or a kill came between it and our note of it. What was
+    /// completed shows that after a while, and must not be removed before.
     async fn not_complete(
         &self,
         id: &str,
@@ -407,8 +425,15 @@ impl Uploading<'_> {
         ) {
             return Err(failure.context(self.what("complete the upload of")));
         }
-        if self.state(id, limits).await?.0 == Some(SnapshotState::Completed) {
-            return Ok(());
+        let what = format!("waiting for what became of snapshot {id}");
+        let (began, mut backoff) = (Instant::now(), Backoff::default());
+        loop {
+            match self.state(id, limits).await?.0 {
+                Some(SnapshotState::Completed) => return Ok(()),
+                Some(SnapshotState::Error) => break,
+                _ if began.elapsed() >= SHOWN_AFTER => break,
+                _ => limits.pause(backoff.pause(), &what).await?,
+            }
         }
         delete(self.api, limits, id).await?;
         self.memory.forget(id)?;
@@ -437,7 +462,7 @@ impl Uploading<'_> {
         }
     }
 
-    /// The state and its reason; none while the snapshot is not visible yet.
+    /// The state and its reason; none while the snapshot is not visible yet, or not with our tags.
     async fn state(
         &self,
         id: &str,
@@ -452,12 +477,19 @@ impl Uploading<'_> {
         match answer {
             Ok(answer) => Ok(answer
                 .snapshots()
-                .first()
+                .iter()
+                .find(|s| self.is_ours(s))
                 .map(|s| (s.state().cloned(), s.state_message().map(str::to_owned)))
                 .unwrap_or_default()),
             Err(e) if e.is(Class::NotFound) => Ok((None, None)),
             Err(e) => Err(e.context(format!("cannot see snapshot {id}"))),
         }
+    }
+
+    fn is_ours(&self, snapshot: &Snapshot) -> bool {
+        let labels = Labels::read(snapshot.tags());
+        labels.value(tags::RESOURCE) == Some(&self.resource.id)
+            && labels.value(tags::OWNER) == Some(&self.making.tags.owner)
     }
 
     fn what(&self, verb: &str) -> String {

@@ -42,6 +42,12 @@ pub fn encode(bundle: &Bundle, node: &NodeName) -> Result<String, CliError> {
 mod tests {
     use super::*;
     use crate::bundle::NODE_CONFIG;
+    use crate::plan::personal::{Keys, bundle};
+    use crate::plan::{Request, World, plan};
+    use crate::provider::Delivery;
+    use crate::rendezvous::{Account, Endpoint};
+    use crate::secret::Secret;
+    use crate::site::Sites;
 
     fn node() -> NodeName {
         NodeName("worker-0".into())
@@ -60,5 +66,36 @@ mod tests {
         bundle.set(NODE_CONFIG, vec![b'x'; 16 * 1024]);
         let error = encode(&bundle, &node()).unwrap_err().to_string();
         assert!(error.contains("does not fit"), "{error}");
+    }
+
+    #[test]
+    fn the_personal_data_of_every_node_of_a_large_cluster_fits() {
+        let request = Request {
+            name: Some("n".repeat(24)),
+            frontend: vec!["1@local".parse().unwrap()],
+            workers: vec!["200@local".parse().unwrap()],
+            ..Request::default()
+        };
+        let plan = plan(&request, &Sites::default(), &World::default()).unwrap();
+        assert_eq!(plan.nodes.len(), 201);
+        let endpoint = Endpoint {
+            domain: plan.domain.clone(),
+            servers: vec!["[2001:db8:1111:2222:3333:4444:5555:6666]:5222".to_owned(); 8],
+            // As long as the certificate of a CA with an RSA key.
+            ca_pem: "x".repeat(2048),
+        };
+        for node in &plan.nodes {
+            let keys = Keys {
+                account: Account {
+                    jid: format!("{}@{}", node.name, plan.domain),
+                    password: Secret::new("t".repeat(64)),
+                },
+                host_key: None,
+                // The user's, of 4096 bits.
+                authorized_key: "k".repeat(768),
+            };
+            let bundle = bundle(&plan, node, &endpoint, &keys, Delivery::Enrolment).unwrap();
+            encode(&bundle, &node.name).unwrap();
+        }
     }
 }

@@ -46,11 +46,16 @@ pub fn outcome(outcome: &Outcome) -> String {
     let mut out = table(&header, &rows);
     let (name, seconds) = (&outcome.name, outcome.seconds);
     let joined = outcome.nodes.iter().filter(|n| n.stuck.is_none()).count();
-    let _ = writeln!(
-        out,
-        "\n{joined} of {} nodes joined `{name}` in {seconds:.0} s",
-        outcome.nodes.len()
-    );
+    let count = outcome.nodes.len();
+    let _ = if outcome.waited {
+        writeln!(out, "\n{joined} of {count} nodes joined `{name}` in {seconds:.0} s")
+    } else {
+        writeln!(
+            out,
+            "\n`{name}` was started in {seconds:.0} s; `provision status {name}` shows which of its \
+             {count} nodes have joined"
+        )
+    };
     for node in &outcome.nodes {
         let Some(stuck) = &node.stuck else { continue };
         let reached = stuck.reached.map_or("nothing", words);

@@ -83,7 +83,7 @@ pub fn render(
 }
 
 /// `before make site local: domain ipop-x-worker-0` is `before` and `make domain`.
-fn action(point: &str) -> (String, String) {
+pub fn action(point: &str) -> (String, String) {
     let (when, rest) = point.split_once(' ').unwrap_or((point, ""));
     let words: Vec<_> = rest.split(' ').collect();
     let owner = words.iter().position(|word| word.ends_with(':'));

@@ -48,7 +48,10 @@ pub fn outcome(outcome: &Outcome) -> String {
     let joined = outcome.nodes.iter().filter(|n| n.stuck.is_none()).count();
     let count = outcome.nodes.len();
     let _ = if outcome.waited {
-        writeln!(out, "\n{joined} of {count} nodes joined `{name}` in {seconds:.0} s")
+        writeln!(
+            out,
+            "\n{joined} of {count} nodes joined `{name}` in {seconds:.0} s"
+        )
     } else {
         writeln!(
             out,

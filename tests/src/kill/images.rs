@@ -26,7 +26,10 @@ pub fn write(dir: &Path) {
             std::fs::write(dir.join(name), content).expect("an image is written");
         };
         write("vmlinuz", &kernel());
-        write("cmdline", format!("root=/dev/nvme0n1 role={role}\n").as_bytes());
+        write(
+            "cmdline",
+            format!("root=/dev/nvme0n1 role={role}\n").as_bytes(),
+        );
         // Three blocks of 512 KiB, of which the middle one is empty.
         let mut raw = vec![0_u8; 3 << 19];
         raw[..role.len()].copy_from_slice(role.as_bytes());

@@ -52,7 +52,7 @@ impl Host for &Libvirt {
         let Libvirt { pool, path } = self;
         let path = path.display();
         format!(
-            "kind = \"libvirt\"\npool = \"{pool}\"\npool_path = \"{path}\"\nmemory = \"64M\"\n"
+            "kind = \"libvirt\"\npool = \"{pool}\"\npool_path = \"{path}\"\nmemory = \"256M\"\n"
         )
     }
 

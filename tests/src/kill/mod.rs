@@ -192,12 +192,21 @@ pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
     });
     let kills = kills.into_inner().expect("no panic");
     let failures = failures.into_inner().expect("no panic");
-    let table = table::render(bench.kind, &clean.points, &kills, failures.len());
+    let table = table::render(
+        bench.kind,
+        &clean.points,
+        &kills,
+        failures.len(),
+        began.elapsed().as_secs(),
+    );
     println!("{table}");
     println!("{} kills in {:.0?}", kills.len(), began.elapsed());
     if extent != Extent::EveryAction {
         let missed = table::missed(&clean.points, &kills);
-        assert!(missed.is_empty() || !failures.is_empty(), "never hit: {missed:?}");
+        assert!(
+            missed.is_empty() || !failures.is_empty(),
+            "never hit: {missed:?}"
+        );
     }
     table::write(bench.kind, &table);
     assert!(

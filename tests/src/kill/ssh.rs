@@ -1,6 +1,8 @@
 //! Machines with a real sshd, in namespaces, two for every run; the front end, which cannot be one
 //! of these, is a virtual machine.
 
+use std::collections::BTreeSet;
+
 use super::libvirt::Libvirt;
 use super::{Host, Peer};
 use crate::sshd::{Machine, Room};
@@ -26,9 +28,11 @@ impl Peer for Ssh {
     fn host(&self) -> Box<dyn Host + '_> {
         let room = Room::new("kill");
         let machine = |n| room.machine(&format!("kill-m{n}"));
+        let machines: Vec<_> = (0..MACHINES).map(machine).collect();
         Box::new(Desk {
             front: &self.front,
-            machines: (0..MACHINES).map(machine).collect(),
+            fresh: machines.iter().map(changes).collect(),
+            machines,
             room,
         })
     }
@@ -36,7 +40,11 @@ impl Peer for Ssh {
     fn check(&self, view: &[String], workers: u32) {
         for number in 0..MACHINES {
             let runs = format!("machine {number}: ipop-node runs");
-            assert_eq!(view.contains(&runs), number < workers as usize, "{number}: {view:?}");
+            assert_eq!(
+                view.contains(&runs),
+                number < workers as usize,
+                "{number}: {view:?}"
+            );
         }
     }
 }
@@ -44,6 +52,8 @@ impl Peer for Ssh {
 /// The machines of a run.
 struct Desk<'a> {
     front: &'a Libvirt,
+    /// What was on each disk at first.
+    fresh: Vec<BTreeSet<String>>,
     // Before the room: they may not outlive it.
     machines: Vec<Machine>,
     room: Room,
@@ -55,6 +65,7 @@ impl Host for Desk<'_> {
             front,
             machines,
             room,
+            ..
         } = self;
         let hosts: Vec<_> = machines.iter().map(Machine::target).collect();
         let known = room.known_hosts(&machines.iter().collect::<Vec<_>>());
@@ -74,18 +85,21 @@ impl Host for Desk<'_> {
     fn look(&self, deployment: &str) -> Vec<String> {
         let mut seen = self.front.look(deployment);
         for (number, machine) in self.machines.iter().enumerate() {
-            let changes = machine.changes();
-            // Type, mode, owner and path, and no size: that of a log differs.
-            let things = changes.lines().map(|line| {
-                let words: Vec<_> = line.split(' ').collect();
-                let path = words.last().copied().unwrap_or_default();
+            let changes = changes(machine);
+            let new = changes.difference(&self.fresh[number]);
+            // The path only: the size of a log differs.
+            seen.extend(new.map(|line| {
+                let path = line.rsplit(' ').next().unwrap_or_default();
                 format!("machine {number}: {path}")
-            });
-            seen.extend(things);
+            }));
             if machine.command_lines().contains("ipop-node") {
                 seen.push(format!("machine {number}: ipop-node runs"));
             }
         }
         seen
     }
+}
+
+fn changes(machine: &Machine) -> BTreeSet<String> {
+    machine.changes().lines().map(str::to_owned).collect()
 }

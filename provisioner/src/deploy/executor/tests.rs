@@ -80,7 +80,10 @@ fn everything_is_done_after_what_it_needs_and_never_more_than_a_sites_share_at_o
         let running = now.fetch_add(1, Ordering::SeqCst) + 1;
         most.fetch_max(running, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(2));
-        order.lock().expect("whole").push(name.parse::<usize>().expect("a number"));
+        order
+            .lock()
+            .expect("whole")
+            .push(name.parse::<usize>().expect("a number"));
         now.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     });
@@ -116,7 +119,10 @@ fn a_failure_and_a_panic_keep_back_what_needs_them_and_nothing_else() {
     blocked.sort_unstable();
     assert_eq!(blocked, [2, 3]);
     let texts: Vec<_> = run.failed.iter().map(|(_, e)| e.to_string()).collect();
-    assert!(texts.iter().any(|t| t.contains("out of bounds")), "{texts:?}");
+    assert!(
+        texts.iter().any(|t| t.contains("out of bounds")),
+        "{texts:?}"
+    );
     assert!(!run.interrupted);
 }
 
@@ -149,7 +155,10 @@ fn tries_end_with_the_actions_own_time() {
     let run = execute(&[slow], &does, &Interrupt::default());
     assert!(began.elapsed() < Duration::from_secs(5));
     let (_, error) = &run.failed[0];
-    assert!(error.hints[0].contains("tries in 0 s had no success"), "{error}");
+    assert!(
+        error.hints[0].contains("tries in 0 s had no success"),
+        "{error}"
+    );
 }
 
 #[test]

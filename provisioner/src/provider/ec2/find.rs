@@ -34,7 +34,8 @@ pub async fn find(api: &Api, whose: Option<&Tags>) -> Result<Vec<Found>, CliErro
     limits.pause(SHOWN_AFTER, "looking again").await?;
     let mut all = look(api, whose, limits).await?;
     let missing = |found: &Found| {
-        let same = |other: &Found| (&other.resource, &other.handle) == (&found.resource, &found.handle);
+        let same =
+            |other: &Found| (&other.resource, &other.handle) == (&found.resource, &found.handle);
         !all.iter().any(same)
     };
     let hidden: Vec<_> = first.into_iter().filter(missing).collect();
@@ -42,11 +43,7 @@ pub async fn find(api: &Api, whose: Option<&Tags>) -> Result<Vec<Found>, CliErro
     Ok(all)
 }
 
-async fn look(
-    api: &Api,
-    whose: Option<&Tags>,
-    limits: Limits<'_>,
-) -> Result<Vec<Found>, CliError> {
+async fn look(api: &Api, whose: Option<&Tags>, limits: Limits<'_>) -> Result<Vec<Found>, CliError> {
     let filters = || filters(whose);
     let (instances, groups, images, snapshots) = tokio::try_join!(
         instance::list(api, limits, filters()),

@@ -90,6 +90,20 @@ fn the_result_names_the_nodes_that_did_not_join_and_why() {
 }
 
 #[test]
+fn of_nodes_that_nobody_waited_for_none_is_said_to_have_joined() {
+    let outcome = Outcome {
+        waited: false,
+        seconds: 2.0,
+        nodes: Vec::new(),
+        ..outcome()
+    };
+    let text = table::outcome(&outcome);
+    assert!(!text.contains("nodes joined"), "{text}");
+    assert!(text.contains("`demo` was started in 2 s"), "{text}");
+    assert!(text.contains("provision status demo"), "{text}");
+}
+
+#[test]
 fn bars_take_every_event_and_can_be_ended() {
     let report = Report::new(Mode::Terminal, &[NodeName("worker-0".to_owned())]);
     events().into_iter().for_each(|e| report.emit(e));

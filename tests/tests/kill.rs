@@ -1,15 +1,18 @@
 //! The kill tests: see [`ipop_tests::kill`]. They need root, libvirt, ejabberd and `qemu-img`, and
 //! the debug build of `provision`.
 //!
-//! `IPOP_KILL=full` makes every point meet every cure; `IPOP_KILL_TABLE=FILE` writes the tables.
+//! `IPOP_KILL` asks for more or fewer runs than are made by themselves: `actions` (each once),
+//! `points` (before and after each action, with two cures), `full` (with all three).
+//! `IPOP_KILL_TABLE=FILE` writes the tables.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use ipop_tests::ejabberd::Ejabberd;
-use ipop_tests::kill::{Bench, Peer, libvirt, matrix};
+use ipop_tests::kill::{Bench, Extent, Peer, ec2, libvirt, matrix, ssh};
 
 /// Runs at a time of one kind of host.
-const THREADS: usize = 4;
+const THREADS: usize = 3;
 
 /// One server for all tests that run at the moment.
 fn ejabberd() -> Arc<Ejabberd> {
@@ -26,7 +29,23 @@ fn bench(kind: &'static str, peer: impl Peer + 'static) -> Bench {
     Bench::new(kind, Box::new(peer), ejabberd())
 }
 
+fn run(bench: &Bench, extent: Extent) {
+    matrix(bench, Extent::asked().unwrap_or(extent), THREADS);
+}
+
 #[test]
-fn libvirt_is_whole_again_after_a_kill_before_and_after_every_action() {
-    matrix(&bench("libvirt", libvirt::Libvirt::start()), THREADS);
+fn ec2_is_whole_again_after_a_kill_before_and_after_every_action() {
+    let double = Path::new(env!("CARGO_BIN_EXE_ec2-double"));
+    run(&bench("ec2", ec2::Ec2::new(double)), Extent::EveryPoint);
+}
+
+#[test]
+fn libvirt_is_whole_again_after_a_kill_before_or_after_every_action() {
+    let peer = libvirt::Libvirt::start();
+    run(&bench("libvirt", peer), Extent::EveryAction);
+}
+
+#[test]
+fn ssh_is_whole_again_after_a_kill_before_or_after_every_action() {
+    run(&bench("ssh", ssh::Ssh::start()), Extent::EveryAction);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::destroy::plain;
-use super::engine::{Converged, Engine, one_line};
+use super::engine::{Converged, Engine};
 use super::join::{Limits, Wait, join};
 use super::outcome::{NodeOutcome, Outcome};
 use crate::error::{CliError, ExitCode};
@@ -113,7 +113,7 @@ impl Engine<'_> {
         let name = &self.deployment.name;
         let message = format!("of `{name}` could not be removed: {}", named.join(", "));
         Err(CliError::new(ExitCode::Leftover, message)
-            .caused_by(one_line(&first))
+            .caused_by(first.one_line())
             .hint(format!(
                 "repair the cause and run `provision resume {name}`"
             )))
@@ -131,7 +131,7 @@ fn replaceable(converged: &Converged, left: u32) -> Option<Vec<NodeName>> {
 }
 
 fn reasons(failed: &BTreeMap<NodeName, CliError>) -> BTreeMap<NodeName, String> {
-    let reason = |(node, error): (&NodeName, &CliError)| (node.clone(), one_line(error));
+    let reason = |(node, error): (&NodeName, &CliError)| (node.clone(), error.one_line());
     failed.iter().map(reason).collect()
 }
 

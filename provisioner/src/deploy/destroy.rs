@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::engine::{Engine, Images, one_line};
+use super::engine::{Engine, Images};
 use super::hands::remove_directory;
 use super::planner::{Observed, Plan};
 use crate::error::{CliError, ExitCode};
@@ -127,7 +127,7 @@ impl Engine<'_> {
         }
         let mut because: BTreeMap<usize, String> = BTreeMap::new();
         for (index, error) in &run.failed {
-            let why = one_line(error);
+            let why = error.one_line();
             removal.leftover.push(Leftover {
                 resource: resource(*index),
                 why: why.clone(),
@@ -156,7 +156,7 @@ impl Engine<'_> {
             let found = match self.provider(site).and_then(|p| p.find(Some(&tags))) {
                 Ok(found) => found,
                 Err(error) => {
-                    let why = one_line(&error);
+                    let why = error.one_line();
                     self.events.emit(Event::Warning {
                         message: format!("site {site} cannot be asked what is left: {why}"),
                     });

@@ -639,17 +639,6 @@ fn taken(site: &str, found: &Found) -> CliError {
     CliError::new(ExitCode::Name, message).hint("choose another --name")
 }
 
-/// An error and its causes as one line.
-pub(super) fn one_line(error: &CliError) -> String {
-    let mut text = error.message.clone();
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    text
-}
-
 /// What a failed action was about.
 fn failure_name(action: &Action) -> String {
     let Resource { kind, id } = &action.key.resource;
@@ -662,7 +651,7 @@ fn failure_name(action: &Action) -> String {
 
 fn failure(action: &Action, error: &CliError) -> String {
     let name = failure_name(action);
-    format!("{name}: cannot {} it: {}", action.verb, one_line(error))
+    format!("{name}: cannot {} it: {}", action.verb, error.one_line())
 }
 
 /// The error, with what it is about.

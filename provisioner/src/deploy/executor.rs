@@ -294,7 +294,7 @@ impl<'a> Executor<'a> {
 
     fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
         let name = format!("{} {}", action.verb, action.key);
-        fault::point("before", &name);
+        fault::point("before", action);
         let result = catch_unwind(AssertUnwindSafe(|| self.doer.act(action, deadline)));
         result.unwrap_or_else(|panic| {
             let message = format!("a defect of provision stopped `{name}`");

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use super::engine::{Engine, one_line};
+use super::engine::Engine;
 use super::executor::Doer;
 use super::fault;
 use super::planner::Action;
@@ -201,11 +201,11 @@ impl<'a> Hands<'a> {
     ) -> Result<T, CliError> {
         match result {
             Ok(value) => {
-                fault::point("after", &format!("{} {}", action.verb, action.key));
+                fault::point("after", action);
                 Ok(value)
             }
             Err(error) => {
-                let (id, why) = (self.engine.deployment.id, one_line(&error));
+                let (id, why) = (self.engine.deployment.id, error.one_line());
                 self.engine.database.failed(id, &action.key, begun, &why)?;
                 Err(error)
             }

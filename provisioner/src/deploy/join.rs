@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ipop_proto::status::{LinkState, NodeStatus, RoleState};
 
-use super::engine::{Engine, one_line};
+use super::engine::Engine;
 use super::outcome::{NodeOutcome, Outcome, Stuck};
 use super::{Meeting, Seen, Watch};
 use crate::error::CliError;
@@ -433,7 +433,7 @@ impl Watcher<'_> {
             }
             Err(error) => {
                 self.watch = None;
-                self.trouble = Some(one_line(&error));
+                self.trouble = Some(error.one_line());
                 std::thread::sleep(timeout.saturating_sub(began.elapsed()));
                 None
             }

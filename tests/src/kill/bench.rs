@@ -30,8 +30,13 @@ pub trait Peer: Sync {
 
 /// The host of one run, looked at without the product.
 pub trait Host {
-    /// The keys of `[site.local]`: there is no other site.
+    /// The keys of `[site.local]`, where workers are made, and other sites behind them.
     fn site(&self) -> String;
+
+    /// The site of the front end.
+    fn front(&self) -> &'static str {
+        "local"
+    }
 
     /// Variables that `provision` needs to use it.
     fn env(&self) -> Vec<(String, String)> {
@@ -167,12 +172,12 @@ impl Cell<'_> {
         &self.state
     }
 
-    /// Runs a phase's command, which is killed at a point, from 1. Its points are in
-    /// [`Self::points`] afterwards.
-    pub fn run(&self, phase: Phase, kill_at: Option<usize>) -> Ended {
+    /// Runs a phase's command, which is killed at a point, such as `before make domain 1`. Its
+    /// points are in [`Self::points`] afterwards.
+    pub fn run(&self, phase: Phase, kill_at: Option<&str>) -> Ended {
         let mut command = self.command(phase);
         if let Some(point) = kill_at {
-            command.env("IPOP_FAULT", point.to_string());
+            command.env("IPOP_FAULT", point);
         }
         finish(command)
     }
@@ -185,15 +190,16 @@ impl Cell<'_> {
         command
     }
 
-    fn arguments(&self, phase: Phase) -> Vec<&str> {
+    fn arguments(&self, phase: Phase) -> Vec<String> {
         let name = self.name.as_str();
-        match phase {
+        let front = format!("1@{}", self.host.front());
+        let words = match phase {
             Phase::Create => vec![
                 "cluster",
                 "--name",
                 name,
                 "--frontend",
-                "1@local",
+                &front,
                 "--workers",
                 "1@local",
                 "--no-wait",
@@ -201,14 +207,14 @@ impl Cell<'_> {
             Phase::Grow => vec!["scale", name, "--workers", "+1@local", "--no-wait"],
             Phase::Shrink => vec!["scale", name, "--workers=-1@local", "--no-wait"],
             Phase::Destroy => vec!["destroy", name],
-        }
+        };
+        words.into_iter().map(str::to_owned).collect()
     }
 
     /// The points that the last [`Self::run`] passed, as `WHEN KEY`.
     pub fn points(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| line.split_once(' '));
-        lines.map(|(_, point)| point.to_owned()).collect()
+        text.lines().map(str::to_owned).collect()
     }
 
     /// `provision resume`.
@@ -272,7 +278,7 @@ impl Cell<'_> {
     }
 
     /// `provision` with this run's directories.
-    pub fn provision(&self, args: &[&str]) -> Command {
+    pub fn provision(&self, args: &[impl AsRef<std::ffi::OsStr>]) -> Command {
         let target = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the package is in a workspace")
@@ -283,7 +289,8 @@ impl Cell<'_> {
             .arg("--sites")
             .arg(self.sites())
             .env("IPOP_STATE_DIR", &self.state)
-            .env("IPOP_CACHE_DIR", target.join("test-cache"))
+            // What one run remembers of a double's identifiers is not another's.
+            .env("IPOP_CACHE_DIR", self.state.with_extension("cache"))
             .env("IPOP_IMAGES", self.bench.images())
             .envs(self.host.env())
             .stdin(Stdio::null());

@@ -1,102 +1,105 @@
-//! Machines with a real sshd, in namespaces: three for every run at a time.
+//! Machines with a real sshd, in namespaces, two for every run; the front end, which cannot be one
+//! of these, is a virtual machine.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
 
+use super::libvirt::Libvirt;
 use super::{Host, Peer};
 use crate::sshd::{Machine, Room};
 
-/// A front end and two workers.
-const MACHINES: usize = 3;
+/// As many as there are workers at most.
+const MACHINES: usize = 2;
 
-/// Rooms of machines that no run uses at the moment.
+/// Makes machines.
 pub struct Ssh {
-    free: Mutex<Vec<Desk>>,
-}
-
-/// The machines of a run.
-struct Desk {
-    // Before the room: they may not outlive it.
-    machines: Vec<Machine>,
-    room: Room,
+    front: Libvirt,
 }
 
 impl Ssh {
-    /// Machines for so many runs at a time.
-    pub fn start(runs: usize) -> Self {
-        let desk = |run| {
-            let room = Room::new(&format!("kill{run}"));
-            let machine = |n| room.machine(&format!("k{run}m{n}"));
-            Desk {
-                machines: (0..MACHINES).map(machine).collect(),
-                room,
-            }
-        };
+    /// Front ends are made by the machine's own libvirt.
+    pub fn start() -> Self {
         Self {
-            free: Mutex::new((0..runs).map(desk).collect()),
+            front: Libvirt::start(),
         }
     }
 }
 
 impl Peer for Ssh {
     fn host(&self) -> Box<dyn Host + '_> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let desk = free.pop().expect("machines for as many runs as there are");
-        Box::new(Seat {
-            ssh: self,
-            desk: Some(desk),
+        let room = Room::new("kill");
+        let machine = |n| room.machine(&format!("kill-m{n}"));
+        let machines: Vec<_> = (0..MACHINES).map(machine).collect();
+        Box::new(Desk {
+            front: &self.front,
+            fresh: machines.iter().map(changes).collect(),
+            machines,
+            room,
         })
     }
 
     fn check(&self, view: &[String], workers: u32) {
         for number in 0..MACHINES {
-            let has = view.iter().any(|thing| {
-                thing.starts_with(&format!("machine {number}: ")) && thing.contains("ipop")
-            });
-            assert_eq!(has, number <= workers as usize, "{number}: {view:?}");
+            let runs = format!("machine {number}: ipop-node runs");
+            assert_eq!(
+                view.contains(&runs),
+                number < workers as usize,
+                "{number}: {view:?}"
+            );
         }
     }
 }
 
-struct Seat<'a> {
-    ssh: &'a Ssh,
-    desk: Option<Desk>,
+/// The machines of a run.
+struct Desk<'a> {
+    front: &'a Libvirt,
+    /// What was on each disk at first.
+    fresh: Vec<BTreeSet<String>>,
+    // Before the room: they may not outlive it.
+    machines: Vec<Machine>,
+    room: Room,
 }
 
-impl Seat<'_> {
-    fn desk(&self) -> &Desk {
-        self.desk.as_ref().expect("until it is dropped")
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        let mut free = self.ssh.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.extend(self.desk.take());
-    }
-}
-
-impl Host for Seat<'_> {
+impl Host for Desk<'_> {
     fn site(&self) -> String {
-        let Desk { machines, room } = self.desk();
+        let Desk {
+            front,
+            machines,
+            room,
+            ..
+        } = self;
         let hosts: Vec<_> = machines.iter().map(Machine::target).collect();
         let known = room.known_hosts(&machines.iter().collect::<Vec<_>>());
+        // The kernel of the machines has no NFS.
         format!(
-            "kind = \"ssh\"\nhosts = {hosts:?}\nidentity = {:?}\nknown_hosts = {known:?}\n",
-            room.identity()
+            "kind = \"ssh\"\nhosts = {hosts:?}\nidentity = {:?}\nknown_hosts = {known:?}\n\
+             share = false\ninstall_packages = false\n[site.front]\n{}",
+            room.identity(),
+            front.site()
         )
     }
 
-    fn look(&self, _deployment: &str) -> Vec<String> {
-        let mut seen = Vec::new();
-        for (number, machine) in self.desk().machines.iter().enumerate() {
-            // A path, and neither size nor time: logs and sockets differ.
-            let changes = machine.changes();
-            let paths = changes.lines().filter_map(|line| line.split(' ').next());
-            seen.extend(paths.map(|path| format!("machine {number}: {path}")));
+    fn front(&self) -> &'static str {
+        "front"
+    }
+
+    fn look(&self, deployment: &str) -> Vec<String> {
+        let mut seen = self.front.look(deployment);
+        for (number, machine) in self.machines.iter().enumerate() {
+            let changes = changes(machine);
+            let new = changes.difference(&self.fresh[number]);
+            // The path only: the size of a log differs.
+            seen.extend(new.map(|line| {
+                let path = line.rsplit(' ').next().unwrap_or_default();
+                format!("machine {number}: {path}")
+            }));
             if machine.command_lines().contains("ipop-node") {
                 seen.push(format!("machine {number}: ipop-node runs"));
             }
         }
         seen
     }
+}
+
+fn changes(machine: &Machine) -> BTreeSet<String> {
+    machine.changes().lines().map(str::to_owned).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{Cure, Phase};
 
@@ -26,6 +27,7 @@ pub fn render(
     points: &[(Phase, Vec<String>)],
     kills: &[Kill],
     failed: usize,
+    seconds: u64,
 ) -> String {
     let mut rows: BTreeMap<Row, BTreeMap<(String, Cure), usize>> = BTreeMap::new();
     let mut order: Vec<Row> = Vec::new();
@@ -46,9 +48,10 @@ pub fn render(
         *row.entry((when, kill.cure)).or_default() += 1;
     }
     let mut out = format!(
-        "## {kind}\n\n{} kills, {} points, {failed} failures.\n\n\
+        "## {kind}\n\n{}: {} kills, {} points, {failed} failures, {seconds} s.\n\n\
          | command | action | killed before | killed after |\n|---|---|---|---|\n",
-        kills.len(),
+        today(),
+        kills.len() + failed,
         points.iter().map(|(_, p)| p.len()).sum::<usize>(),
     );
     for row in order {
@@ -82,8 +85,15 @@ pub fn render(
     out
 }
 
+/// The date in UTC.
+fn today() -> String {
+    let output = Command::new("date").args(["-u", "+%F"]).output();
+    let output = output.expect("`date` runs");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
 /// `before make site local: domain ipop-x-worker-0` is `before` and `make domain`.
-fn action(point: &str) -> (String, String) {
+pub fn action(point: &str) -> (String, String) {
     let (when, rest) = point.split_once(' ').unwrap_or((point, ""));
     let words: Vec<_> = rest.split(' ').collect();
     let owner = words.iter().position(|word| word.ends_with(':'));

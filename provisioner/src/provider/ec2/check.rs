@@ -277,12 +277,7 @@ fn line(what: &str, found: Result<String, CliError>) -> CheckLine {
 
 /// The error on one line, its hints behind it.
 fn one_line(e: &CliError) -> String {
-    let mut found = e.message.clone();
-    let mut cause = std::error::Error::source(e);
-    while let Some(error) = cause {
-        found = format!("{found}: {error}");
-        cause = error.source();
-    }
+    let mut found = e.one_line();
     for hint in &e.hints {
         found = format!("{found}; {hint}");
     }

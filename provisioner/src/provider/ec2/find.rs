@@ -19,9 +19,31 @@ use crate::provider::{Found, Health, Machine, MachineState, Tags};
 /// Listing everything, page by page.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// What was made just now shows after this.
+const SHOWN_AFTER: Duration = Duration::from_secs(2);
+
 /// Things of one deployment, or of all.
 pub async fn find(api: &Api, whose: Option<&Tags>) -> Result<Vec<Found>, CliError> {
     let limits = Limits::within(LIMIT);
+    let first = look(api, whose, limits).await?;
+    if whose.is_some() {
+        // The records say what else to look for.
+        return Ok(first);
+    }
+    // Without records nobody would miss what a killed process made last.
+    limits.pause(SHOWN_AFTER, "looking again").await?;
+    let mut all = look(api, whose, limits).await?;
+    let missing = |found: &Found| {
+        let same =
+            |other: &Found| (&other.resource, &other.handle) == (&found.resource, &found.handle);
+        !all.iter().any(same)
+    };
+    let hidden: Vec<_> = first.into_iter().filter(missing).collect();
+    all.extend(hidden);
+    Ok(all)
+}
+
+async fn look(api: &Api, whose: Option<&Tags>, limits: Limits<'_>) -> Result<Vec<Found>, CliError> {
     let filters = || filters(whose);
     let (instances, groups, images, snapshots) = tokio::try_join!(
         instance::list(api, limits, filters()),

@@ -28,7 +28,10 @@ pub fn directory() -> Option<PathBuf> {
 pub fn find(dir: &Path, role: &str, form: ImageForm) -> Result<Image, CliError> {
     let dir = dir.join(role);
     if !dir.is_dir() {
-        let message = format!("there is no image of `{role}`: no folder `{}`", dir.display());
+        let message = format!(
+            "there is no image of `{role}`: no folder `{}`",
+            dir.display()
+        );
         let error = CliError::new(ExitCode::Name, message);
         return Err(error.hint("IPOP_IMAGES names a directory with one folder per role"));
     }
@@ -91,10 +94,17 @@ mod tests {
             write(name, name);
         }
         let error = find(ImageForm::Direct).expect_err("no command line");
-        assert!(error.message.ends_with("/worker/cmdline`"), "{}", error.message);
+        assert!(
+            error.message.ends_with("/worker/cmdline`"),
+            "{}",
+            error.message
+        );
         write("cmdline", "console=ttyS0\n");
         let first = find(ImageForm::Direct).expect("complete");
-        assert_eq!((first.cmdline.as_str(), first.hash.len()), ("console=ttyS0", 64));
+        assert_eq!(
+            (first.cmdline.as_str(), first.hash.len()),
+            ("console=ttyS0", 64)
+        );
         write("vmlinuz", "another");
         assert_ne!(find(ImageForm::Direct).expect("complete").hash, first.hash);
         let error = find(ImageForm::Whole).expect_err("no whole disk");

@@ -44,9 +44,11 @@ pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError>
             let build = BuildOptions::from_env(layout.images());
             Ok(Arc::new(ssh::SshProvider::new(&site.name, ssh, build)?))
         }
-        SiteKind::Cloudlab(cloudlab) => {
-            Ok(Arc::new(cloudlab::Cloudlab::new(&site.name, cloudlab.clone(), layout)))
-        }
+        SiteKind::Cloudlab(cloudlab) => Ok(Arc::new(cloudlab::Cloudlab::new(
+            &site.name,
+            cloudlab.clone(),
+            layout,
+        ))),
         SiteKind::Ec2(ec2) => ec2::open(ec2, &layout.cache).map(Arc::from),
     }
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use provisioner::provider::Resource;
 use provisioner::error::CliError;
 use provisioner::name::NodeName;
+use provisioner::provider::Resource;
 use provisioner::rendezvous::config::EmbeddedConfig;
 use provisioner::rendezvous::{Endpoint, RendezvousError, State};
 

@@ -21,7 +21,10 @@ use provisioner::layout::Layout;
 use provisioner::name::NodeName;
 use provisioner::provider::cloudlab::config::CloudlabSite;
 use provisioner::provider::cloudlab::{Cloudlab, EXPERIMENT, MACHINE, PLACE};
-use provisioner::provider::{Image, MachineSpec, MachineState, Resource, Found, Health, Made, Making, Provider, Removing, Scope, SitePlan, Step, Tags, WantedMachine};
+use provisioner::provider::{
+    Found, Health, Image, MachineSpec, MachineState, Made, Making, Provider, Removing, Resource,
+    Scope, SitePlan, Step, Tags, WantedMachine,
+};
 use tempfile::TempDir;
 
 #[path = "../../provisioner/tests/libvirt_support/mod.rs"]

@@ -17,7 +17,7 @@ use provisioner::image::{self, BuildOptions};
 use provisioner::name::NodeName;
 use provisioner::plan::personal::{self, Keys};
 use provisioner::plan::{ClusterPlan, Request, World, plan};
-use provisioner::provider::{Image, Delivery, ImageForm};
+use provisioner::provider::{Delivery, Image, ImageForm};
 use provisioner::rendezvous::{Account, Endpoint};
 use provisioner::secret::Secret;
 use provisioner::site::Sites;

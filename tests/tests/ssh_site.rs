@@ -23,7 +23,10 @@ use provisioner::image::BuildOptions;
 use provisioner::name::NodeName;
 use provisioner::provider::ssh::SshProvider;
 use provisioner::provider::ssh::config::SshSite;
-use provisioner::provider::{Image, MachineSpec, MachineState, Health, Made, Making, Provider, Removing, SitePlan, Step, Tags, WantedMachine};
+use provisioner::provider::{
+    Health, Image, MachineSpec, MachineState, Made, Making, Provider, Removing, SitePlan, Step,
+    Tags, WantedMachine,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What must be seen on no command line.

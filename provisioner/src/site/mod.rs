@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::provider::libvirt::LibvirtSite;
 use crate::error::{CliError, ExitCode};
 use crate::name::suggestion;
 use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
+use crate::provider::libvirt::LibvirtSite;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
 

@@ -8,8 +8,8 @@ use super::accel::{self, Accel, Memory, Verdict};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
 use super::{Host, network};
-use crate::provider::CheckLine;
 use crate::error::{CliError, ExitCode};
+use crate::provider::CheckLine;
 
 /// A role's image, unpacked, with room for a few machines to write.
 const ROOM: u64 = 4 << 30;

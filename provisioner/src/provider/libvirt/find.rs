@@ -12,7 +12,7 @@ use super::storage::{COMPLETE, Pool};
 use super::{CONSOLE, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, domain, tags};
 use crate::error::CliError;
 use crate::name::{NodeName, RESOURCE_PREFIX, machine_name};
-use crate::provider::{MachineState, Resource, Found, Health, Machine, Tags};
+use crate::provider::{Found, Health, Machine, MachineState, Resource, Tags};
 
 impl Host {
     /// Everything with our prefix, the images included.

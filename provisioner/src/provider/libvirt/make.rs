@@ -19,7 +19,7 @@ use super::{
 };
 use crate::error::{CliError, ExitCode};
 use crate::name::machine_name;
-use crate::provider::{Image, MachineSpec, Resource, Made, Step, Tags};
+use crate::provider::{Image, MachineSpec, Made, Resource, Step, Tags};
 
 /// What of [`Making`](crate::provider::Making) is needed here.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::SshProvider;
 use super::facts::Facts;
-use crate::provider::CheckLine;
 use crate::error::CliError;
+use crate::provider::CheckLine;
 use crate::ssh::target::Target;
 use crate::ssh::transport::{Limits, Script};
 

@@ -451,7 +451,7 @@ impl Engine<'_> {
                 }
             }
             Err(error) => {
-                tracing::warn!(error = one_line(&error), "enrolment tokens not looked at");
+                tracing::warn!(error = error.one_line(), "enrolment tokens not looked at");
             }
         }
     }
@@ -468,7 +468,7 @@ impl Engine<'_> {
             Ok(None) => Ok(()),
             Err(error) => {
                 self.events.emit(Event::Warning {
-                    message: one_line(&error),
+                    message: error.one_line(),
                 });
                 Ok(())
             }

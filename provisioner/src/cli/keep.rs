@@ -125,11 +125,7 @@ fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliE
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is
 /// stopped by its supervisor.
-fn refuse(
-    context: &Context,
-    database: &Database,
-    deployment: &Deployment,
-) -> Result<(), CliError> {
+fn refuse(context: &Context, database: &Database, deployment: &Deployment) -> Result<(), CliError> {
     let rendezvous = open(context, deployment)?;
     if rendezvous.is_ours() {
         return Ok(());

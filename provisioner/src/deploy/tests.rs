@@ -402,18 +402,23 @@ fn a_machine_that_enrols_is_trusted_by_the_host_key_it_reports_and_keeps_its_acc
         let path = bench.layout.ssh("demo").join("known_hosts");
         std::fs::read_to_string(path).expect("written")
     };
-    let line = |node: &str, key: &str| {
-        format!("{node}.demo.ipop ssh-ed25519 AAAAC3NzaC1lZDI1NTE5{key}\n")
-    };
+    let line =
+        |node: &str, key: &str| format!("{node}.demo.ipop ssh-ed25519 AAAAC3NzaC1lZDI1NTE5{key}\n");
     assert!(bench.launch(LONG).expect("launched").joined);
     let frontend = line("frontend-0", "frontend+0");
-    assert_eq!(known(), format!("{frontend}{}", line("worker-0", "worker+0")));
+    assert_eq!(
+        known(),
+        format!("{frontend}{}", line("worker-0", "worker+0"))
+    );
     let warned = |event: &Event| match event {
         Event::Warning { message } => message.contains("`worker-1` reports an SSH host key"),
         _ => false,
     };
     assert!(bench.events.lock().expect("whole").iter().any(warned));
-    assert!(bench.fakes.expiries() > 0, "tokens that nobody used live on");
+    assert!(
+        bench.fakes.expiries() > 0,
+        "tokens that nobody used live on"
+    );
 
     // A password of its own is not taken from a machine that stands.
     bench.launch(LONG).expect("launched");
@@ -423,7 +428,10 @@ fn a_machine_that_enrols_is_trusted_by_the_host_key_it_reports_and_keeps_its_acc
     assert!(bench.launch(LONG).expect("launched").joined);
     assert_eq!(bench.fakes.password("worker-0"), "secret 2");
     assert_eq!(bench.fakes.password("frontend-0"), "secret 1");
-    assert_eq!(known(), format!("{frontend}{}", line("worker-0", "another")));
+    assert_eq!(
+        known(),
+        format!("{frontend}{}", line("worker-0", "another"))
+    );
 }
 
 #[test]

@@ -122,9 +122,7 @@ impl Experiment {
         let age = self.began.elapsed();
         let word = if self.terminated.is_some() {
             "terminating"
-        } else if (self.failed && age > stage)
-            || nodes.iter().any(|(_, s)| *s == Stage::Failed)
-        {
+        } else if (self.failed && age > stage) || nodes.iter().any(|(_, s)| *s == Stage::Failed) {
             "failed"
         } else if !self.failed && nodes.iter().all(|(_, s)| *s == Stage::Ready) {
             "ready"

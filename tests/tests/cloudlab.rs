@@ -29,6 +29,7 @@ use tempfile::TempDir;
 
 #[path = "../../provisioner/tests/libvirt_support/mod.rs"]
 #[expect(dead_code, reason = "only the guests' material is used here")]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod libvirt_support;
 
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -10,6 +10,11 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod envelope;
+pub mod generation;
 pub mod inet;
+pub mod record;
+pub mod replay;
+pub mod secret;
 pub mod segment;
 pub mod vnet;

@@ -80,8 +80,12 @@ pub enum DropReason {
     WrongDestination,
     /// A datagram from the underlay that belongs to no link.
     UnknownDatagram,
-    /// A record that DTLS did not accept.
+    /// A record that is not authentic.
     BadRecord,
+    /// A record that was seen before, or is so old that this is not known.
+    Replayed,
+    /// The keys have sealed as much as they may, and new ones are not there yet.
+    KeysWorn,
     /// A queue was full.
     QueueFull,
     /// The operating system refused to send.

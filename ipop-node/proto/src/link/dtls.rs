@@ -1,11 +1,7 @@
-//! The DTLS 1.2 association of a link.
+//! One DTLS 1.2 handshake with the peer, and the keys that come out of it.
 //!
-//! # The seam for a faster data path
-//!
-//! Everything the rest of a link knows of records is [`Association`]: [`Association::seal`] turns
-//! an IP packet into a datagram, [`Association::open`] turns a datagram into IP packets. A record
-//! path of our own replaces these two after [`Association::is_established`], taking keys out of
-//! the handshake; handshake records (content type other than 23, or epoch 0) keep going to `open`.
+//! The handshake is the library's; records of application data and alerts after it are sealed and
+//! opened by [`ipop_datapath::generation`], see [`super::channel`].
 
 use std::collections::{HashSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -13,6 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use ipop_datapath::generation::Generation;
+use ipop_datapath::secret::Side;
 use rtc_dtls::cipher_suite::CipherSuiteId;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, ExtendedMasterSecretType, HandshakeConfig};
 use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
@@ -20,8 +18,8 @@ use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 
 use super::identity::{Identity, fingerprint_of};
-use super::provider;
-use super::record::{APPLICATION_DATA, Form, HANDSHAKE};
+use super::key_tap::KeyTap;
+use super::record::{Form, HANDSHAKE};
 use crate::signal::{Fingerprint, TerminateReason};
 use crate::status::DropReason;
 
@@ -45,18 +43,27 @@ const EARLY_RECORDS: usize = 64;
 /// one to file it under.
 const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9));
 
-/// The side that sends the ClientHello, and the one that waits for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Client,
-    Server,
-}
-
 /// The association is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ended {
     pub(super) why: String,
     pub(super) reason: TerminateReason,
+}
+
+impl Ended {
+    pub(super) fn closed_by_peer() -> Self {
+        Self {
+            why: "the peer closed the link".to_owned(),
+            reason: TerminateReason::Success,
+        }
+    }
+
+    pub(super) fn fatal_alert() -> Self {
+        Self {
+            why: "the peer ended DTLS with a fatal alert".to_owned(),
+            reason: TerminateReason::SecurityError,
+        }
+    }
 }
 
 /// What became of a datagram.
@@ -72,9 +79,10 @@ pub(super) enum Rejected {
 pub(super) struct Association {
     endpoint: Endpoint,
     config: Arc<HandshakeConfig>,
-    role: Role,
+    side: Side,
     expected: Fingerprint,
-    established: bool,
+    tap: Arc<KeyTap>,
+    generation: Option<Arc<Generation>>,
     over: bool,
     /// (message_seq, fragment_offset) of the epoch 0 handshake fragments seen.
     seen: HashSet<(u16, u32)>,
@@ -90,12 +98,13 @@ pub(super) struct Association {
 impl Association {
     /// Prepares an association that accepts exactly the certificate with fingerprint `expected`.
     pub(super) fn new(
-        role: Role,
+        side: Side,
         identity: &Identity,
         expected: Fingerprint,
     ) -> Result<Self, String> {
+        let tap = KeyTap::new();
         let config = ConfigBuilder::default()
-            .with_crypto_provider(provider())
+            .with_crypto_provider(tap.clone())
             .with_certificates(vec![identity.certificate()])
             .with_cipher_suites(vec![
                 CipherSuiteId::Tls_Ecdhe_Ecdsa_With_Aes_128_Gcm_Sha256,
@@ -113,16 +122,17 @@ impl Association {
                     _ => Err(Error::ErrInvalidCertificate),
                 },
             )))
-            .build(role == Role::Client, Some(PEER))
+            .build(side == Side::Client, Some(PEER))
             .map_err(|error| error.to_string())?;
         let config = Arc::new(config);
-        let accepts = (role == Role::Server).then(|| config.clone());
+        let accepts = (side == Side::Server).then(|| config.clone());
         Ok(Self {
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, accepts),
             config,
-            role,
+            side,
             expected,
-            established: false,
+            tap,
+            generation: None,
             over: false,
             seen: HashSet::new(),
             handshake_datagrams: 0,
@@ -136,7 +146,7 @@ impl Association {
 
     /// There is a path to the peer: a client sends its ClientHello.
     pub(super) fn start(&mut self, now: Instant) -> Result<(), Ended> {
-        if self.role == Role::Server {
+        if self.side == Side::Server {
             return Ok(());
         }
         let started = self.endpoint.connect(now, PEER, self.config.clone(), None);
@@ -144,80 +154,72 @@ impl Association {
         started.map_err(|error| self.end(format!("the DTLS handshake could not start: {error}")))
     }
 
-    /// Whether the peer has proven to hold the key of the expected certificate, and packets flow.
-    pub(super) fn is_established(&self) -> bool {
-        self.established
+    /// The keys, once the peer has proven to hold the key of the expected certificate.
+    pub(super) fn generation(&self) -> Option<&Arc<Generation>> {
+        self.generation.as_ref().filter(|_| !self.over)
     }
 
-    /// Encrypts one IP packet; the datagram comes out of [`Association::poll_transmit`].
-    pub(super) fn seal(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
-        if !self.established || self.over {
-            return Err(DropReason::NoLink);
-        }
-        let written = self.endpoint.write(now, PEER, packet);
-        self.collect(now);
-        written.map_err(|_| DropReason::SendFailed)
-    }
-
-    /// Takes a datagram from the peer's address and appends the IP packets in it to `packets`.
-    pub(super) fn open(
+    /// Takes a datagram from the peer's address that begins with a record of the handshake.
+    pub(super) fn handle_datagram(
         &mut self,
         now: Instant,
         datagram: BytesMut,
-        packets: &mut Vec<BytesMut>,
     ) -> Result<(), Rejected> {
         let bad = Rejected::Dropped(DropReason::BadRecord);
         if self.over {
             return Err(Rejected::Dropped(DropReason::NoLink));
         }
-        if self.role == Role::Client && self.endpoint.get_connection_state(PEER).is_none() {
+        if self.side == Side::Client && self.endpoint.get_connection_state(PEER).is_none() {
             return Err(bad);
         }
         if !self.admit(&datagram).map_err(Rejected::Dropped)? {
             return Ok(());
         }
-        let expects_data = self.established && datagram[0] == APPLICATION_DATA;
-        let before = packets.len();
         let result = self.endpoint.read(now, PEER, None, datagram);
         self.collect(now);
         let events = match result {
             Ok(events) => events,
-            Err(error) if self.established && error != Error::ErrAlertFatalOrClose => {
+            Err(error) if self.is_established() && error != Error::ErrAlertFatalOrClose => {
                 return Err(bad);
             }
             Err(error) => return Err(Rejected::Ended(self.refused(&error))),
         };
         for event in events {
             match event {
-                EndpointEvent::HandshakeComplete => {
-                    // The callback has checked this already. Nothing is accepted or sent on the
-                    // strength of a callback having been called.
-                    if self.peer_fingerprint() != Some(self.expected) {
-                        return Err(Rejected::Ended(self.mismatch()));
-                    }
-                    self.established = true;
-                    if self.role == Role::Client {
-                        self.echo_at = None;
-                        self.flight.clear();
-                    }
-                }
-                EndpointEvent::ApplicationData(packet) if self.established => packets.push(packet),
+                EndpointEvent::HandshakeComplete => self.complete().map_err(Rejected::Ended)?,
                 EndpointEvent::PeerClosed => {
                     self.over = true;
-                    return Err(Rejected::Ended(Ended {
-                        why: "the peer closed the link".to_owned(),
-                        reason: TerminateReason::Success,
-                    }));
+                    return Err(Rejected::Ended(Ended::closed_by_peer()));
                 }
+                // Application data is opened with the generation; what came before that is lost,
+                // as datagrams may be.
                 _ => {}
             }
         }
-        // The library is silent about records it cannot authenticate.
-        if expects_data && packets.len() == before {
-            Err(bad)
-        } else {
-            Ok(())
+        Ok(())
+    }
+
+    /// Keys are taken out. Nothing is accepted or sent on the strength of a callback having been
+    /// called: the certificate is looked at again.
+    fn complete(&mut self) -> Result<(), Ended> {
+        if self.peer_fingerprint() != Some(self.expected) {
+            return Err(self.mismatch());
         }
+        let generation = self
+            .tap
+            .take()
+            .and_then(|secret| Generation::new(&secret, self.side).ok())
+            .ok_or_else(|| self.end("the DTLS handshake left no keys".to_owned()))?;
+        self.generation = Some(Arc::new(generation));
+        if self.side == Side::Client {
+            self.echo_at = None;
+            self.flight.clear();
+        }
+        Ok(())
+    }
+
+    fn is_established(&self) -> bool {
+        self.generation.is_some()
     }
 
     /// Next datagram for the peer.
@@ -256,23 +258,16 @@ impl Association {
         })
     }
 
-    /// Queues a close_notify.
-    pub(super) fn close(&mut self, now: Instant) {
-        if !self.over {
-            self.over = true;
-            // Before the keys are there a close_notify would be plaintext, and is not sent.
-            if self.established {
-                drop(self.endpoint.stop(now, PEER));
-                self.collect(now);
-            }
-        }
+    /// Says no more and takes no more.
+    pub(super) fn close(&mut self) {
+        self.over = true;
     }
 
     /// Checks a datagram's form and keeps away from the library what would hurt it: whether to
     /// hand it over.
     fn admit(&mut self, datagram: &[u8]) -> Result<bool, DropReason> {
         let form = Form::of(datagram).ok_or(DropReason::BadRecord)?;
-        if self.established {
+        if self.is_established() {
             self.repeats += usize::from(form.handshake);
             return Ok(!form.handshake || self.repeats <= REPEAT_BUDGET);
         }
@@ -294,7 +289,7 @@ impl Association {
                 .fragments
                 .iter()
                 .all(|fragment| self.seen.contains(fragment));
-        let first_hello = self.role == Role::Server && self.seen.iter().all(|(seq, _)| *seq == 0);
+        let first_hello = self.side == Side::Server && self.seen.iter().all(|(seq, _)| *seq == 0);
         if repeated && !first_hello {
             return Ok(false);
         }
@@ -309,7 +304,7 @@ impl Association {
     fn flight_due(&self) -> Option<Instant> {
         self.endpoint
             .poll_timeout(&PEER)
-            .filter(|_| !self.established)
+            .filter(|_| !self.is_established())
     }
 
     /// Takes out what the library wants sent, and keeps a flight for its echo.
@@ -345,7 +340,7 @@ impl Association {
             return self.mismatch();
         }
         self.end(match error {
-            Error::ErrAlertFatalOrClose => "the peer ended DTLS with a fatal alert".to_owned(),
+            Error::ErrAlertFatalOrClose => Ended::fatal_alert().why,
             error => format!("the DTLS handshake failed: {error}"),
         })
     }
@@ -362,7 +357,6 @@ impl Association {
 
     fn end(&mut self, why: String) -> Ended {
         self.over = true;
-        self.established = false;
         Ended {
             why,
             reason: TerminateReason::SecurityError,

@@ -12,10 +12,12 @@
 //! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
+mod channel;
 mod dtls;
 mod form;
 mod ice;
 mod identity;
+mod key_tap;
 mod pace;
 mod record;
 mod stun;
@@ -29,11 +31,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use ipop_datapath::envelope::{Envelope, Kind};
+use ipop_datapath::secret::Side;
 use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 
-use self::dtls::{Association, Ended, Rejected, Role};
+pub use self::channel::{Keys, RENEW_EVERY};
+use self::channel::Channel;
+use self::dtls::{Ended, Rejected};
 use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
@@ -53,12 +59,17 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_TRANSMITS: usize = 4096;
 /// Most events that wait for [`Link::poll_event`], packets included.
 const MAX_EVENTS: usize = 4096;
+/// Packets that come this way have complete sums.
+const PACKET: Envelope = Envelope {
+    kind: Kind::Packet,
+    partial_sum: false,
+};
 
 /// One link to one peer.
 pub struct Link {
     identity: Arc<Identity>,
     ice: Ice,
-    association: Option<Association>,
+    channel: Option<Channel>,
     state: LinkState,
     over: bool,
     selected: Option<(SocketAddr, SocketAddr)>,
@@ -83,7 +94,7 @@ impl Link {
         Ok(Self {
             identity,
             ice: Ice::new(now, role, relay_only, rng).map_err(LinkError::Ice)?,
-            association: None,
+            channel: None,
             state: LinkState::Signalling,
             over: false,
             selected: None,
@@ -111,7 +122,7 @@ impl Link {
     /// The side that answers `actpass` is the DTLS client, so it must put [`Setup::Active`] into
     /// its own half.
     pub fn set_remote(&mut self, now: Instant, remote: &LinkDescription) -> Result<(), LinkError> {
-        if self.over || self.association.is_some() {
+        if self.over || self.channel.is_some() {
             return Err(LinkError::NotWaiting);
         }
         // RFC 8445 section 5.3.
@@ -125,14 +136,14 @@ impl Link {
                 "its password is not 22 to 256 ice-chars",
             ));
         }
-        let role = match remote.setup {
-            Setup::Actpass | Setup::Passive => Role::Client,
-            Setup::Active => Role::Server,
+        let side = match remote.setup {
+            Setup::Actpass | Setup::Passive => Side::Client,
+            Setup::Active => Side::Server,
         };
-        let association =
-            Association::new(role, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
+        let channel =
+            Channel::new(side, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
         self.ice.start(now, remote).map_err(LinkError::Ice)?;
-        self.association = Some(association);
+        self.channel = Some(channel);
         self.enter(LinkState::Checking);
         self.advance(now);
         Ok(())
@@ -147,11 +158,10 @@ impl Link {
     }
 
     /// A local socket or relayed address is gone. The link fails if it was the one in use.
-    pub fn remove_local(&mut self, now: Instant, base: SocketAddr) {
+    pub fn remove_local(&mut self, base: SocketAddr) {
         if !self.over && self.ice.remove_local(base) {
             let why = format!("the local address {base} in use is gone");
             self.fail(
-                now,
                 Ended {
                     why,
                     reason: TerminateReason::ConnectivityError,
@@ -201,8 +211,8 @@ impl Link {
     }
 
     /// Encrypts an IP packet and queues it for the selected pair.
-    pub fn send(&mut self, now: Instant, packet: &[u8]) -> Result<(), DropReason> {
-        let (LinkState::Up, Some(association)) = (&self.state, &mut self.association) else {
+    pub fn send(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+        let (LinkState::Up, Some(channel)) = (&self.state, &mut self.channel) else {
             return Err(DropReason::NoLink);
         };
         if packet.is_empty() {
@@ -214,7 +224,7 @@ impl Link {
         if self.transmits.len() >= MAX_TRANSMITS {
             return Err(DropReason::QueueFull);
         }
-        association.seal(now, packet)?;
+        channel.seal(PACKET, packet)?;
         self.flush();
         Ok(())
     }
@@ -226,7 +236,6 @@ impl Link {
         }
         if let Err(why) = self.ice.handle_timeout(now) {
             return self.fail(
-                now,
                 Ended {
                     why,
                     reason: TerminateReason::ConnectivityError,
@@ -234,11 +243,11 @@ impl Link {
             );
         }
         let result = self
-            .association
+            .channel
             .as_mut()
             .map_or(Ok(()), |a| a.handle_timeout(now));
         if let Err(ended) = result {
-            return self.fail(now, ended);
+            return self.fail(ended);
         }
         if self
             .handshake_deadline()
@@ -249,7 +258,6 @@ impl Link {
                 HANDSHAKE_TIMEOUT.as_secs()
             );
             return self.fail(
-                now,
                 Ended {
                     why,
                     reason: TerminateReason::ConnectivityError,
@@ -265,9 +273,9 @@ impl Link {
             return None;
         }
         let flight = self
-            .association
+            .channel
             .as_ref()
-            .and_then(Association::poll_timeout);
+            .and_then(Channel::poll_timeout);
         [self.ice.poll_timeout(), flight, self.handshake_deadline()]
             .into_iter()
             .flatten()
@@ -299,6 +307,17 @@ impl Link {
         self.ice.rtt()
     }
 
+    /// What seals and opens this link's records, if it changed since this was last asked.
+    pub fn poll_keys(&mut self) -> Option<Keys> {
+        let up = self.state == LinkState::Up;
+        self.channel.as_mut().filter(|_| up)?.poll_keys()
+    }
+
+    /// Base and remote address that datagrams go between.
+    pub fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.selected.filter(|_| !self.over)
+    }
+
     /// Datagrams and packets that were dropped without a call having said so by its result.
     pub fn drops(&self) -> &BTreeMap<DropReason, u64> {
         &self.drops
@@ -306,21 +325,31 @@ impl Link {
 
     /// Ends the link: a DTLS close_notify is queued, nothing is accepted any more. No
     /// [`LinkEvent::Failed`] follows.
-    pub fn close(&mut self, now: Instant) {
-        self.end(now, "closed by this node".to_owned());
+    pub fn close(&mut self) {
+        self.end("closed by this node".to_owned());
     }
 
     fn open(&mut self, now: Instant, datagram: BytesMut) -> Result<(), DropReason> {
-        let Some(association) = &mut self.association else {
+        let Some(channel) = &mut self.channel else {
             return Err(DropReason::BadRecord);
         };
-        let mut packets = Vec::new();
-        let result = association.open(now, datagram, &mut packets);
-        for packet in packets {
-            if self.events.len() < MAX_EVENTS {
-                self.events.push_back(LinkEvent::Packet(packet));
-            } else {
+        let mut contents = Vec::new();
+        let result = channel.open(now, datagram, &mut contents);
+        for (envelope, mut content) in contents {
+            if self.events.len() >= MAX_EVENTS {
                 *self.drops.entry(DropReason::QueueFull).or_default() += 1;
+                continue;
+            }
+            match envelope.kind {
+                Kind::Packet => {
+                    if envelope.partial_sum {
+                        todo_sum(&mut content);
+                    }
+                    self.events.push_back(LinkEvent::Packet(content));
+                }
+                Kind::Nothing | Kind::Frame | Kind::Fragment => {
+                    *self.drops.entry(DropReason::Malformed).or_default() += 1;
+                }
             }
         }
         match result {
@@ -333,7 +362,7 @@ impl Link {
                 Err(reason)
             }
             Err(Rejected::Ended(ended)) => {
-                self.fail(now, ended);
+                self.fail(ended);
                 Ok(())
             }
         }
@@ -350,16 +379,16 @@ impl Link {
             if selected.is_some() && self.selected_at.is_none() {
                 self.selected_at = Some(now);
                 self.enter(LinkState::Handshaking);
-                let started = self.association.as_mut().map_or(Ok(()), |a| a.start(now));
+                let started = self.channel.as_mut().map_or(Ok(()), |a| a.start(now));
                 if let Err(ended) = started {
-                    return self.fail(now, ended);
+                    return self.fail(ended);
                 }
             }
         }
         let established = self
-            .association
+            .channel
             .as_ref()
-            .is_some_and(Association::is_established);
+            .is_some_and(Channel::is_established);
         if established && self.selected.is_some() {
             self.enter(LinkState::Up);
         }
@@ -372,13 +401,13 @@ impl Link {
         while let Some(transmit) = self.ice.poll_transmit() {
             self.push_transmit(transmit);
         }
-        let (Some((local, remote)), Some(_)) = (self.selected, &self.association) else {
+        let (Some((local, remote)), Some(_)) = (self.selected, &self.channel) else {
             return;
         };
         while let Some(payload) = self
-            .association
+            .channel
             .as_mut()
-            .and_then(Association::poll_transmit)
+            .and_then(Channel::poll_transmit)
         {
             self.push_transmit(Transmit {
                 local,
@@ -415,18 +444,18 @@ impl Link {
             .map(|since| since + HANDSHAKE_TIMEOUT)
     }
 
-    fn fail(&mut self, now: Instant, ended: Ended) {
+    fn fail(&mut self, ended: Ended) {
         let Ended { why, reason } = ended;
-        self.end(now, why.clone());
+        self.end(why.clone());
         self.push_event(LinkEvent::Failed { why, reason });
     }
 
-    fn end(&mut self, now: Instant, why: String) {
+    fn end(&mut self, why: String) {
         if self.over {
             return;
         }
-        if let Some(association) = &mut self.association {
-            association.close(now);
+        if let Some(channel) = &mut self.channel {
+            channel.close();
         }
         self.flush();
         self.over = true;
@@ -438,3 +467,5 @@ impl Link {
 fn provider() -> Arc<dyn RTCCryptoProvider> {
     Arc::new(AwsLcRsProvider::new())
 }
+
+fn todo_sum(_: &mut [u8]) {}

@@ -7,7 +7,10 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 /// Content type.
 pub(super) const HANDSHAKE: u8 = 22;
 /// Content type.
-pub(super) const APPLICATION_DATA: u8 = 23;
+const APPLICATION_DATA: u8 = 23;
+
+/// Handshake type (RFC 5246 section 7.4).
+const CLIENT_HELLO: u8 = 1;
 
 /// What can be seen of a datagram's records without keys.
 #[derive(Default)]
@@ -18,6 +21,8 @@ pub(super) struct Form {
     pub(super) handshake: bool,
     /// Records that are kept until the peer's next epoch begins.
     pub(super) early: usize,
+    /// There is a ClientHello in epoch 0.
+    pub(super) client_hello: bool,
     /// There is application data in epoch 0.
     pub(super) plain_data: bool,
 }
@@ -52,6 +57,7 @@ impl Form {
                 form.early += 1;
             } else if header[0] == HANDSHAKE {
                 let message = body.get(..12)?;
+                form.client_hello |= message[0] == CLIENT_HELLO;
                 form.fragments.push((
                     u16::from_be_bytes([message[4], message[5]]),
                     u32::from_be_bytes([0, message[6], message[7], message[8]]),

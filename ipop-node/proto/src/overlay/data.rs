@@ -141,7 +141,7 @@ impl Overlay {
             return;
         }
         let sent = match &mut peer.session {
-            Some(session) => session.link.send(now, packet),
+            Some(session) => session.link.send(packet),
             None => Err(DropReason::NoLink),
         };
         if let Err(reason) = sent {

@@ -344,7 +344,7 @@ impl Overlay {
                         session.trickle(now, local.candidate.clone(), relay_only);
                     }
                     GatherEvent::Lost(local) if !still_based(&self.gatherer, local.base) => {
-                        session.link.remove_local(now, local.base);
+                        session.link.remove_local(local.base);
                     }
                     GatherEvent::Lost(_) | GatherEvent::Dropped(_) => {}
                 }

@@ -309,7 +309,7 @@ impl Overlay {
         if session.was_up {
             peer.since = now;
         }
-        session.link.close(now);
+        session.link.close();
         while let Some(transmit) = session.link.poll_transmit() {
             self.send(now, id, transmit);
         }

@@ -107,8 +107,7 @@ fn a_record_that_was_changed_on_the_way_is_a_bad_record() {
     let mut pair = neighbours(35);
     pair.signal();
     assert!(pair.run_until_up(SECOND));
-    let now = pair.now;
-    pair.nodes[0].link.send(now, b"packet").expect("sent");
+    pair.nodes[0].link.send(b"packet").expect("sent");
     let transmit = pair.nodes[0].link.poll_transmit().expect("record");
     for at in 0..transmit.payload.len() {
         let mut payload = transmit.payload.clone();

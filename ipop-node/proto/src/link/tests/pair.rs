@@ -36,6 +36,8 @@ pub(super) struct Pair {
     pub(super) now: Instant,
     pub(super) network: Network,
     pub(super) nodes: [Node; 2],
+    /// What the underlay lets through.
+    pub(super) passes: fn(&[u8]) -> bool,
 }
 
 impl Pair {
@@ -55,6 +57,7 @@ impl Pair {
             now: start,
             network: Network::new(seed, path),
             nodes,
+            passes: |_| true,
         }
     }
 
@@ -180,7 +183,7 @@ impl Pair {
 
     /// Sends a packet from node `i` and runs until it should have arrived.
     pub(super) fn send(&mut self, i: usize, packet: &[u8]) -> Result<(), DropReason> {
-        self.nodes[i].link.send(self.now, packet)?;
+        self.nodes[i].link.send(packet)?;
         self.run_for(Duration::from_millis(100));
         Ok(())
     }
@@ -219,8 +222,10 @@ impl Pair {
                     "sent from {}",
                     transmit.local
                 );
-                self.network
-                    .send(self.now, transmit.local, transmit.remote, transmit.payload);
+                if (self.passes)(&transmit.payload) {
+                    self.network
+                        .send(self.now, transmit.local, transmit.remote, transmit.payload);
+                }
             }
             while let Some(event) = node.link.poll_event() {
                 match event {

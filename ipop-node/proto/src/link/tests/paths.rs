@@ -143,12 +143,12 @@ fn a_peer_that_answers_checks_and_no_handshake_is_given_up() {
 #[test]
 fn the_loss_of_the_local_address_in_use_ends_the_link_at_once() {
     let mut pair = linked();
-    let (now, base) = (pair.now, pair.nodes[0].bases[0]);
+    let base = pair.nodes[0].bases[0];
     pair.nodes[0]
         .link
-        .remove_local(now, "198.51.100.77:1".parse().expect("address"));
+        .remove_local("198.51.100.77:1".parse().expect("address"));
     assert_eq!(pair.nodes[0].link.state(), &LinkState::Up);
-    pair.nodes[0].link.remove_local(now, base);
+    pair.nodes[0].link.remove_local(base);
     let why = "the local address 198.51.100.1:4000 in use is gone";
     assert_eq!(pair.nodes[0].link.state(), &down(why));
 }
@@ -156,8 +156,7 @@ fn the_loss_of_the_local_address_in_use_ends_the_link_at_once() {
 #[test]
 fn a_closed_link_tells_the_peer() {
     let mut pair = linked();
-    let now = pair.now;
-    pair.nodes[0].link.close(now);
+    pair.nodes[0].link.close();
     pair.run_for(SECOND);
     assert_eq!(pair.nodes[0].link.state(), &down("closed by this node"));
     assert_eq!(pair.nodes[0].failed, None);
@@ -223,8 +222,7 @@ fn packets_are_accepted_over_any_pair_of_the_link_and_from_nowhere_else() {
     assert!(pair.run_until_up(SECOND));
     assert_eq!(pair.kinds(0), (Host, Host));
     let record = |pair: &mut Pair, packet: &[u8]| {
-        let now = pair.now;
-        pair.nodes[0].link.send(now, packet).expect("sent");
+        pair.nodes[0].link.send(packet).expect("sent");
         pair.nodes[0].link.poll_transmit().expect("record").payload
     };
     // The peer's pair changed, from direct to relay.

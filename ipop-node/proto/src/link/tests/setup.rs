@@ -277,9 +277,8 @@ fn a_queue_that_nobody_empties_is_bounded() {
     let mut pair = neighbours(Path::default());
     pair.signal();
     assert!(pair.run_until_up(SECOND));
-    let now = pair.now;
     let results: Vec<_> = (0..5000)
-        .map(|_| pair.nodes[0].link.send(now, b"packet"))
+        .map(|_| pair.nodes[0].link.send(b"packet"))
         .collect();
     assert_eq!(results.first(), Some(&Ok(())));
     assert_eq!(results.last(), Some(&Err(DropReason::QueueFull)));
@@ -296,7 +295,7 @@ fn packets_that_the_path_reorders_and_duplicates_arrive_once_each() {
         ..Path::default()
     });
     for n in 0..50_u8 {
-        pair.nodes[0].link.send(pair.now, &[n; 100]).expect("sent");
+        pair.nodes[0].link.send(&[n; 100]).expect("sent");
     }
     pair.run_for(SECOND);
     let mut firsts: Vec<u8> = pair.nodes[1]

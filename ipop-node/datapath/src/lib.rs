@@ -13,3 +13,5 @@ pub mod coalesce;
 pub mod inet;
 pub mod segment;
 pub mod vnet;
+
+mod word;

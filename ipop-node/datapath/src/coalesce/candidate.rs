@@ -23,7 +23,9 @@ pub(super) struct Candidate {
     pub(super) headers: Headers,
     pub(super) sum: Sum,
     pub(super) payload_len: usize,
+    /// What TCP numbers its payload by, and has after it. UDP has but zeros.
     pub(super) sequence: u32,
+    pub(super) next_sequence: u32,
     pub(super) is_pushed: bool,
     identification: u16,
     is_identified: bool,
@@ -38,18 +40,23 @@ impl Candidate {
         if !headers.is_plain_ip() || headers.end != packet.len() || payload_len == 0 {
             return None;
         }
-        let (sequence, is_pushed) = if headers.transport == Transport::Tcp {
+        let (sequence, next_sequence, is_pushed) = if headers.transport == Transport::Tcp {
             let flags = read16(packet, at + TCP_FLAGS);
             if flags & FLAGS & !(PSH | ECE) != ACK {
                 return None;
             }
-            (read32(packet, at + TCP_SEQUENCE), flags & PSH != 0)
+            let sequence = read32(packet, at + TCP_SEQUENCE);
+            (
+                sequence,
+                sequence.wrapping_add(payload_len as u32),
+                flags & PSH != 0,
+            )
         } else {
             let has_checksum = read16(packet, at + 6) != 0;
             if !has_checksum || usize::from(read16(packet, at + 4)) != headers.end - at {
                 return None;
             }
-            (0, false)
+            (0, 0, false)
         };
         let (identification, is_identified) = match headers.version {
             Version::V4 => {
@@ -63,6 +70,7 @@ impl Candidate {
             sum,
             payload_len,
             sequence,
+            next_sequence,
             is_pushed,
             identification,
             is_identified,

@@ -75,7 +75,7 @@ impl Draft {
         let growing = Growing {
             flow,
             is_checked: false,
-            next_sequence: first.sequence.wrapping_add(first.payload_len as u32),
+            next_sequence: first.next_sequence,
             ip_len: first.headers.end - first.headers.ip_at,
             is_pushed: first.is_pushed,
             is_closed: first.is_pushed,
@@ -123,9 +123,7 @@ impl Draft {
         }
         growing.is_pushed = next.is_pushed;
         growing.is_closed = next.is_pushed || next.payload_len < first.payload_len;
-        if next.headers.transport == Transport::Tcp {
-            growing.next_sequence = next.sequence.wrapping_add(next.payload_len as u32);
-        }
+        growing.next_sequence = next.next_sequence;
         growing.ip_len = ip_len;
         self.packets += 1;
         true

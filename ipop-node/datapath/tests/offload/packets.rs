@@ -192,7 +192,7 @@ impl Packet {
                 (false, Version::V4) => GsoType::TcpV4,
                 (false, Version::V6) => GsoType::TcpV6,
             },
-            gso_ecn: self.flags & CWR != 0,
+            gso_ecn: !self.udp && self.flags & CWR != 0,
             hdr_len: self.header_len() as u16,
             gso_size: gso_size as u16,
             csum_start: self.transport_at() as u16,

@@ -18,3 +18,5 @@ pub mod replay;
 pub mod secret;
 pub mod segment;
 pub mod vnet;
+
+mod word;

@@ -104,6 +104,12 @@ impl Generation {
         sequence >> 32 == self.tag as u64
     }
 
+    /// Whether a record can be of this generation: it says so, or it is numbered from 0, as other
+    /// implementations do.
+    pub const fn may_own(&self, sequence: u64) -> bool {
+        self.owns(sequence) || sequence >> 32 == 0
+    }
+
     /// Bytes of a record before its content.
     pub const fn prefix(&self) -> usize {
         self.sealing.prefix()

@@ -13,6 +13,8 @@ pub mod coalesce;
 pub mod envelope;
 pub mod generation;
 pub mod inet;
+pub mod prefix;
+pub mod published;
 pub mod record;
 pub mod replay;
 pub mod secret;

@@ -16,6 +16,17 @@ pub struct Transmit {
     pub payload: BytesMut,
 }
 
+/// How a datagram gets to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The socket it leaves from, by the address it is bound to.
+    pub local: SocketAddr,
+    /// The peer's address, or its TURN server's.
+    pub remote: SocketAddr,
+    /// The TURN channel it goes in (RFC 8656 section 12), when it is relayed.
+    pub channel: Option<u16>,
+}
+
 /// What a datagram is, by its first byte (RFC 7983 section 7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatagramClass {

@@ -92,6 +92,25 @@ pub enum DropReason {
     SendFailed,
 }
 
+impl DropReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Self; 13] = [
+        Self::NoMember,
+        Self::NoLink,
+        Self::Malformed,
+        Self::Multicast,
+        Self::TooBig,
+        Self::WrongSource,
+        Self::WrongDestination,
+        Self::UnknownDatagram,
+        Self::BadRecord,
+        Self::Replayed,
+        Self::KeysWorn,
+        Self::QueueFull,
+        Self::SendFailed,
+    ];
+}
+
 /// How far the link to a peer is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]

@@ -204,6 +204,11 @@ impl Allocation {
         self.peers.peer_of(number)
     }
 
+    /// The bound channel to `peer`.
+    pub(super) fn channel_to(&self, peer: SocketAddr) -> Option<u16> {
+        self.peers.channel_to(peer)
+    }
+
     /// Whether a Data indication from `peer` can be the server's word.
     pub(super) fn expects(&self, peer: SocketAddr) -> bool {
         self.peers.permits(peer.ip())

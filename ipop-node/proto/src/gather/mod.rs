@@ -35,7 +35,7 @@ use self::preference::Foundations;
 use self::reflexive::Reflexive;
 use self::stun::Credential;
 use crate::candidate::LocalCandidate;
-use crate::net::{DatagramClass, Transmit};
+use crate::net::{DatagramClass, Route, Transmit};
 use crate::service::{IceServer, IceServerKind};
 use crate::status::DropReason;
 
@@ -218,6 +218,32 @@ impl Gatherer {
             self.deadline = deadline;
         }
         result
+    }
+
+    /// How datagrams from `local` to `remote` travel, when it takes no more than a header: straight
+    /// from a socket, or in a bound channel of an allocation.
+    pub fn route(&self, local: SocketAddr, remote: SocketAddr) -> Option<Route> {
+        if self.sockets.contains(&local) {
+            return Some(Route {
+                local,
+                remote,
+                channel: None,
+            });
+        }
+        let allocation = self
+            .allocations
+            .iter()
+            .find(|a| a.relayed() == Some(local))?;
+        Some(Route {
+            local: allocation.socket,
+            remote: allocation.server,
+            channel: Some(allocation.channel_to(remote)?),
+        })
+    }
+
+    /// Whether there is any allocation.
+    pub fn relays(&self) -> bool {
+        !self.allocations.is_empty()
     }
 
     /// Does what is due at `now`.

@@ -163,6 +163,12 @@ impl Peers {
         self.numbers.get(&channel).copied()
     }
 
+    /// The number of the channel to `peer`, once it is bound.
+    pub(super) fn channel_to(&self, peer: SocketAddr) -> Option<u16> {
+        let channel = self.channels.get(&peer)?;
+        channel.bound.then_some(channel.number)
+    }
+
     /// Whether datagrams from `ip` may be expected.
     pub(super) fn permits(&self, ip: IpAddr) -> bool {
         self.permissions.contains_key(&ip)

@@ -334,10 +334,10 @@ impl Channel {
     ) -> Result<(), Rejected> {
         let current = self.current.generation().ok_or(BAD)?;
         let old = self.previous.as_ref().map(|(old, _)| old);
-        // One that names neither is of a peer that numbers from 0.
         let (generation, is_current) = match old.filter(|old| old.owns(header.sequence)) {
             Some(old) => (old, false),
-            None => (current, true),
+            None if current.may_own(header.sequence) => (current, true),
+            None => return Err(BAD),
         };
         let range = generation
             .open(header, &mut record)

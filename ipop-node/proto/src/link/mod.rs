@@ -31,8 +31,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use ipop_datapath::coalesce::{Coalescer, Offload};
 use ipop_datapath::envelope::{Envelope, Kind};
+use ipop_datapath::inet::Layer;
 use ipop_datapath::secret::Side;
+use ipop_datapath::segment::Sum;
 use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
@@ -343,7 +346,7 @@ impl Link {
             match envelope.kind {
                 Kind::Packet => {
                     if envelope.partial_sum {
-                        todo_sum(&mut content);
+                        complete_sum(&mut content);
                     }
                     self.events.push_back(LinkEvent::Packet(content));
                 }
@@ -468,4 +471,9 @@ fn provider() -> Arc<dyn RTCCryptoProvider> {
     Arc::new(AwsLcRsProvider::new())
 }
 
-fn todo_sum(_: &mut [u8]) {}
+/// Writes the transport checksum of a packet that has the sum of its pseudo-header only.
+fn complete_sum(packet: &mut [u8]) {
+    let mut coalescer = Coalescer::new(Layer::Ip, Offload::default());
+    coalescer.add(packet, 0..packet.len(), Sum::Partial);
+    coalescer.finish(packet);
+}

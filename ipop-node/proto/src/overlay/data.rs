@@ -82,12 +82,12 @@ impl Overlay {
             return self.drop(DropReason::UnknownDatagram);
         };
         let Some(session) = &mut peer.session else {
-            return peer.traffic.drop(DropReason::NoLink);
+            return peer.traffic.dropped(DropReason::NoLink);
         };
         match session.link.handle_datagram(now, local, remote, payload) {
             Ok(()) if is_stun => self.demux.add_pair((local, remote), id),
             Ok(()) => {}
-            Err(reason) => peer.traffic.drop(reason),
+            Err(reason) => peer.traffic.dropped(reason),
         }
         self.advance(now, id);
     }
@@ -135,7 +135,7 @@ impl Overlay {
             return self.drop(DropReason::NoMember);
         };
         if packet.len() > usize::from(self.config.mtu) {
-            peer.traffic.drop(DropReason::TooBig);
+            peer.traffic.dropped(DropReason::TooBig);
             let error = icmp::error(packet, addresses, Unreachable::TooBig(self.config.mtu));
             self.outputs.extend(error.map(Output::Packet));
             return;
@@ -145,10 +145,9 @@ impl Overlay {
             None => Err(DropReason::NoLink),
         };
         if let Err(reason) = sent {
-            return peer.traffic.drop(reason);
+            return peer.traffic.dropped(reason);
         }
-        peer.traffic.tx_packets += 1;
-        peer.traffic.tx_bytes += packet.len() as u64;
+        peer.traffic.sent(1, packet.len() as u64);
         // No timer changes by sending, so the peer need not be filed anew.
         while let Some(transmit) = self
             .table
@@ -201,7 +200,7 @@ impl Overlay {
     pub(super) fn send(&mut self, now: Instant, id: PeerId, transmit: Transmit) {
         if let Err(reason) = self.gatherer.send(now, transmit) {
             match self.table.get_mut(id) {
-                Some(peer) => peer.traffic.drop(reason),
+                Some(peer) => peer.traffic.dropped(reason),
                 None => self.drop(reason),
             }
         }
@@ -223,10 +222,9 @@ impl Overlay {
             Some(_) => None,
         };
         if let Some(reason) = dropped {
-            return peer.traffic.drop(reason);
+            return peer.traffic.dropped(reason);
         }
-        peer.traffic.rx_packets += 1;
-        peer.traffic.rx_bytes += packet.len() as u64;
+        peer.traffic.received(1, packet.len() as u64);
         self.outputs.push_back(Output::Packet(packet));
     }
 

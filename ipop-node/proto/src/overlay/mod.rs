@@ -15,11 +15,13 @@ mod data;
 mod demux;
 mod icmp;
 mod packet;
+mod path;
 mod peer;
 mod presence;
 mod session;
 mod setup;
 mod table;
+mod traffic;
 
 #[cfg(test)]
 mod tests;
@@ -35,15 +37,17 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use self::demux::Demux;
+pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
 use self::session::Session;
 use self::table::Table;
+pub use self::traffic::Traffic;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
 use crate::gather::stun::fork;
 use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
-pub use crate::net::Transmit;
+pub use crate::net::{Route, Transmit};
 use crate::service::IceServer;
 use crate::signal::{SessionId, Signal, TerminateReason};
 use crate::status::{Advertisement, DropReason, PairEnd, PeerStatus};
@@ -74,6 +78,13 @@ pub enum Output {
         to: String,
         /// What to say.
         signal: Signal,
+    },
+    /// The way to a peer is another one now, or there is none any more.
+    Path {
+        /// Whose.
+        peer: PeerKey,
+        /// The way.
+        path: Option<PeerPath>,
     },
     /// A link came up; to log, and to publish [`Overlay::linked`] anew.
     LinkUp {
@@ -350,6 +361,9 @@ impl Overlay {
                 }
                 self.advance(now, id);
             }
+        }
+        if self.gatherer.relays() {
+            self.tell_paths();
         }
     }
 

@@ -1,13 +1,16 @@
 //! One peer: a member other than this node, known by its bare JID.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::session::Session;
+use super::traffic::Traffic;
 use crate::address::OverlayAddrs;
+use crate::link::Keys;
+use crate::net::Route;
 use crate::signal::SessionId;
-use crate::status::{Advertisement, DropReason, LinkState, PeerStatus};
+use crate::status::{Advertisement, LinkState, PeerStatus};
 
 /// Names a peer for as long as the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,25 +37,12 @@ pub(super) struct Peer {
     /// What `setup` is counted from.
     pub(super) since: Instant,
     pub(super) setup: Option<Duration>,
-    pub(super) traffic: Traffic,
+    pub(super) traffic: Arc<Traffic>,
+    /// The route that was told last, and the keys.
+    pub(super) path: Option<Route>,
+    pub(super) keys: Option<Keys>,
     /// The deadline it is filed under.
     pub(super) timer: Option<Instant>,
-}
-
-/// What passed and what did not.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Traffic {
-    pub(super) tx_bytes: u64,
-    pub(super) tx_packets: u64,
-    pub(super) rx_bytes: u64,
-    pub(super) rx_packets: u64,
-    pub(super) drops: BTreeMap<DropReason, u64>,
-}
-
-impl Traffic {
-    pub(super) fn drop(&mut self, reason: DropReason) {
-        *self.drops.entry(reason).or_default() += 1;
-    }
 }
 
 impl Peer {
@@ -69,7 +59,9 @@ impl Peer {
             backoff: Backoff::default(),
             since: now,
             setup: None,
-            traffic: Traffic::default(),
+            traffic: Arc::default(),
+            path: None,
+            keys: None,
             timer: None,
         }
     }
@@ -93,7 +85,9 @@ impl Peer {
     pub(super) fn status(&self, now: Instant, me: Option<&str>) -> PeerStatus {
         let link = self.session.as_ref().map(|s| &s.link);
         let (local, remote) = link.and_then(|l| l.pair()).unzip();
-        let mut drops = self.traffic.drops.clone();
+        let mut drops = self.traffic.drops();
+        let (tx_packets, tx_bytes) = self.traffic.tx();
+        let (rx_packets, rx_bytes) = self.traffic.rx();
         for (reason, count) in link.map(|l| l.drops()).into_iter().flatten() {
             *drops.entry(*reason).or_default() += count;
         }
@@ -116,10 +110,10 @@ impl Peer {
                 .setup
                 .filter(|_| self.is_up())
                 .map(|setup| u64::try_from(setup.as_millis()).unwrap_or(u64::MAX)),
-            tx_bytes: self.traffic.tx_bytes,
-            tx_packets: self.traffic.tx_packets,
-            rx_bytes: self.traffic.rx_bytes,
-            rx_packets: self.traffic.rx_packets,
+            tx_bytes,
+            tx_packets,
+            rx_bytes,
+            rx_packets,
             drops,
         }
     }

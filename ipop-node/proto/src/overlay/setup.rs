@@ -226,6 +226,7 @@ impl Overlay {
     /// Does what a peer's state asks for, and files it under its next deadline.
     pub(super) fn advance(&mut self, now: Instant, id: PeerId) {
         self.drain_link(now, id);
+        self.tell_path(id);
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
@@ -304,6 +305,10 @@ impl Overlay {
         let Some(mut session) = peer.session.take() else {
             return;
         };
+        self.withdraw_path(id);
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
         let (to, name) = (peer.jid.clone(), peer.name.clone());
         peer.last = Some(session.sid.clone());
         if session.was_up {
@@ -316,7 +321,7 @@ impl Overlay {
         // Its counters go on, in the peer's.
         if let Some(peer) = self.table.get_mut(id) {
             for (reason, count) in session.link.drops() {
-                *peer.traffic.drops.entry(*reason).or_default() += count;
+                peer.traffic.dropped_many(*reason, *count);
             }
         }
         self.demux.remove(session.link.local_ufrag(), id);

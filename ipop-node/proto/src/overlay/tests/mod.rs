@@ -2,6 +2,7 @@
 
 mod links;
 mod packets;
+mod path;
 mod robustness;
 mod signalling;
 mod world;

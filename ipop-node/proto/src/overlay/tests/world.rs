@@ -1,13 +1,13 @@
 //! Several overlays on a simulated underlay, a signalling service that delivers in order, and
 //! virtual time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::overlay::{Identity, Output, Overlay, OverlayConfig};
+use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath};
 use crate::service::{IceServer, IceServerKind, ServicePassword};
 use crate::signal::Signal;
 use crate::sim::turn::TurnServer;
@@ -31,6 +31,8 @@ pub(super) struct Node {
     pub(super) advertised: u8,
     /// Packets for the TUN device.
     pub(super) packets: Vec<BytesMut>,
+    /// What the data path was told.
+    pub(super) paths: HashMap<PeerKey, PeerPath>,
     /// LinkUp and LinkDown, as text.
     pub(super) events: Vec<String>,
 }
@@ -117,6 +119,7 @@ impl World {
             underlay,
             advertised: i as u8 + 1,
             packets: Vec::new(),
+            paths: HashMap::new(),
             events: Vec::new(),
         });
         i
@@ -315,6 +318,12 @@ impl World {
                         self.network.send(now, t.local, t.remote, t.payload);
                     }
                     Output::Packet(packet) => node.packets.push(packet),
+                    Output::Path { peer, path } => {
+                        match path {
+                            Some(path) => node.paths.insert(peer, path),
+                            None => node.paths.remove(&peer),
+                        };
+                    }
                     Output::LinkUp { peer } => node.events.push(format!("up {peer}")),
                     Output::LinkDown { peer, why } => {
                         node.events.push(format!("down {peer}: {why}"));

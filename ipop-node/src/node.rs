@@ -6,21 +6,19 @@ use std::io;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::BytesMut;
 use ipop_proto::config::NodeConfig;
 use ipop_proto::overlay::{Identity, Output, Overlay, OverlayConfig};
 use ipop_proto::status::{RoleState, SignIn};
-use std::net::SocketAddr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::control::{self, Answer, Question, Request};
-use crate::datapath::{Datapath, Outgoing, Sink};
+use crate::datapath::{Datapath, Taken};
 use crate::notify::Notifier;
 use crate::services::ice_servers;
 use crate::settings::Settings;
-use crate::tun::{self, TunError};
+use crate::tun::{self, Device, TunError};
 use crate::underlay::{self, AddressWatch, Rules};
 use crate::xmpp::{self, AccountError, Event, Session, Timing};
 
@@ -28,6 +26,8 @@ use crate::xmpp::{self, AccountError, Event, Session, Timing};
 const GOODBYE: Duration = Duration::from_millis(1500);
 /// XMPP events handled before packets get their turn.
 const EVENT_BATCH: usize = 32;
+/// Packets and datagrams handled before others get their turn.
+const TAKEN_BATCH: usize = 64;
 
 /// The node could not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +81,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
-    let device = tun::create(&config).await?;
+    let device = tun::create(&config, threads())?;
     let (session, mut events) = xmpp::open_enrolling(account, enrolment, Timing::default())?;
     let mut node = Node::new(config, device, session, ssh_host_key)?;
     node.rebind();
@@ -128,7 +128,7 @@ struct Node {
 impl Node {
     fn new(
         config: NodeConfig,
-        device: tun_rs::AsyncDevice,
+        device: Device,
         session: Session,
         ssh_host_key: Option<String>,
     ) -> Result<Self, NodeError> {
@@ -140,9 +140,14 @@ impl Node {
             relay_only: config.ice.relay_only,
         };
         let identity = Identity::generate()?;
+        let datapath = Datapath::start(device, config.ice.port, config.addrs(), config.overlay.mtu)
+            .map_err(|source| NodeError::System {
+                what: "start the threads that carry packets",
+                source,
+            })?;
         Ok(Self {
             overlay: Overlay::new(started, overlay_config, identity, rand::random()),
-            datapath: Datapath::new(device, config.ice.port),
+            datapath,
             session,
             rules: Rules::new(&config),
             notifier: Notifier::from_env(),
@@ -189,39 +194,44 @@ impl Node {
                         self.handle_event(event);
                     }
                 }
-                ready = self.datapath.ready() => self.take_in(ready)?,
+                taken = self.datapath.next() => self.take_in(taken)?,
             }
         }
     }
 
-    fn take_in(&mut self, ready: io::Result<crate::datapath::Ready>) -> Result<(), NodeError> {
-        let mut sink = OverlaySink {
-            overlay: &mut self.overlay,
-            events: Vec::new(),
-        };
-        let taken = ready.and_then(|ready| self.datapath.take_in(ready, &mut sink));
-        let events = sink.events;
-        self.handle_outputs(events);
-        taken.map_err(|source| NodeError::TunLost {
-            interface: self.config.overlay.interface.clone(),
-            source,
-        })
+    /// Feeds the protocol with what the threads of the data path leave to it.
+    fn take_in(&mut self, first: Taken) -> Result<(), NodeError> {
+        let now = Instant::now();
+        let mut next = Some(first);
+        for _ in 0..TAKEN_BATCH {
+            match next {
+                Some(Taken::Packet(packet)) => self.overlay.handle_packet(now, &packet),
+                Some(Taken::Datagram {
+                    local,
+                    remote,
+                    payload,
+                }) => self.overlay.handle_datagram(now, local, remote, payload),
+                Some(Taken::Lost(source)) => {
+                    return Err(NodeError::TunLost {
+                        interface: self.config.overlay.interface.clone(),
+                        source,
+                    });
+                }
+                None => break,
+            }
+            self.put_out();
+            next = self.datapath.try_next();
+        }
+        Ok(())
     }
 
     /// Does everything the protocol wants done.
     fn put_out(&mut self) {
-        let mut sink = OverlaySink {
-            overlay: &mut self.overlay,
-            events: Vec::new(),
-        };
-        self.datapath.put_out(&mut sink);
-        let events = sink.events;
-        self.handle_outputs(events);
-    }
-
-    fn handle_outputs(&mut self, outputs: Vec<Output>) {
-        for output in outputs {
+        while let Some(output) = self.overlay.poll_output() {
             match output {
+                Output::Transmit(transmit) => self.datapath.send(&transmit),
+                Output::Packet(packet) => self.datapath.deliver(&packet),
+                Output::Path { peer, path } => self.datapath.set_path(peer, path),
                 Output::Signal { to, signal } => self.session.signal(to, signal),
                 Output::LinkUp { peer } => {
                     tracing::info!(peer, "link up");
@@ -231,10 +241,9 @@ impl Node {
                     tracing::info!(peer, why, "link down");
                     self.links_changed();
                 }
-                // The sink hands these to the datapath.
-                Output::Transmit(_) | Output::Packet(_) => {}
             }
         }
+        self.datapath.publish();
     }
 
     fn links_changed(&mut self) {
@@ -373,30 +382,10 @@ impl Node {
     }
 }
 
-/// Feeds the protocol and keeps back what is not the datapath's.
-struct OverlaySink<'a> {
-    overlay: &'a mut Overlay,
-    events: Vec<Output>,
-}
-
-impl Sink for OverlaySink<'_> {
-    fn packet(&mut self, now: Instant, packet: &[u8]) {
-        self.overlay.handle_packet(now, packet);
-    }
-
-    fn datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, payload: BytesMut) {
-        self.overlay.handle_datagram(now, local, remote, payload);
-    }
-
-    fn next(&mut self) -> Option<Outgoing> {
-        loop {
-            match self.overlay.poll_output()? {
-                Output::Transmit(transmit) => return Some(Outgoing::Datagram(transmit)),
-                Output::Packet(packet) => return Some(Outgoing::Packet(packet)),
-                other => self.events.push(other),
-            }
-        }
-    }
+/// Pairs of threads that carry packets: one for every two processors, up to four.
+fn threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors / 2).clamp(1, 4)
 }
 
 /// One timer, set anew only when the deadline moves.

@@ -2,11 +2,15 @@
 
 use std::io;
 
+use ipop_datapath::coalesce::Offload;
 use ipop_proto::config::NodeConfig;
-use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-/// Packets that wait in the device while the node is busy.
-const QUEUE_PACKETS: u32 = 1000;
+use crate::datapath::Queue;
+
+/// Packets and super-packets that wait in the device while the node is busy. Few, so that nothing
+/// waits long behind a bulk transfer.
+const QUEUE_PACKETS: u32 = 128;
 
 /// The TUN device could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -19,27 +23,73 @@ pub struct TunError {
     pub source: io::Error,
 }
 
-/// Makes the device, gives it both addresses and the MTU, and brings it up. It vanishes when it is
-/// dropped.
-pub async fn create(config: &NodeConfig) -> Result<AsyncDevice, TunError> {
+/// The device. It vanishes when all its queues are dropped.
+#[derive(Debug)]
+pub struct Device {
+    /// At least one.
+    pub queues: Vec<Queue>,
+    /// What may be written to it.
+    pub offload: Offload,
+}
+
+/// Makes the device, gives it both addresses and the MTU, and brings it up, with `queues` queues if
+/// the kernel has that. What the kernel does not offer is done without.
+pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
+    let interface = &config.overlay.interface;
+    let made = [(true, queues > 1), (true, false), (false, false)]
+        .into_iter()
+        .map(|(offload, several)| {
+            build(config, offload, several, if several { queues } else { 1 })
+        });
+    let mut failed = None;
+    for result in made {
+        match result {
+            Ok(device) => return Ok(device),
+            Err(error) => {
+                tracing::debug!(interface, %error, "device not made like this");
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    Err(TunError {
+        interface: interface.clone(),
+        source: failed.unwrap_or_else(|| io::ErrorKind::Unsupported.into()),
+    })
+}
+
+fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io::Result<Device> {
     let overlay = &config.overlay;
-    let failed = |source| TunError {
-        interface: overlay.interface.clone(),
-        source,
-    };
-    let device = DeviceBuilder::new()
+    let first = DeviceBuilder::new()
         .name(&overlay.interface)
         .layer(Layer::L3)
         .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
         .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix)
         .mtu(overlay.mtu)
         .packet_information(false)
+        .offload(offload)
+        .multi_queue(several)
         .with(|device| {
             device.tx_queue_len(QUEUE_PACKETS);
         })
-        .build_async()
-        .map_err(failed)?;
-    // `try_send` goes by the readiness that was seen last: see it once.
-    device.writable().await.map_err(failed)?;
-    Ok(device)
+        .build_sync()?;
+    let offloads = Offload {
+        tcp: first.tcp_gso(),
+        udp: first.udp_gso(),
+        sums: offload,
+    };
+    let mut devices = vec![first];
+    while devices.len() < queues {
+        let next = devices[0].try_clone()?;
+        devices.push(next);
+    }
+    let queues = devices.into_iter().map(|device| queue(device, offload));
+    Ok(Device {
+        queues: queues.collect::<io::Result<_>>()?,
+        offload: offloads,
+    })
+}
+
+fn queue(device: SyncDevice, has_header: bool) -> io::Result<Queue> {
+    device.set_nonblocking(true)?;
+    Ok(Queue::new(device, has_header))
 }

@@ -157,11 +157,7 @@ impl Generation {
 
     /// Opens the record at the start of `bytes`, where it stands, and says where its content is.
     /// What is refused is destroyed.
-    pub fn open(
-        &self,
-        header: &RecordHeader,
-        bytes: &mut [u8],
-    ) -> Result<Range<usize>, Refused> {
+    pub fn open(&self, header: &RecordHeader, bytes: &mut [u8]) -> Result<Range<usize>, Refused> {
         self.batch().open(header, bytes)
     }
 

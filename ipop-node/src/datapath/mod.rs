@@ -1,211 +1,291 @@
-//! The seam between the protocol and the machine's packets.
+//! The packets between the device and the underlay.
 //!
-//! [`Datapath`] is all that the rest of the node knows of devices and sockets: what is ready, take
-//! it in, put this out. The implementation is the simple one, one system call for each packet; a
-//! faster one replaces this module and nothing else.
+//! Packets of peers whose link is up never meet the node's task: for each queue of the device one
+//! thread takes packets from it, seals them and sends them, and one receives datagrams, opens them
+//! and writes them to the device. What these threads need to know is a [`Map`] that the task
+//! publishes; it is never changed. What they cannot do something about, signalling above all, they
+//! leave in the task's [`Inbox`](inbox).
 
-mod drops;
+mod inbound;
+mod inbox;
+mod map;
+mod message;
+mod outbound;
+mod queue;
 mod socket;
 
-use std::io;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use bytes::BytesMut;
+use ipop_datapath::published::{Published, Reader};
+use ipop_datapath::vnet::VnetHdr;
+use ipop_proto::address::OverlayAddrs;
 use ipop_proto::net::Transmit;
+use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
 use ipop_proto::status::DropReason;
-use tun_rs::AsyncDevice;
+use rustix::event::{EventfdFlags, epoll, eventfd};
+use tokio::sync::mpsc;
 
-pub use drops::Drops;
-use socket::Socket;
+use self::inbound::{Inbound, STOP};
+use self::inbox::Inbox;
+pub use self::inbox::Taken;
+use self::map::Map;
+use self::outbound::Outbound;
+pub use self::queue::Queue;
+use self::socket::Socket;
+use crate::tun::Device;
 
-/// Packets taken from one source before others get their turn.
-const BATCH: usize = 64;
-/// Largest datagram or packet, in bytes.
-const LARGEST: usize = 65536;
-/// Received datagrams are cut from blocks of this many bytes, one allocation each.
-const BLOCK: usize = 256 * 1024;
-
-/// Takes in what the machine received.
-pub trait Sink {
-    /// One IP packet from the TUN device.
-    fn packet(&mut self, now: Instant, packet: &[u8]);
-    /// One datagram from the socket bound to `local`.
-    fn datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, payload: BytesMut);
-    /// What comes out of it; asked until `None`.
-    fn next(&mut self) -> Option<Outgoing>;
-}
-
-/// What the machine is to send.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// On the underlay.
-    Datagram(Transmit),
-    /// To the TUN device.
-    Packet(BytesMut),
-}
-
-/// Where something can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Tun,
-    Socket(usize),
-}
-
-/// What is ready; to be handed back to [`Datapath::take_in`].
-#[derive(Debug, Clone, Copy)]
-pub struct Ready(Source);
-
-/// The TUN device and the UDP sockets.
+/// The threads, and what the node's task has of them.
 pub struct Datapath {
-    tun: AsyncDevice,
-    sockets: Vec<Socket>,
     /// Port to bind, 0 for any.
     port: u16,
-    /// Where the last search for a ready source ended, so that none is starved.
-    turn: usize,
-    scratch: Box<[u8]>,
-    block: BytesMut,
-    drops: Drops,
+    taken: mpsc::Receiver<Taken>,
+    map: Arc<Published<Map>>,
+    paths: HashMap<PeerKey, PeerPath>,
+    /// Paths or sockets are not those of the published map.
+    is_stale: bool,
+    sockets: Vec<Bound>,
+    next_number: u64,
+    /// One for each thread that receives.
+    epolls: Vec<Arc<OwnedFd>>,
+    queue: Queue,
+    drops: Arc<Traffic>,
+    stop: Arc<OwnedFd>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A socket, and the thread that reads it.
+struct Bound {
+    number: u64,
+    socket: Arc<Socket>,
+    thread: usize,
 }
 
 impl Datapath {
-    /// A datapath with no sockets yet.
-    pub fn new(tun: AsyncDevice, port: u16) -> Self {
-        Self {
-            tun,
-            sockets: Vec::new(),
+    /// Starts the threads; there are no sockets yet.
+    pub fn start(device: Device, port: u16, me: OverlayAddrs, mtu: u16) -> io::Result<Self> {
+        let (inbox, taken) = Inbox::new();
+        let map = Arc::new(Published::new(Map::default()));
+        let drops = Arc::new(Traffic::default());
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let Some(queue) = device.queues.first().cloned() else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let mut datapath = Self {
             port,
-            turn: 0,
-            scratch: vec![0; LARGEST].into_boxed_slice(),
-            block: BytesMut::new(),
-            drops: Drops::default(),
+            taken,
+            map: map.clone(),
+            paths: HashMap::new(),
+            is_stale: false,
+            sockets: Vec::new(),
+            next_number: 0,
+            epolls: Vec::new(),
+            queue,
+            drops: drops.clone(),
+            stop: stop.clone(),
+            threads: Vec::new(),
+        };
+        for (number, queue) in device.queues.into_iter().enumerate() {
+            let reader = Reader::new(map.clone());
+            let outbound = Outbound::new(
+                number,
+                queue.clone(),
+                reader,
+                inbox.clone(),
+                drops.clone(),
+                mtu,
+            );
+            let end = stop.clone();
+            datapath.spawn("out", number, inbox.clone(), move || outbound.run(&end))?;
+
+            let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+            let event = epoll::EventData::new_u64(STOP);
+            epoll::add(&epoll, &stop, event, epoll::EventFlags::IN)?;
+            datapath.epolls.push(epoll.clone());
+            let reader = Reader::new(map.clone());
+            let inbound = Inbound::new(
+                queue,
+                reader,
+                inbox.clone(),
+                drops.clone(),
+                me,
+                device.offload,
+            );
+            datapath.spawn("in", number, inbox.clone(), move || inbound.run(&epoll))?;
         }
+        Ok(datapath)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &str,
+        number: usize,
+        inbox: Inbox,
+        run: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let thread = std::thread::Builder::new()
+            .name(format!("ipop-{name}-{number}"))
+            // They keep their buffers elsewhere.
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                if let Err(error) = run() {
+                    inbox.insist(Taken::Lost(error));
+                }
+            })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// The next thing the threads leave to the task. May be cancelled.
+    pub async fn next(&mut self) -> Taken {
+        match self.taken.recv().await {
+            Some(taken) => taken,
+            None => Taken::Lost(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// As [`Self::next`], if there is something already.
+    pub fn try_next(&mut self) -> Option<Taken> {
+        self.taken.try_recv().ok()
     }
 
     /// Makes the sockets those of `addresses`: keeps what is bound already, closes what is no
     /// longer there. An address that cannot be bound (yet) is left out. Returns whether anything
     /// changed.
     pub fn rebind(&mut self, addresses: &[IpAddr]) -> bool {
+        let epolls = &self.epolls;
         let before = self.sockets.len();
-        self.sockets
-            .retain(|socket| addresses.contains(&socket.local().ip()));
+        self.sockets.retain(|bound| {
+            let stays = addresses.contains(&bound.socket.local().ip());
+            if !stays {
+                // Closing it, which threads may delay, would do the same.
+                let _ = epoll::delete(&epolls[bound.thread], bound.socket.as_fd());
+            }
+            stays
+        });
         let mut changed = self.sockets.len() != before;
         for addr in addresses {
-            if self
-                .sockets
-                .iter()
-                .any(|socket| socket.local().ip() == *addr)
-            {
+            if self.is_bound(*addr) {
                 continue;
             }
-            match Socket::bind(SocketAddr::new(*addr, self.port)) {
-                Ok(socket) => {
-                    tracing::debug!(local = %socket.local(), "socket bound");
-                    self.sockets.push(socket);
+            match self.bind(*addr) {
+                Ok(local) => {
+                    tracing::debug!(%local, "socket bound");
                     changed = true;
                 }
                 // An IPv6 address is not usable while duplicates of it are looked for.
                 Err(error) => tracing::debug!(%addr, %error, "socket not bound"),
             }
         }
+        self.is_stale |= changed;
+        self.publish();
         changed
+    }
+
+    fn is_bound(&self, addr: IpAddr) -> bool {
+        self.sockets.iter().any(|b| b.socket.local().ip() == addr)
+    }
+
+    /// Binds an address once for each thread that receives.
+    fn bind(&mut self, addr: IpAddr) -> io::Result<SocketAddr> {
+        let threads = self.epolls.len();
+        let first = Socket::bind(SocketAddr::new(addr, self.port), threads > 1)?;
+        let local = first.local();
+        let mut sockets = vec![first];
+        while sockets.len() < threads {
+            sockets.push(Socket::bind(local, true)?);
+        }
+        let start = self.sockets.len();
+        for (thread, socket) in sockets.into_iter().enumerate() {
+            self.sockets.push(Bound {
+                number: self.next_number,
+                socket: Arc::new(socket),
+                thread,
+            });
+            self.next_number += 1;
+        }
+        // Before the first event can come, threads must know whose it is.
+        self.is_stale = true;
+        self.publish();
+        for bound in &self.sockets[start..] {
+            epoll::add(
+                &self.epolls[bound.thread],
+                bound.socket.as_fd(),
+                epoll::EventData::new_u64(bound.number),
+                epoll::EventFlags::IN,
+            )?;
+        }
+        Ok(local)
     }
 
     /// The sockets, each by the address it is bound to.
     pub fn sockets(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(Socket::local).collect()
+        let first = self.sockets.iter().filter(|bound| bound.thread == 0);
+        first.map(|bound| bound.socket.local()).collect()
     }
 
-    /// Waits until something can be taken in. May be cancelled.
-    pub async fn ready(&mut self) -> io::Result<Ready> {
-        std::future::poll_fn(|cx| self.poll_ready(cx)).await
+    /// The way to a peer is another one now; takes effect with [`Self::publish`].
+    pub fn set_path(&mut self, peer: PeerKey, path: Option<PeerPath>) {
+        match path {
+            Some(path) => self.paths.insert(peer, path),
+            None => self.paths.remove(&peer),
+        };
+        self.is_stale = true;
     }
 
-    /// Feeds what is ready into `sink`, at most [`BATCH`] items, and sends what comes out. An error
-    /// means that the TUN device is gone.
-    pub fn take_in(&mut self, ready: Ready, sink: &mut impl Sink) -> io::Result<()> {
-        let now = Instant::now();
-        for _ in 0..BATCH {
-            match ready.0 {
-                Source::Tun => match self.tun.try_recv(&mut self.scratch) {
-                    Ok(n) => sink.packet(now, &self.scratch[..n]),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                },
-                Source::Socket(at) => {
-                    let Some(socket) = self.sockets.get(at) else {
-                        break;
-                    };
-                    match socket.try_recv(&mut self.scratch) {
-                        Ok((n, remote)) => {
-                            if self.block.capacity() < n {
-                                self.block.reserve(BLOCK);
-                            }
-                            self.block.extend_from_slice(&self.scratch[..n]);
-                            sink.datagram(now, socket.local(), remote, self.block.split());
-                        }
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                        // An ICMP error that some earlier datagram brought: ICE finds out itself.
-                        Err(error) => tracing::trace!(%error, "receive error ignored"),
-                    }
-                }
-            }
-            self.put_out(sink);
-        }
-        Ok(())
-    }
-
-    /// Sends everything that `sink` has to send.
-    pub fn put_out(&mut self, sink: &mut impl Sink) {
-        while let Some(outgoing) = sink.next() {
-            match outgoing {
-                Outgoing::Datagram(transmit) => self.send(&transmit),
-                Outgoing::Packet(packet) => self.deliver(&packet),
-            }
+    /// Lets the threads know what has changed.
+    pub fn publish(&mut self) {
+        if std::mem::take(&mut self.is_stale) {
+            let sockets = self.sockets.iter();
+            let sockets = sockets.map(|bound| (bound.number, bound.socket.clone()));
+            self.map.publish(Map::new(&self.paths, sockets));
         }
     }
 
-    /// What was dropped here, not by the protocol.
-    pub fn drops(&self) -> &Drops {
-        &self.drops
-    }
-
-    fn send(&mut self, transmit: &Transmit) {
-        let Some(socket) = self.sockets.iter().find(|s| s.local() == transmit.local) else {
+    /// Sends one datagram.
+    pub fn send(&self, transmit: &Transmit) {
+        let mut sockets = self.sockets.iter().map(|bound| &bound.socket);
+        let Some(socket) = sockets.find(|socket| socket.local() == transmit.local) else {
             tracing::debug!(local = %transmit.local, "no socket to send from");
-            self.drops.count(DropReason::SendFailed);
-            return;
+            return self.drops.dropped(DropReason::SendFailed);
         };
         if let Err(error) = socket.send(&transmit.payload, transmit.remote) {
             tracing::trace!(remote = %transmit.remote, %error, "datagram not sent");
-            self.drops.count_error(&error);
+            self.drops.dropped(match error.kind() {
+                io::ErrorKind::WouldBlock => DropReason::QueueFull,
+                _ => DropReason::SendFailed,
+            });
         }
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
-        if let Err(error) = self.tun.try_send(packet) {
+    /// Writes one packet to the device.
+    pub fn deliver(&self, packet: &[u8]) {
+        let header = VnetHdr::default().to_bytes();
+        let parts = [IoSlice::new(&header), IoSlice::new(packet)];
+        if let Err(error) = self.queue.write(&parts) {
             tracing::trace!(%error, "packet not delivered");
-            self.drops.count_error(&error);
+            self.drops.dropped(DropReason::SendFailed);
         }
     }
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Ready>> {
-        let sources = self.sockets.len() + 1;
-        for step in 0..sources {
-            let at = (self.turn + step) % sources;
-            let found = match at.checked_sub(1) {
-                None => self.tun.poll_readable(cx).map_ok(|()| Source::Tun),
-                Some(at) => self.sockets[at]
-                    .poll_readable(cx)
-                    .map_ok(|()| Source::Socket(at)),
-            };
-            if let Poll::Ready(found) = found {
-                self.turn = at + 1;
-                return Poll::Ready(found.map(Ready));
-            }
+    /// What was dropped here and belongs to no peer.
+    pub fn drops(&self) -> BTreeMap<DropReason, u64> {
+        self.drops.drops()
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        // Both kinds of thread wait for this among other things.
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        // One that reports a lost device waits for room in the inbox.
+        self.taken.close();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
         }
-        Poll::Pending
     }
 }

@@ -1,31 +1,61 @@
-//! One UDP socket on one local address.
+//! One UDP socket on one local address, shared by the task that signals and the threads that carry.
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, sendto, sockopt};
-use tokio::net::UdpSocket;
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, Socket as Socket2, Type};
 
-/// Kernel buffer for each direction, in bytes: a burst of a few thousand packets.
-const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+use super::message::{self, MAX_SEGMENTS, Name};
+
+/// Kernel buffer for what was received, in bytes: a burst of a few thousand packets.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+/// Kernel buffer for what is sent, in bytes. What waits here waits longer for nothing, so that it
+/// holds a few batches and no more.
+const SEND_BUFFER: usize = 1024 * 1024;
+/// How long a full send buffer is waited for before a batch is dropped. Packets wait in the device
+/// meanwhile.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A bound, non-blocking socket.
+#[derive(Debug)]
 pub struct Socket {
-    socket: UdpSocket,
+    socket: std::net::UdpSocket,
     local: SocketAddr,
+    /// Whether the kernel cuts batches into datagrams.
+    segments: AtomicBool,
+    /// Whether the kernel puts datagrams together.
+    coalesces: bool,
 }
 
 impl Socket {
-    /// Binds `addr`; port 0 means any.
-    pub fn bind(addr: SocketAddr) -> io::Result<Self> {
-        let socket = std::net::UdpSocket::bind(addr)?;
+    /// Binds `addr`; port 0 means any. With `shared` several sockets may be bound to one address,
+    /// among which the kernel spreads the peers.
+    pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = Socket2::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if shared {
+            socket.set_reuse_port(true)?;
+        }
+        socket.bind(&addr.into())?;
         socket.set_nonblocking(true)?;
-        let socket = UdpSocket::from_std(socket)?;
         enlarge(&socket);
+        may_fragment(&socket, addr);
+        let coalesces = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        // Refused by kernels before 4.18; harmless, 0 is what it is.
+        let segments = set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let socket = std::net::UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(Self { socket, local })
+        Ok(Self {
+            socket,
+            local,
+            segments: AtomicBool::new(segments),
+            coalesces,
+        })
     }
 
     /// The address it is bound to.
@@ -33,36 +63,143 @@ impl Socket {
         self.local
     }
 
-    /// Whether something can be received.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_recv_ready(cx)
-    }
-
-    /// Receives one datagram, or says `WouldBlock`.
-    pub fn try_recv(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        self.socket.try_recv_from(buf)
+    /// Whether batches are cut by the kernel, and received ones put together.
+    pub fn offloads(&self) -> (bool, bool) {
+        (self.segments.load(Ordering::Relaxed), self.coalesces)
     }
 
     /// Sends one datagram, or says `WouldBlock`.
     pub fn send(&self, payload: &[u8], remote: SocketAddr) -> io::Result<()> {
-        // Not `try_send_to`: that goes by a readiness that tokio has not seen yet at first.
-        let send = || sendto(&self.socket, payload, SendFlags::empty(), &remote);
-        match send() {
+        self.retried(&remote.into(), payload, payload.len())
+    }
+
+    /// Sends datagrams of `segment` bytes, of which the last may be shorter, and waits a little
+    /// when the kernel has no room. Gives how many were not sent, and why.
+    pub fn send_batch(
+        &self,
+        remote: &Name,
+        bytes: &[u8],
+        segment: usize,
+    ) -> Result<(), (usize, io::Error)> {
+        let count = bytes.len().div_ceil(segment);
+        if count == 1 || self.segments.load(Ordering::Relaxed) {
+            match self.patient(remote, bytes, segment) {
+                Err(error) if count > 1 && is_unsupported(&error) => {
+                    // EIO: the device cannot. EINVAL: a segment is larger than this path's MTU,
+                    // which only this batch has to do with.
+                    if error.raw_os_error() == Some(libc::EIO) {
+                        tracing::info!(local = %self.local, "no segmentation offload");
+                        self.segments.store(false, Ordering::Relaxed);
+                    }
+                }
+                result => return result.map_err(|error| (count, error)),
+            }
+        }
+        debug_assert!(count <= MAX_SEGMENTS);
+        let mut failed = None;
+        let mut lost = 0;
+        for datagram in bytes.chunks(segment) {
+            if let Err(error) = self.patient(remote, datagram, datagram.len()) {
+                lost += 1;
+                failed = Some(error);
+            }
+        }
+        failed.map_or(Ok(()), |error| Err((lost, error)))
+    }
+
+    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
+        match self.retried(remote, bytes, segment) {
+            Err(error) if is_full(&error) => {
+                let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+                let patience = Timespec::try_from(PATIENCE).ok();
+                // Whatever comes of it, the next call tells.
+                let _ = poll(&mut fds, patience.as_ref());
+                self.retried(remote, bytes, segment)
+            }
+            result => result,
+        }
+    }
+
+    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
+        match message::send(self.socket.as_fd(), remote, bytes, segment) {
             // The error belongs to an earlier datagram (ICMP) and has been cleared by this call.
-            Err(Errno::CONNREFUSED) => send()?,
-            result => result?,
-        };
-        Ok(())
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                message::send(self.socket.as_fd(), remote, bytes, segment)
+            }
+            result => result,
+        }
     }
 }
 
-/// The forced options need CAP_NET_ADMIN, which a node has; without it the system's limit applies.
-fn enlarge(socket: &UdpSocket) {
-    let receive = sockopt::set_socket_recv_buffer_size_force(socket, KERNEL_BUFFER)
-        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, KERNEL_BUFFER));
-    let send = sockopt::set_socket_send_buffer_size(socket, KERNEL_BUFFER);
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+}
+
+/// ENOBUFS is what a full queue of a network device says.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// The forced option needs CAP_NET_ADMIN, which a node has; without it the system's limit applies.
+fn enlarge(socket: &Socket2) {
+    let receive = sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, RECEIVE_BUFFER));
+    let send = sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER);
     if let Err(error) = receive.and(send) {
         tracing::debug!(%error, "socket buffers not enlarged");
+    }
+}
+
+/// Datagrams may be fragmented on paths with an MTU below what the overlay's MTU needs: slow, but
+/// nothing vanishes.
+fn may_fragment(socket: &Socket2, addr: SocketAddr) {
+    let set = if addr.is_ipv4() {
+        set_int(
+            socket,
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DONT,
+        )
+    } else {
+        set_int(
+            socket,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DONT,
+        )
+    };
+    if let Err(error) = set {
+        tracing::debug!(%error, "fragmentation of datagrams not allowed");
+    }
+}
+
+fn set_int(
+    socket: &Socket2,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd as _;
+    // SAFETY: the option's value is an int that lives until after the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
     }
 }
 
@@ -70,18 +207,37 @@ fn enlarge(socket: &UdpSocket) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_datagram_is_received_and_the_socket_is_then_empty() {
-        let a = Socket::bind("127.0.0.1:0".parse().expect("valid")).expect("bound");
-        let b = Socket::bind("127.0.0.1:0".parse().expect("valid")).expect("bound");
-        a.send(b"hello", b.local()).expect("sent");
-        std::future::poll_fn(|cx| b.poll_readable(cx))
-            .await
-            .expect("readable");
-        let mut buf = [0; 16];
-        let (n, from) = b.try_recv(&mut buf).expect("received");
-        assert_eq!((&buf[..n], from), (&b"hello"[..], a.local()));
-        let error = b.try_recv(&mut buf).expect_err("empty");
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    fn bound() -> Socket {
+        Socket::bind("127.0.0.1:0".parse().expect("valid"), false).expect("bound")
+    }
+
+    fn received(socket: &Socket) -> Vec<u8> {
+        let mut buf = [0; 2000];
+        socket.socket.set_nonblocking(false).expect("ours");
+        let (n, _) = socket.socket.recv_from(&mut buf).expect("received");
+        buf[..n].to_vec()
+    }
+
+    #[test]
+    fn a_batch_arrives_with_and_without_segmentation_offload() {
+        let (a, b) = (bound(), bound());
+        let to = Name::from(b.local());
+        for offload in [true, false] {
+            a.segments.store(offload, Ordering::Relaxed);
+            a.send_batch(&to, &[[1; 100], [2; 100]].concat(), 100)
+                .expect("sent");
+            a.send_batch(&to, &[3; 10], 10).expect("sent");
+        }
+        for _ in 0..2 {
+            assert_eq!(received(&b).len(), 200, "put together by the kernel");
+            assert_eq!(received(&b).len(), 10);
+        }
+    }
+
+    #[test]
+    fn several_sockets_share_an_address_when_asked_to() {
+        let first = Socket::bind("127.0.0.1:0".parse().expect("valid"), true).expect("bound");
+        Socket::bind(first.local(), true).expect("shared");
+        Socket::bind(first.local(), false).expect_err("not shared");
     }
 }

@@ -13,7 +13,9 @@ impl Node {
     /// For the node's administrator.
     pub(super) fn status(&self, now: Instant) -> NodeStatus {
         let mut drops = self.overlay.drops().clone();
-        self.datapath.drops().add_to(&mut drops);
+        for (reason, count) in self.datapath.drops() {
+            *drops.entry(reason).or_default() += count;
+        }
         NodeStatus {
             name: self.config.node.name.clone(),
             overlay: self.config.overlay.name.clone(),

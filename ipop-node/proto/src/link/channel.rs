@@ -115,7 +115,10 @@ impl Channel {
         self.changed = false;
         let old = self.previous.as_ref().map(|(generation, _)| generation);
         // Records of keys that were not heard of yet must come here first.
-        let new = self.current.generation().filter(|_| self.heard || old.is_none());
+        let new = self
+            .current
+            .generation()
+            .filter(|_| self.heard || old.is_none());
         Some(Keys {
             sending,
             receiving: new.into_iter().chain(old).cloned().collect(),
@@ -284,7 +287,9 @@ impl Channel {
             return;
         };
         let old = std::mem::replace(&mut self.current, next);
-        self.previous = old.generation().map(|generation| (generation.clone(), None));
+        self.previous = old
+            .generation()
+            .map(|generation| (generation.clone(), None));
         self.heard = false;
         self.changed = true;
         match self.side {

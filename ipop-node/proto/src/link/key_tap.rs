@@ -178,10 +178,16 @@ impl Mac for TappedMac {
     }
 
     fn sign(&mut self, input: &[&[u8]], output: &mut [u8]) -> Result<(), CryptoError> {
-        let seed = input.last().and_then(|seed| seed.strip_prefix(KEY_EXPANSION));
+        let seed = input
+            .last()
+            .and_then(|seed| seed.strip_prefix(KEY_EXPANSION));
         if let Some((server, client)) = seed.and_then(|s| {
             let (server, rest) = s.split_first_chunk::<RANDOM>()?;
-            Some((server, rest.first_chunk::<RANDOM>().filter(|c| c.len() == rest.len())?))
+            Some((
+                server,
+                rest.first_chunk::<RANDOM>()
+                    .filter(|c| c.len() == rest.len())?,
+            ))
         }) {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.master = Some(self.master);

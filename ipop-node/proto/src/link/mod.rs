@@ -40,8 +40,8 @@ use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 
-pub use self::channel::{Keys, RENEW_EVERY};
 use self::channel::Channel;
+pub use self::channel::{Keys, RENEW_EVERY};
 use self::dtls::{Ended, Rejected};
 use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
@@ -164,12 +164,10 @@ impl Link {
     pub fn remove_local(&mut self, base: SocketAddr) {
         if !self.over && self.ice.remove_local(base) {
             let why = format!("the local address {base} in use is gone");
-            self.fail(
-                Ended {
-                    why,
-                    reason: TerminateReason::ConnectivityError,
-                },
-            );
+            self.fail(Ended {
+                why,
+                reason: TerminateReason::ConnectivityError,
+            });
         }
     }
 
@@ -238,12 +236,10 @@ impl Link {
             return;
         }
         if let Err(why) = self.ice.handle_timeout(now) {
-            return self.fail(
-                Ended {
-                    why,
-                    reason: TerminateReason::ConnectivityError,
-                },
-            );
+            return self.fail(Ended {
+                why,
+                reason: TerminateReason::ConnectivityError,
+            });
         }
         let result = self
             .channel
@@ -260,12 +256,10 @@ impl Link {
                 "the DTLS handshake was not done within {} s",
                 HANDSHAKE_TIMEOUT.as_secs()
             );
-            return self.fail(
-                Ended {
-                    why,
-                    reason: TerminateReason::ConnectivityError,
-                },
-            );
+            return self.fail(Ended {
+                why,
+                reason: TerminateReason::ConnectivityError,
+            });
         }
         self.advance(now);
     }
@@ -275,10 +269,7 @@ impl Link {
         if self.over {
             return None;
         }
-        let flight = self
-            .channel
-            .as_ref()
-            .and_then(Channel::poll_timeout);
+        let flight = self.channel.as_ref().and_then(Channel::poll_timeout);
         [self.ice.poll_timeout(), flight, self.handshake_deadline()]
             .into_iter()
             .flatten()
@@ -388,10 +379,7 @@ impl Link {
                 }
             }
         }
-        let established = self
-            .channel
-            .as_ref()
-            .is_some_and(Channel::is_established);
+        let established = self.channel.as_ref().is_some_and(Channel::is_established);
         if established && self.selected.is_some() {
             self.enter(LinkState::Up);
         }
@@ -407,11 +395,7 @@ impl Link {
         let (Some((local, remote)), Some(_)) = (self.selected, &self.channel) else {
             return;
         };
-        while let Some(payload) = self
-            .channel
-            .as_mut()
-            .and_then(Channel::poll_transmit)
-        {
+        while let Some(payload) = self.channel.as_mut().and_then(Channel::poll_transmit) {
             self.push_transmit(Transmit {
                 local,
                 remote,

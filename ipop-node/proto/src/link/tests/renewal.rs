@@ -44,7 +44,11 @@ fn keys_are_told_once_when_the_link_is_up_and_again_when_they_change() {
     pair.run_for(20 * SECOND);
     for i in 0..2 {
         assert_eq!(keys(&mut pair, i).receiving.len(), 1);
-        assert_eq!(Arc::strong_count(&first[i].sending), 2, "only the test has it");
+        assert_eq!(
+            Arc::strong_count(&first[i].sending),
+            2,
+            "only the test has it"
+        );
     }
     assert_eq!(pair.nodes[0].states.last(), Some(&LinkState::Up));
 }

@@ -1,0 +1,295 @@
+//! From the underlay to the device: one thread for each set of sockets.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use ipop_datapath::coalesce::{Coalescer, Offload};
+use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
+use ipop_datapath::generation::Refused;
+use ipop_datapath::inet::Layer;
+use ipop_datapath::published::Reader;
+use ipop_datapath::record::{ContentType, RecordHeader};
+use ipop_datapath::segment::Sum;
+use ipop_proto::address::OverlayAddrs;
+use ipop_proto::net::DatagramClass;
+use ipop_proto::overlay::Traffic;
+use ipop_proto::status::DropReason;
+use rustix::event::epoll;
+
+use super::inbox::{Inbox, Taken};
+use super::map::{Map, Way};
+use super::message::{MESSAGE, Received, Receiver};
+use super::queue::Queue;
+use super::socket::Socket;
+
+/// Messages taken in by one call.
+const MESSAGES: usize = 8;
+/// Calls for one socket before others get their turn.
+const TURNS: usize = 8;
+/// The number that `epoll` gives for the end.
+pub const STOP: u64 = u64::MAX;
+/// TURN channel number and length (RFC 8656 section 12.4).
+const CHANNEL_HEADER: usize = 4;
+
+/// See the module.
+pub struct Inbound {
+    queue: Queue,
+    map: Reader<Map>,
+    inbox: Inbox,
+    /// Drops that belong to no peer.
+    drops: Arc<Traffic>,
+    me: OverlayAddrs,
+    receiver: Receiver,
+    buffer: Box<[u8]>,
+    coalescer: Coalescer,
+}
+
+/// What a peer sent in one message.
+#[derive(Default)]
+struct Count {
+    packets: u64,
+    bytes: u64,
+}
+
+/// Why a datagram goes nowhere from here.
+enum Other {
+    /// The node's task is to look at it.
+    Task,
+    Dropped(DropReason),
+}
+
+impl Inbound {
+    pub fn new(
+        queue: Queue,
+        map: Reader<Map>,
+        inbox: Inbox,
+        drops: Arc<Traffic>,
+        me: OverlayAddrs,
+        offload: Offload,
+    ) -> Self {
+        Self {
+            queue,
+            map,
+            inbox,
+            drops,
+            me,
+            receiver: Receiver::new(MESSAGES),
+            buffer: vec![0; MESSAGES * MESSAGE].into_boxed_slice(),
+            coalescer: Coalescer::new(Layer::Ip, offload),
+        }
+    }
+
+    /// Runs until the event [`STOP`].
+    pub fn run(mut self, epoll: &OwnedFd) -> io::Result<()> {
+        let mut events = Vec::with_capacity(16);
+        loop {
+            events.clear();
+            match epoll::wait(epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            self.map.refresh();
+            for event in &events {
+                let number = event.data.u64();
+                if number == STOP {
+                    return Ok(());
+                }
+                // One that was closed since then has nothing more to say.
+                if let Some(socket) = self.map.get().sockets.get(&number).cloned() {
+                    self.drain(&socket);
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self, socket: &Socket) {
+        for _ in 0..TURNS {
+            let received = match self.receiver.receive(socket.as_fd(), &mut self.buffer) {
+                Ok(received) => received,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // An ICMP error that some earlier datagram brought: ICE finds out itself.
+                Err(error) => {
+                    tracing::trace!(%error, "receive error ignored");
+                    continue;
+                }
+            };
+            for at in 0..received {
+                if let Some(message) = self.receiver.message(at) {
+                    self.take(socket, at * MESSAGE, &message);
+                }
+            }
+            self.deliver();
+            if received < self.receiver.capacity() {
+                return;
+            }
+        }
+    }
+
+    /// One message: datagrams of one sender.
+    fn take(&mut self, socket: &Socket, start: usize, message: &Received) {
+        let mut from = None;
+        let mut count = Count::default();
+        let end = start + message.len.min(MESSAGE);
+        let mut at = start;
+        while at < end {
+            let datagram = at..(at + message.segment).min(end);
+            at = datagram.end;
+            let origin = (socket.local(), message.remote);
+            let taken = self.open(origin, datagram.clone(), &mut from, &mut count);
+            match taken {
+                Ok(()) => {}
+                Err(Other::Dropped(reason)) => match &from {
+                    Some((_, way)) => way.path.traffic.dropped(reason),
+                    None => self.drops.dropped(reason),
+                },
+                Err(Other::Task) => self.hand_over(origin, datagram),
+            }
+        }
+        if let Some((_, way)) = from.filter(|_| count.packets > 0) {
+            way.path.traffic.received(count.packets, count.bytes);
+        }
+    }
+
+    /// Opens one datagram and files its packet. `from` is whose the one before was.
+    fn open(
+        &mut self,
+        (local, remote): (SocketAddr, SocketAddr),
+        datagram: Range<usize>,
+        from: &mut Option<(Option<u16>, Arc<Way>)>,
+        count: &mut Count,
+    ) -> Result<(), Other> {
+        let bytes = &self.buffer[datagram.clone()];
+        let (channel, mut records) = match DatagramClass::of(bytes) {
+            DatagramClass::Dtls => (None, datagram),
+            DatagramClass::TurnChannel if self.map.get().has_channels => {
+                let (channel, len) = channel_header(bytes).ok_or(Other::Task)?;
+                let start = datagram.start + CHANNEL_HEADER;
+                (Some(channel), start..start + len)
+            }
+            _ => return Err(Other::Task),
+        };
+        RecordHeader::read(&self.buffer[records.clone()])
+            .filter(|header| header.content == ContentType::ApplicationData)
+            .ok_or(Other::Task)?;
+        let way = match from {
+            Some((known, way)) if *known == channel => way,
+            _ => {
+                let way = self.map.get().origins.get(&(local, remote, channel));
+                let way = way.and_then(Option::clone).ok_or(Other::Task)?;
+                &from.insert((channel, way)).1
+            }
+        };
+        while !records.is_empty() {
+            let bytes = &mut self.buffer[records.clone()];
+            let header = RecordHeader::read(bytes).ok_or(Other::Dropped(DropReason::BadRecord))?;
+            let receiving = &way.path.keys.receiving;
+            let keys = receiving
+                .iter()
+                .find(|keys| keys.owns(header.sequence))
+                .or_else(|| {
+                    let newest = receiving.first()?;
+                    newest.may_own(header.sequence).then_some(newest)
+                })
+                // Keys that the task knows first.
+                .ok_or(Other::Task)?;
+            let content = keys.open(&header, bytes).map_err(|refused| {
+                Other::Dropped(match refused {
+                    Refused::Bad => DropReason::BadRecord,
+                    Refused::Replayed => DropReason::Replayed,
+                })
+            })?;
+            let content = records.start + content.start..records.start + content.end;
+            records.start += header.len;
+            let envelope = Envelope::read(&self.buffer[content.clone()])
+                .ok_or(Other::Dropped(DropReason::BadRecord))?;
+            let packet = content.start + ENVELOPE..content.end;
+            match envelope.kind {
+                Kind::Nothing => continue,
+                Kind::Packet => {}
+                Kind::Frame | Kind::Fragment => {
+                    return Err(Other::Dropped(DropReason::Malformed));
+                }
+            }
+            let bytes = &self.buffer[packet.clone()];
+            let (source, destination) =
+                addresses(bytes).ok_or(Other::Dropped(DropReason::Malformed))?;
+            if !way.path.addrs.is(source) {
+                return Err(Other::Dropped(DropReason::WrongSource));
+            }
+            if !self.me.is(destination) {
+                return Err(Other::Dropped(DropReason::WrongDestination));
+            }
+            count.packets += 1;
+            count.bytes += packet.len() as u64;
+            let sum = if envelope.partial_sum {
+                Sum::Partial
+            } else {
+                Sum::Complete
+            };
+            self.coalescer.add(&self.buffer, packet, sum);
+        }
+        Ok(())
+    }
+
+    fn hand_over(&self, (local, remote): (SocketAddr, SocketAddr), datagram: Range<usize>) {
+        let payload = BytesMut::from(&self.buffer[datagram]);
+        let taken = Taken::Datagram {
+            local,
+            remote,
+            payload,
+        };
+        if !self.inbox.put(taken) {
+            self.drops.dropped(DropReason::QueueFull);
+        }
+    }
+
+    /// Writes what came together to the device.
+    fn deliver(&mut self) {
+        self.coalescer.finish(&mut self.buffer);
+        for group in self.coalescer.groups() {
+            let mut parts = [IoSlice::new(&[]); 1 + MAX_PARTS];
+            parts[0] = IoSlice::new(&group.header);
+            let count = group.ranges.len().min(MAX_PARTS);
+            for (part, range) in parts[1..].iter_mut().zip(group.ranges) {
+                *part = IoSlice::new(&self.buffer[range.clone()]);
+            }
+            if let Err(error) = self.queue.write(&parts[..=count]) {
+                tracing::trace!(%error, "packets not delivered");
+                self.drops
+                    .dropped_many(DropReason::SendFailed, group.packets as u64);
+            }
+        }
+        self.coalescer.clear();
+    }
+}
+
+/// Packets in one group at the most.
+const MAX_PARTS: usize = 64;
+
+/// Number of a TURN channel message, and bytes of what it carries.
+fn channel_header(message: &[u8]) -> Option<(u16, usize)> {
+    let [a, b, c, d] = *message.first_chunk::<CHANNEL_HEADER>()?;
+    let len = usize::from(u16::from_be_bytes([c, d]));
+    (len <= message.len() - CHANNEL_HEADER).then_some((u16::from_be_bytes([a, b]), len))
+}
+
+/// Source and destination of an IP packet.
+fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 if packet.len() >= 20 => {
+            let source = *packet[12..].first_chunk::<4>()?;
+            let destination = *packet[16..].first_chunk::<4>()?;
+            Some((source.into(), destination.into()))
+        }
+        6 if packet.len() >= 40 => {
+            let source = *packet[8..].first_chunk::<16>()?;
+            let destination = *packet[24..].first_chunk::<16>()?;
+            Some((source.into(), destination.into()))
+        }
+        _ => None,
+    }
+}

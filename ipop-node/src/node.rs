@@ -140,7 +140,7 @@ impl Node {
             relay_only: config.ice.relay_only,
         };
         let identity = Identity::generate()?;
-        let datapath = Datapath::start(device, config.ice.port, config.addrs(), config.overlay.mtu)
+        let datapath = Datapath::start(device, &config)
             .map_err(|source| NodeError::System {
                 what: "start the threads that carry packets",
                 source,
@@ -211,6 +211,7 @@ impl Node {
                     remote,
                     payload,
                 }) => self.overlay.handle_datagram(now, local, remote, payload),
+                Some(Taken::NewKeys(peer)) => self.overlay.handle_new_keys(now, peer),
                 Some(Taken::Lost(source)) => {
                     return Err(NodeError::TunLost {
                         interface: self.config.overlay.interface.clone(),

@@ -1,9 +1,9 @@
-//! The TUN device with the node's overlay addresses.
+//! The TUN or TAP device with the node's overlay addresses.
 
 use std::io;
 
 use ipop_datapath::coalesce::Offload;
-use ipop_proto::config::NodeConfig;
+use ipop_proto::config::{NodeConfig, OverlayMode};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::datapath::Queue;
@@ -61,7 +61,10 @@ fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io
     let overlay = &config.overlay;
     let first = DeviceBuilder::new()
         .name(&overlay.interface)
-        .layer(Layer::L3)
+        .layer(match overlay.mode {
+            OverlayMode::Route => Layer::L3,
+            OverlayMode::Switch => Layer::L2,
+        })
         .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
         .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix)
         .mtu(overlay.mtu)

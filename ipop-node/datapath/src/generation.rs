@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::record::{BadRecord, Cipher, ContentType, RecordHeader, TAG};
@@ -59,6 +59,7 @@ pub struct Generation {
     sealing: Cipher,
     opening: Cipher,
     sealed: AtomicU32,
+    is_heard: AtomicBool,
     window: Mutex<ReplayWindow>,
 }
 
@@ -85,6 +86,7 @@ impl Generation {
             sealing: Cipher::new(secret.suite, &sealing)?,
             opening: Cipher::new(secret.suite, &opening)?,
             sealed: AtomicU32::new(0),
+            is_heard: AtomicBool::new(false),
             window: Mutex::default(),
         })
     }
@@ -123,6 +125,18 @@ impl Generation {
     /// Whether so much was sealed that a new handshake is due.
     pub fn is_worn(&self) -> bool {
         self.sealed.load(Ordering::Relaxed) >= RENEW_AFTER
+    }
+
+    /// Notes that the peer uses this generation, of which a record was opened. Whether that is
+    /// news; it is only once.
+    #[inline]
+    pub fn hear(&self) -> bool {
+        !self.is_heard.load(Ordering::Relaxed) && !self.is_heard.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the peer has used this generation.
+    pub fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed)
     }
 
     /// Takes `count` numbers, at most 2^16; `None` when the key must not be used any more.

@@ -11,6 +11,7 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod envelope;
+pub mod fragment;
 pub mod generation;
 pub mod inet;
 pub mod prefix;
@@ -19,6 +20,7 @@ pub mod record;
 pub mod replay;
 pub mod secret;
 pub mod segment;
+pub mod stations;
 pub mod vnet;
 
 mod word;

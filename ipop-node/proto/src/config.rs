@@ -57,9 +57,30 @@ pub struct OverlaySection {
     /// TUN device name, at most 15 bytes, without space, `/`, `%` and `:`.
     #[serde(default = "default_interface")]
     pub interface: String,
-    /// Overlay MTU in bytes, 1280 to 9000.
+    /// What is carried.
+    #[serde(default, skip_serializing_if = "OverlayMode::is_default")]
+    pub mode: OverlayMode,
+    /// Overlay MTU in bytes, 1280 to 9000. In mode `switch` this is the MTU of the device, the
+    /// Ethernet header not counted; larger frames of a LAN behind it pass all the same.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+}
+
+/// What the overlay carries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OverlayMode {
+    /// IP packets between members' addresses, by a TUN device.
+    #[default]
+    Route,
+    /// Ethernet frames, as a switch that all members are plugged into, by a TAP device.
+    Switch,
+}
+
+impl OverlayMode {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `[xmpp]`: the rendezvous.

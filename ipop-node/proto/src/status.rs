@@ -84,6 +84,8 @@ pub enum DropReason {
     BadRecord,
     /// A record that was seen before, or is so old that this is not known.
     Replayed,
+    /// A frame from a member in mode `route`, or a packet from one in mode `switch`.
+    WrongMode,
     /// The keys have sealed as much as they may, and new ones are not there yet.
     KeysWorn,
     /// A queue was full.
@@ -94,7 +96,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NoMember,
         Self::NoLink,
         Self::Malformed,
@@ -105,6 +107,7 @@ impl DropReason {
         Self::UnknownDatagram,
         Self::BadRecord,
         Self::Replayed,
+        Self::WrongMode,
         Self::KeysWorn,
         Self::QueueFull,
         Self::SendFailed,

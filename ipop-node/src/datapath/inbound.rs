@@ -5,21 +5,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use ipop_datapath::coalesce::{Coalescer, Offload};
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
+use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, Reassembly};
 use ipop_datapath::generation::Refused;
-use ipop_datapath::inet::Layer;
+use ipop_datapath::inet::{ETHERNET_LEN, Layer};
 use ipop_datapath::published::Reader;
 use ipop_datapath::record::{ContentType, RecordHeader};
 use ipop_datapath::segment::Sum;
+use ipop_datapath::stations::Stations;
 use ipop_proto::address::OverlayAddrs;
+use ipop_proto::config::OverlayMode;
 use ipop_proto::net::DatagramClass;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
 use rustix::event::epoll;
 
+use super::Common;
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};
@@ -30,6 +35,10 @@ use super::socket::Socket;
 const MESSAGES: usize = 8;
 /// Calls for one socket before others get their turn.
 const TURNS: usize = 8;
+/// Where in the buffer the messages end.
+const WHOLE_START: usize = MESSAGES * MESSAGE;
+/// Bytes after that for what came in pieces: twice as much as one message can bring.
+const WHOLE: usize = 2 * MESSAGE;
 /// The number that `epoll` gives for the end.
 pub const STOP: u64 = u64::MAX;
 /// TURN channel number and length (RFC 8656 section 12.4).
@@ -43,7 +52,16 @@ pub struct Inbound {
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
     me: OverlayAddrs,
+    mode: OverlayMode,
+    stations: Arc<Stations>,
+    started: Instant,
+    /// Seconds since then, as of the last look.
+    now_s: u32,
+    /// What came in pieces, by the peer's number.
+    reassemblies: Vec<Reassembly>,
     receiver: Receiver,
+    /// Messages, and after them what was put together from pieces, up to here.
+    whole_end: usize,
     buffer: Box<[u8]>,
     coalescer: Coalescer,
 }
@@ -63,23 +81,26 @@ enum Other {
 }
 
 impl Inbound {
-    pub fn new(
-        queue: Queue,
-        map: Reader<Map>,
-        inbox: Inbox,
-        drops: Arc<Traffic>,
-        me: OverlayAddrs,
-        offload: Offload,
-    ) -> Self {
+    pub fn new(queue: Queue, common: &Common, me: OverlayAddrs, offload: Offload) -> Self {
+        let layer = match common.mode {
+            OverlayMode::Route => Layer::Ip,
+            OverlayMode::Switch => Layer::Ethernet,
+        };
         Self {
             queue,
-            map,
-            inbox,
-            drops,
+            map: Reader::new(common.map.clone()),
+            inbox: common.inbox.clone(),
+            drops: common.drops.clone(),
             me,
+            mode: common.mode,
+            stations: common.stations.clone(),
+            started: common.started,
+            now_s: 0,
+            reassemblies: Vec::new(),
+            whole_end: WHOLE_START,
             receiver: Receiver::new(MESSAGES),
-            buffer: vec![0; MESSAGES * MESSAGE].into_boxed_slice(),
-            coalescer: Coalescer::new(Layer::Ip, offload),
+            buffer: vec![0; WHOLE_START + WHOLE].into_boxed_slice(),
+            coalescer: Coalescer::new(layer, offload),
         }
     }
 
@@ -93,6 +114,9 @@ impl Inbound {
                 Err(error) => return Err(error.into()),
             }
             self.map.refresh();
+            if self.mode == OverlayMode::Switch {
+                self.now_s = self.started.elapsed().as_secs() as u32;
+            }
             for event in &events {
                 let number = event.data.u64();
                 if number == STOP {
@@ -120,6 +144,9 @@ impl Inbound {
             for at in 0..received {
                 if let Some(message) = self.receiver.message(at) {
                     self.take(socket, at * MESSAGE, &message);
+                }
+                if self.whole_end > WHOLE_START + WHOLE / 2 {
+                    self.deliver();
                 }
             }
             self.deliver();
@@ -202,37 +229,99 @@ impl Inbound {
                     Refused::Replayed => DropReason::Replayed,
                 })
             })?;
+            if keys.hear() {
+                // If there is no room, the next keys will tell.
+                self.inbox.put(Taken::NewKeys(way.peer));
+            }
             let content = records.start + content.start..records.start + content.end;
             records.start += header.len;
-            let envelope = Envelope::read(&self.buffer[content.clone()])
-                .ok_or(Other::Dropped(DropReason::BadRecord))?;
-            let packet = content.start + ENVELOPE..content.end;
-            match envelope.kind {
-                Kind::Nothing => continue,
-                Kind::Packet => {}
-                Kind::Frame | Kind::Fragment => {
-                    return Err(Other::Dropped(DropReason::Malformed));
-                }
-            }
-            let bytes = &self.buffer[packet.clone()];
-            let (source, destination) =
-                addresses(bytes).ok_or(Other::Dropped(DropReason::Malformed))?;
-            if !way.path.addrs.is(source) {
-                return Err(Other::Dropped(DropReason::WrongSource));
-            }
-            if !self.me.is(destination) {
-                return Err(Other::Dropped(DropReason::WrongDestination));
-            }
-            count.packets += 1;
-            count.bytes += packet.len() as u64;
-            let sum = if envelope.partial_sum {
-                Sum::Partial
-            } else {
-                Sum::Complete
-            };
-            self.coalescer.add(&self.buffer, packet, sum);
+            self.file(&way.clone(), content, count)
+                .map_err(Other::Dropped)?;
         }
         Ok(())
+    }
+
+    /// Files what a record carried.
+    fn file(
+        &mut self,
+        way: &Arc<Way>,
+        content: Range<usize>,
+        count: &mut Count,
+    ) -> Result<(), DropReason> {
+        let envelope =
+            Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::BadRecord)?;
+        let packet = content.start + ENVELOPE..content.end;
+        match (envelope.kind, self.mode) {
+            (Kind::Nothing, _) => return Ok(()),
+            (Kind::Fragment, _) => {
+                return match self.assemble(way, packet)? {
+                    Some(content) => self.file(way, content, count),
+                    None => Ok(()),
+                };
+            }
+            (Kind::Packet, OverlayMode::Route) => self.admit_packet(way, &packet)?,
+            (Kind::Frame, OverlayMode::Switch) => self.admit_frame(way, &packet)?,
+            // The other node is in another mode.
+            (Kind::Packet | Kind::Frame, _) => return Err(DropReason::WrongMode),
+        }
+        count.packets += 1;
+        count.bytes += packet.len() as u64;
+        let sum = if envelope.partial_sum {
+            Sum::Partial
+        } else {
+            Sum::Complete
+        };
+        self.coalescer.add(&self.buffer, packet, sum);
+        Ok(())
+    }
+
+    /// Whether the packet is from the peer and for this node.
+    fn admit_packet(&self, way: &Way, packet: &Range<usize>) -> Result<(), DropReason> {
+        let bytes = &self.buffer[packet.clone()];
+        let (source, destination) = addresses(bytes).ok_or(DropReason::Malformed)?;
+        if !way.path.addrs.is(source) {
+            return Err(DropReason::WrongSource);
+        }
+        if !self.me.is(destination) {
+            return Err(DropReason::WrongDestination);
+        }
+        Ok(())
+    }
+
+    /// Learns where a frame's sender is.
+    fn admit_frame(&self, way: &Way, frame: &Range<usize>) -> Result<(), DropReason> {
+        let bytes = &self.buffer[frame.clone()];
+        let header: &[u8; ETHERNET_LEN] = bytes.first_chunk().ok_or(DropReason::Malformed)?;
+        let source = *header[6..].first_chunk().ok_or(DropReason::Malformed)?;
+        self.stations.learn(source, way.index, self.now_s);
+        Ok(())
+    }
+
+    /// Takes a piece; where the whole is when it was the last one missing.
+    fn assemble(
+        &mut self,
+        way: &Way,
+        fragment: Range<usize>,
+    ) -> Result<Option<Range<usize>>, DropReason> {
+        let bytes = &self.buffer[fragment];
+        let header = FragmentHeader::read(bytes).ok_or(DropReason::Malformed)?;
+        let index = usize::from(way.index);
+        if self.reassemblies.len() <= index {
+            self.reassemblies
+                .resize_with(index + 1, Reassembly::default);
+        }
+        let whole = self.reassemblies[index]
+            .add(header, &bytes[FRAGMENT_HEADER..])
+            .map_err(|_| DropReason::Malformed)?;
+        let Some(whole) = whole else {
+            return Ok(None);
+        };
+        let range = self.whole_end..self.whole_end + whole.len();
+        let is_nested = Envelope::read(&whole).is_none_or(|e| e.kind == Kind::Fragment);
+        let room = self.buffer.get_mut(range.clone()).filter(|_| !is_nested);
+        room.ok_or(DropReason::Malformed)?.copy_from_slice(&whole);
+        self.whole_end = range.end;
+        Ok(Some(range))
     }
 
     fn hand_over(&self, (local, remote): (SocketAddr, SocketAddr), datagram: Range<usize>) {
@@ -264,6 +353,7 @@ impl Inbound {
             }
         }
         self.coalescer.clear();
+        self.whole_end = WHOLE_START;
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
+use ipop_proto::overlay::PeerKey;
 use tokio::sync::mpsc;
 
 /// Things that wait for the task at the most.
@@ -23,6 +24,8 @@ pub enum Taken {
         /// UDP payload.
         payload: BytesMut,
     },
+    /// A record of a peer made with newer keys than before was opened.
+    NewKeys(PeerKey),
     /// The device is gone.
     Lost(io::Error),
 }

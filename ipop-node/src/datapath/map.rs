@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipop_datapath::prefix::PrefixTable;
+use ipop_datapath::stations::PeerIndex;
 use ipop_proto::overlay::{PeerKey, PeerPath};
 
 use super::message::Name;
@@ -14,6 +15,10 @@ use super::socket::Socket;
 /// A peer, the way there, and the sockets to take.
 #[derive(Debug)]
 pub struct Way {
+    /// Whose.
+    pub peer: PeerKey,
+    /// The peer's number among those there are now.
+    pub index: PeerIndex,
     /// As the overlay told it.
     pub path: PeerPath,
     /// Where to send to.
@@ -29,6 +34,8 @@ pub type Origin = (SocketAddr, SocketAddr, Option<u16>);
 /// The peers with a way.
 #[derive(Debug, Default)]
 pub struct Map {
+    /// All of them; where a number is in use, the peer that has it.
+    pub ways: Vec<Option<Arc<Way>>>,
     /// By overlay address.
     pub routes: PrefixTable<Arc<Way>>,
     /// By where their datagrams come from; `None` where several come from, which the overlay sorts
@@ -43,14 +50,14 @@ pub struct Map {
 impl Map {
     /// Puts together what there is.
     pub fn new(
-        paths: &HashMap<PeerKey, PeerPath>,
+        paths: &HashMap<PeerKey, (PeerIndex, PeerPath)>,
         sockets: impl Iterator<Item = (u64, Arc<Socket>)> + Clone,
     ) -> Self {
         let mut map = Self {
             sockets: sockets.clone().collect(),
             ..Self::default()
         };
-        for path in paths.values() {
+        for (peer, (index, path)) in paths {
             let route = path.route;
             let own: Vec<_> = sockets
                 .clone()
@@ -61,6 +68,8 @@ impl Map {
                 continue;
             }
             let way = Arc::new(Way {
+                peer: *peer,
+                index: *index,
                 path: path.clone(),
                 remote: route.remote.into(),
                 sockets: own,
@@ -68,6 +77,11 @@ impl Map {
             let (v4, v6) = (path.addrs.ipv4.addr, path.addrs.ipv6.addr);
             map.routes.insert(v4.into(), 32, way.clone());
             map.routes.insert(v6.into(), 128, way.clone());
+            let at = usize::from(*index);
+            if map.ways.len() <= at {
+                map.ways.resize(at + 1, None);
+            }
+            map.ways[at] = Some(way.clone());
             map.has_channels |= route.channel.is_some();
             map.origins
                 .entry((route.local, route.remote, route.channel))

@@ -6,6 +6,7 @@
 //! publishes; it is never changed. What they cannot do something about, signalling above all, they
 //! leave in the task's [`Inbox`](inbox).
 
+mod batch;
 mod inbound;
 mod inbox;
 mod map;
@@ -14,16 +15,18 @@ mod outbound;
 mod queue;
 mod socket;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use ipop_datapath::published::{Published, Reader};
+use ipop_datapath::published::Published;
+use ipop_datapath::stations::{PeerIndex, Stations};
 use ipop_datapath::vnet::VnetHdr;
-use ipop_proto::address::OverlayAddrs;
+use ipop_proto::config::{NodeConfig, OverlayMode};
 use ipop_proto::net::Transmit;
 use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
 use ipop_proto::status::DropReason;
@@ -45,7 +48,8 @@ pub struct Datapath {
     port: u16,
     taken: mpsc::Receiver<Taken>,
     map: Arc<Published<Map>>,
-    paths: HashMap<PeerKey, PeerPath>,
+    paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
+    stations: Arc<Stations>,
     /// Paths or sockets are not those of the published map.
     is_stale: bool,
     sockets: Vec<Bound>,
@@ -58,6 +62,18 @@ pub struct Datapath {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// What all threads have.
+struct Common {
+    map: Arc<Published<Map>>,
+    inbox: Inbox,
+    /// Drops that belong to no peer.
+    drops: Arc<Traffic>,
+    mode: OverlayMode,
+    stations: Arc<Stations>,
+    /// What the ages of stations are counted from.
+    started: Instant,
+}
+
 /// A socket, and the thread that reads it.
 struct Bound {
     number: u64,
@@ -67,38 +83,40 @@ struct Bound {
 
 impl Datapath {
     /// Starts the threads; there are no sockets yet.
-    pub fn start(device: Device, port: u16, me: OverlayAddrs, mtu: u16) -> io::Result<Self> {
+    pub fn start(device: Device, config: &NodeConfig) -> io::Result<Self> {
         let (inbox, taken) = Inbox::new();
         let map = Arc::new(Published::new(Map::default()));
         let drops = Arc::new(Traffic::default());
+        let common = Common {
+            map: map.clone(),
+            inbox: inbox.clone(),
+            drops: drops.clone(),
+            mode: config.overlay.mode,
+            stations: Arc::default(),
+            started: Instant::now(),
+        };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let Some(queue) = device.queues.first().cloned() else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let mut datapath = Self {
-            port,
+            port: config.ice.port,
             taken,
-            map: map.clone(),
+            map,
             paths: HashMap::new(),
+            stations: common.stations.clone(),
             is_stale: false,
             sockets: Vec::new(),
             next_number: 0,
             epolls: Vec::new(),
             queue,
-            drops: drops.clone(),
+            drops,
             stop: stop.clone(),
             threads: Vec::new(),
         };
         for (number, queue) in device.queues.into_iter().enumerate() {
-            let reader = Reader::new(map.clone());
-            let outbound = Outbound::new(
-                number,
-                queue.clone(),
-                reader,
-                inbox.clone(),
-                drops.clone(),
-                mtu,
-            );
+            let mtu = config.overlay.mtu;
+            let outbound = Outbound::new(number, queue.clone(), &common, mtu);
             let end = stop.clone();
             datapath.spawn("out", number, inbox.clone(), move || outbound.run(&end))?;
 
@@ -106,15 +124,7 @@ impl Datapath {
             let event = epoll::EventData::new_u64(STOP);
             epoll::add(&epoll, &stop, event, epoll::EventFlags::IN)?;
             datapath.epolls.push(epoll.clone());
-            let reader = Reader::new(map.clone());
-            let inbound = Inbound::new(
-                queue,
-                reader,
-                inbox.clone(),
-                drops.clone(),
-                me,
-                device.offload,
-            );
+            let inbound = Inbound::new(queue, &common, config.addrs(), device.offload);
             datapath.spawn("in", number, inbox.clone(), move || inbound.run(&epoll))?;
         }
         Ok(datapath)
@@ -230,11 +240,26 @@ impl Datapath {
 
     /// The way to a peer is another one now; takes effect with [`Self::publish`].
     pub fn set_path(&mut self, peer: PeerKey, path: Option<PeerPath>) {
-        match path {
-            Some(path) => self.paths.insert(peer, path),
-            None => self.paths.remove(&peer),
-        };
+        let known = self.paths.get(&peer).map(|(index, _)| *index);
+        match (path, known.or_else(|| self.free_index())) {
+            (Some(path), Some(index)) => {
+                self.paths.insert(peer, (index, path));
+            }
+            (Some(_), None) => tracing::warn!("more peers than there are numbers"),
+            (None, _) => {
+                self.paths.remove(&peer);
+                // Before the number is another peer's.
+                if let Some(index) = known {
+                    self.stations.forget(index);
+                }
+            }
+        }
         self.is_stale = true;
+    }
+
+    fn free_index(&self) -> Option<PeerIndex> {
+        let taken: HashSet<_> = self.paths.values().map(|(index, _)| *index).collect();
+        (0..=PeerIndex::MAX).find(|index| !taken.contains(index))
     }
 
     /// Lets the threads know what has changed.

@@ -4,27 +4,37 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
-use ipop_datapath::inet::Layer;
+use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, PATH_CONTENT, Pieces};
+use ipop_datapath::inet::{ETHERNET_LEN, Layer};
 use ipop_datapath::published::Reader;
-use ipop_datapath::record::{ContentType, TAG};
 use ipop_datapath::segment::{Malformed, Segments, Sum, Sums};
+use ipop_datapath::stations::Stations;
 use ipop_datapath::vnet::{Invalid, VnetHdr};
+use ipop_proto::config::OverlayMode;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::Common;
+use super::batch::Batch;
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
-use super::message::{MAX_SEGMENTS, MAX_SEND};
 use super::queue::{LARGEST, Queue};
 
 /// Packets read before what is ready is sent, however much more there is.
 const BUDGET: usize = 64;
-/// TURN channel number and length (RFC 8656 section 12.4).
-const CHANNEL_HEADER: usize = 4;
+/// MTU of an Ethernet that may be behind this node.
+const LAN_MTU: usize = 1500;
+/// Bytes of two VLAN tags.
+const VLAN_TAGS: usize = 8;
+const FRAGMENT: Envelope = Envelope {
+    kind: Kind::Fragment,
+    partial_sum: false,
+};
 
 /// See the module.
 pub struct Outbound {
@@ -35,51 +45,44 @@ pub struct Outbound {
     inbox: Inbox,
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
-    /// Overlay MTU in bytes.
-    mtu: usize,
+    mode: OverlayMode,
+    stations: Arc<Stations>,
+    started: Instant,
+    /// Seconds since then, as of the last look.
+    now_s: u32,
+    /// Largest packet or frame in bytes.
+    largest: usize,
+    /// Number of the next packet that goes in pieces.
+    next_id: u16,
+    /// Where such a packet is written first.
+    whole: Vec<u8>,
     packet: Box<[u8]>,
     batch: Batch,
     /// Where the packet before went.
     last: Option<(IpAddr, Arc<Way>)>,
 }
 
-/// Records for one peer that leave in one call.
-struct Batch {
-    bytes: Box<[u8]>,
-    used: usize,
-    /// Bytes of each datagram but the last; 0 while there is none.
-    segment: usize,
-    count: usize,
-    /// The last one is shorter, and must stay the last.
-    is_closed: bool,
-    way: Option<Arc<Way>>,
-}
-
 impl Outbound {
-    pub fn new(
-        number: usize,
-        queue: Queue,
-        map: Reader<Map>,
-        inbox: Inbox,
-        drops: Arc<Traffic>,
-        mtu: u16,
-    ) -> Self {
+    pub fn new(number: usize, queue: Queue, common: &Common, mtu: u16) -> Self {
+        let largest = usize::from(mtu);
         Self {
             number,
             queue,
-            map,
-            inbox,
-            drops,
-            mtu: usize::from(mtu),
-            packet: vec![0; LARGEST].into_boxed_slice(),
-            batch: Batch {
-                bytes: vec![0; MAX_SEND].into_boxed_slice(),
-                used: 0,
-                segment: 0,
-                count: 0,
-                is_closed: false,
-                way: None,
+            map: Reader::new(common.map.clone()),
+            inbox: common.inbox.clone(),
+            drops: common.drops.clone(),
+            mode: common.mode,
+            stations: common.stations.clone(),
+            started: common.started,
+            now_s: 0,
+            largest: match common.mode {
+                OverlayMode::Route => largest,
+                OverlayMode::Switch => largest.max(LAN_MTU) + ETHERNET_LEN + VLAN_TAGS,
             },
+            next_id: 0,
+            whole: Vec::new(),
+            packet: vec![0; LARGEST].into_boxed_slice(),
+            batch: Batch::default(),
             last: None,
         }
     }
@@ -107,6 +110,9 @@ impl Outbound {
     }
 
     fn refresh(&mut self) {
+        if self.mode == OverlayMode::Switch {
+            self.now_s = self.started.elapsed().as_secs() as u32;
+        }
         if self.map.refresh() {
             self.flush();
             self.last = None;
@@ -115,9 +121,13 @@ impl Outbound {
 
     /// One packet or super-packet.
     fn take(&mut self, header: Result<VnetHdr, Invalid>, len: usize) {
+        let layer = match self.mode {
+            OverlayMode::Route => Layer::Ip,
+            OverlayMode::Switch => Layer::Ethernet,
+        };
         let segments = header
             .map_err(Malformed::from)
-            .and_then(|header| Segments::of(Layer::Ip, &header, &self.packet[..len]));
+            .and_then(|header| Segments::of(layer, &header, &self.packet[..len]));
         let segments = match segments {
             Ok(segments) => segments,
             Err(error) => {
@@ -125,12 +135,42 @@ impl Outbound {
                 return self.drops.dropped(DropReason::Malformed);
             }
         };
-        let way = destination(&self.packet[..len]).and_then(|addr| self.way(addr));
-        let fits = segments.segment_len().max(segments.last_len()) <= self.mtu;
-        match way {
-            Some(way) if fits => self.seal(&way, &segments, len),
-            // No peer, no link, too large, multicast: the overlay knows what to do.
-            _ => self.hand_over(&segments, len),
+        let fits = segments.segment_len().max(segments.last_len()) <= self.largest;
+        match self.mode {
+            OverlayMode::Route => {
+                let way = destination(&self.packet[..len]).and_then(|addr| self.way(addr));
+                match way {
+                    Some(way) if fits => self.seal(&way, &segments, len),
+                    // No peer, no link, too large, multicast: the overlay knows what to do.
+                    _ => self.hand_over(&segments, len),
+                }
+            }
+            OverlayMode::Switch if fits => self.switch(&segments, len),
+            OverlayMode::Switch => self.drops.dropped(DropReason::TooBig),
+        }
+    }
+
+    /// An Ethernet frame: to the peer its destination is behind, or to all.
+    fn switch(&mut self, segments: &Segments, len: usize) {
+        let Some(to) = self.packet[..len]
+            .first_chunk::<6>()
+            .filter(|_| len >= ETHERNET_LEN)
+        else {
+            return self.drops.dropped(DropReason::Malformed);
+        };
+        let located = self.stations.locate(*to, self.now_s);
+        let map = self.map.get().clone();
+        let way = located.and_then(|index| map.ways.get(usize::from(index))?.as_ref());
+        if let Some(way) = way {
+            return self.seal(way, segments, len);
+        }
+        let mut sent = false;
+        for way in map.ways.iter().flatten() {
+            self.seal(way, segments, len);
+            sent = true;
+        }
+        if !sent {
+            self.drops.dropped(DropReason::NoLink);
         }
     }
 
@@ -146,52 +186,87 @@ impl Outbound {
     }
 
     fn seal(&mut self, way: &Arc<Way>, segments: &Segments, len: usize) {
-        let keys = &way.path.keys.sending;
-        let traffic = &way.path.traffic;
-        let count = segments.count();
-        let numbers = u16::try_from(count).ok().and_then(|n| keys.reserve(n));
-        let Some(mut numbers) = numbers else {
-            return traffic.dropped_many(DropReason::KeysWorn, count as u64);
-        };
-        let head = way.path.route.channel.map_or(0, |_| CHANNEL_HEADER);
         let mut bytes = 0;
-        for index in 0..count {
+        let mut packets = 0;
+        for index in 0..segments.count() {
             let packet_len = segments.len(index);
-            let datagram = head + keys.overhead() + ENVELOPE + packet_len;
-            if !self.batch.has_room(way, datagram) {
-                self.flush();
-            }
-            let out = self.batch.add(way, datagram);
-            if let Some(channel) = way.path.route.channel {
-                out[..2].copy_from_slice(&channel.to_be_bytes());
-                let [.., high, low] = (datagram - head).to_be_bytes();
-                out[2..4].copy_from_slice(&[high, low]);
-            }
-            let record = &mut out[head..];
-            let content = keys.prefix();
-            let end = record.len() - TAG;
-            let sum = segments.write(
-                &self.packet[..len],
-                index,
-                Sums::Partial,
-                &mut record[content + ENVELOPE..end],
-            );
-            let envelope = Envelope {
-                kind: Kind::Packet,
-                partial_sum: sum == Sum::Partial,
+            let sealed = if ENVELOPE + packet_len <= PATH_CONTENT {
+                self.seal_whole(way, segments, index, len)
+            } else {
+                self.seal_pieces(way, segments, index, len)
             };
-            record[content..content + ENVELOPE].copy_from_slice(&envelope.bytes());
-            if keys
-                .seal(ContentType::ApplicationData, &mut numbers, record)
-                .is_err()
-            {
-                self.batch.take_back(datagram);
-                traffic.dropped(DropReason::SendFailed);
-                continue;
+            match sealed {
+                Ok(()) => {
+                    packets += 1;
+                    bytes += packet_len as u64;
+                }
+                Err(reason) => way.path.traffic.dropped(reason),
             }
-            bytes += packet_len as u64;
         }
-        traffic.sent(count as u64, bytes);
+        way.path.traffic.sent(packets, bytes);
+    }
+
+    /// Seals packet `index` as one record.
+    fn seal_whole(
+        &mut self,
+        way: &Arc<Way>,
+        segments: &Segments,
+        index: usize,
+        len: usize,
+    ) -> Result<(), DropReason> {
+        let kind = self.kind();
+        let packet = &self.packet[..len];
+        let content_len = ENVELOPE + segments.len(index);
+        let socket = &way.sockets[self.number % way.sockets.len()];
+        self.batch.seal(socket, way, content_len, |content| {
+            let (envelope, body) = content.split_at_mut(ENVELOPE);
+            let sum = segments.write(packet, index, Sums::Partial, body);
+            let partial_sum = sum == Sum::Partial;
+            envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
+        })
+    }
+
+    /// Seals packet `index` as several records, none larger than a path takes.
+    fn seal_pieces(
+        &mut self,
+        way: &Arc<Way>,
+        segments: &Segments,
+        index: usize,
+        len: usize,
+    ) -> Result<(), DropReason> {
+        let kind = self.kind();
+        self.whole.resize(ENVELOPE + segments.len(index), 0);
+        let (envelope, body) = self.whole.split_at_mut(ENVELOPE);
+        let sum = segments.write(&self.packet[..len], index, Sums::Partial, body);
+        let partial_sum = sum == Sum::Partial;
+        envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
+        let room = PATH_CONTENT - ENVELOPE - FRAGMENT_HEADER;
+        let pieces = Pieces::of(self.whole.len(), room).ok_or(DropReason::TooBig)?;
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let socket = &way.sockets[self.number % way.sockets.len()];
+        for at in 0..pieces.count {
+            let piece = &self.whole[pieces.range(at)];
+            let header = FragmentHeader {
+                id,
+                index: at as u8,
+                count: pieces.count as u8,
+            };
+            let content_len = ENVELOPE + FRAGMENT_HEADER + piece.len();
+            self.batch.seal(socket, way, content_len, |content| {
+                content[..ENVELOPE].copy_from_slice(&FRAGMENT.bytes());
+                content[ENVELOPE..][..FRAGMENT_HEADER].copy_from_slice(&header.bytes());
+                content[ENVELOPE + FRAGMENT_HEADER..].copy_from_slice(piece);
+            })?;
+        }
+        Ok(())
+    }
+
+    fn kind(&self) -> Kind {
+        match self.mode {
+            OverlayMode::Route => Kind::Packet,
+            OverlayMode::Switch => Kind::Frame,
+        }
     }
 
     /// Gives a packet to the node's task. Of a super-packet the first one does: what is said of it
@@ -205,64 +280,7 @@ impl Outbound {
     }
 
     fn flush(&mut self) {
-        let Some((way, bytes, segment)) = self.batch.take() else {
-            return;
-        };
-        let socket = &way.sockets[self.number % way.sockets.len()];
-        if let Err((lost, error)) = socket.send_batch(&way.remote, bytes, segment) {
-            tracing::trace!(remote = ?way.remote, %error, "datagrams not sent");
-            let reason = match error.kind() {
-                io::ErrorKind::WouldBlock => DropReason::QueueFull,
-                _ if error.raw_os_error() == Some(libc::ENOBUFS) => DropReason::QueueFull,
-                _ => DropReason::SendFailed,
-            };
-            way.path.traffic.dropped_many(reason, lost as u64);
-        }
-    }
-}
-
-impl Batch {
-    /// Whether a datagram of this size may be the next.
-    fn has_room(&self, way: &Arc<Way>, len: usize) -> bool {
-        match &self.way {
-            None => true,
-            Some(own) => {
-                Arc::ptr_eq(own, way)
-                    && !self.is_closed
-                    && len <= self.segment
-                    && self.count < MAX_SEGMENTS
-                    && self.used + len <= MAX_SEND
-            }
-        }
-    }
-
-    /// Room for the next datagram.
-    fn add(&mut self, way: &Arc<Way>, len: usize) -> &mut [u8] {
-        if self.way.is_none() {
-            self.way = Some(way.clone());
-            self.segment = len;
-        }
-        self.is_closed = len < self.segment;
-        let start = self.used;
-        self.used += len;
-        self.count += 1;
-        &mut self.bytes[start..self.used]
-    }
-
-    /// Forgets the datagram added last.
-    fn take_back(&mut self, len: usize) {
-        self.used -= len;
-        self.count -= 1;
-        self.is_closed = true;
-    }
-
-    /// What is to be sent, where to, and in which pieces.
-    fn take(&mut self) -> Option<(Arc<Way>, &[u8], usize)> {
-        let way = self.way.take()?;
-        let used = std::mem::take(&mut self.used);
-        self.count = 0;
-        self.is_closed = false;
-        (used > 0).then(|| (way, &self.bytes[..used], self.segment))
+        self.batch.flush();
     }
 }
 

@@ -64,8 +64,8 @@ pub(super) struct Channel {
     /// the peer may not have the new ones.
     previous: Option<(Arc<Generation>, Option<Instant>)>,
     sending: Option<Arc<Generation>>,
-    /// A record made with the current keys has come.
-    heard: bool,
+    /// What follows from the peer using the current keys is done.
+    is_confirmed: bool,
     nudge_at: Option<Instant>,
     next: Option<(Association, Instant)>,
     /// When keys are renewed; for a server, from when on it takes part in that.
@@ -90,7 +90,7 @@ impl Channel {
             current: Association::new(side, identity, expected)?,
             previous: None,
             sending: None,
-            heard: false,
+            is_confirmed: false,
             nudge_at: None,
             next: None,
             renew_at: None,
@@ -114,11 +114,7 @@ impl Channel {
         let sending = self.sending.clone().filter(|_| self.changed)?;
         self.changed = false;
         let old = self.previous.as_ref().map(|(generation, _)| generation);
-        // Records of keys that were not heard of yet must come here first.
-        let new = self
-            .current
-            .generation()
-            .filter(|_| self.heard || old.is_none());
+        let new = self.current.generation();
         Some(Keys {
             sending,
             receiving: new.into_iter().chain(old).cloned().collect(),
@@ -148,6 +144,25 @@ impl Channel {
             self.open_record(now, &header, record, contents)?;
         }
         Ok(())
+    }
+
+    /// Draws the conclusion when the peer has begun to use the current keys, whoever opened the
+    /// record that shows it.
+    pub(super) fn confirm(&mut self, now: Instant) {
+        let current = self.current.generation();
+        if self.is_confirmed || !current.is_some_and(|keys| keys.is_heard()) {
+            return;
+        }
+        self.is_confirmed = true;
+        self.nudge_at = None;
+        if let Some((_, until)) = &mut self.previous {
+            *until = Some(now + OVERLAP);
+            if self.side == Side::Server {
+                self.sending = self.current.generation().cloned();
+                self.changed = true;
+                self.nudge();
+            }
+        }
     }
 
     /// Next datagram for the peer.
@@ -290,7 +305,7 @@ impl Channel {
         self.previous = old
             .generation()
             .map(|generation| (generation.clone(), None));
-        self.heard = false;
+        self.is_confirmed = false;
         self.changed = true;
         match self.side {
             Side::Client => {
@@ -339,9 +354,9 @@ impl Channel {
     ) -> Result<(), Rejected> {
         let current = self.current.generation().ok_or(BAD)?;
         let old = self.previous.as_ref().map(|(old, _)| old);
-        let (generation, is_current) = match old.filter(|old| old.owns(header.sequence)) {
-            Some(old) => (old, false),
-            None if current.may_own(header.sequence) => (current, true),
+        let generation = match old.filter(|old| old.owns(header.sequence)) {
+            Some(old) => old,
+            None if current.may_own(header.sequence) => current,
             None => return Err(BAD),
         };
         let range = generation
@@ -352,9 +367,8 @@ impl Channel {
             })?;
         let mut content = record.split_off(range.start);
         content.truncate(range.len());
-        if is_current && !self.heard {
-            self.heard(now);
-        }
+        generation.hear();
+        self.confirm(now);
         match header.content {
             ContentType::Alert => match content[..] {
                 [_, 0] => Err(Rejected::Ended(Ended::closed_by_peer())),
@@ -367,20 +381,6 @@ impl Channel {
                     contents.push((envelope, content.split_off(ENVELOPE)));
                 }
                 Ok(())
-            }
-        }
-    }
-
-    /// The peer uses the current keys.
-    fn heard(&mut self, now: Instant) {
-        self.heard = true;
-        self.changed = true;
-        self.nudge_at = None;
-        if let Some((_, until)) = &mut self.previous {
-            *until = Some(now + OVERLAP);
-            if self.side == Side::Server {
-                self.sending = self.current.generation().cloned();
-                self.nudge();
             }
         }
     }

@@ -307,6 +307,14 @@ impl Link {
         self.channel.as_mut().filter(|_| up)?.poll_keys()
     }
 
+    /// The peer has begun to use new keys, as whoever opened a record made with them says.
+    pub fn confirm_keys(&mut self, now: Instant) {
+        if let Some(channel) = &mut self.channel {
+            channel.confirm(now);
+            self.advance(now);
+        }
+    }
+
     /// Base and remote address that datagrams go between.
     pub fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.selected.filter(|_| !self.over)

@@ -242,6 +242,11 @@ impl Overlay {
         self.datagram(now, local, remote, payload);
     }
 
+    /// Whoever has the [`PeerPath`] of `peer` opened the first record made with newer keys.
+    pub fn handle_new_keys(&mut self, now: Instant, peer: PeerKey) {
+        self.keys_heard(now, peer);
+    }
+
     /// One IP packet read from the TUN device.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
         self.packet(now, packet);

@@ -1,6 +1,7 @@
 //! What the data path needs to carry a peer's packets without asking: told whenever it changes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::peer::PeerId;
 use super::traffic::Traffic;
@@ -72,6 +73,15 @@ impl Overlay {
                 peer: id.into(),
                 path,
             });
+        }
+    }
+
+    /// A record of a peer made with new keys was opened outside.
+    pub(super) fn keys_heard(&mut self, now: Instant, peer: PeerKey) {
+        let id = PeerId(peer.0);
+        if let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) {
+            session.link.confirm_keys(now);
+            self.advance(now, id);
         }
     }
 

@@ -1,0 +1,125 @@
+//! Records for one peer that leave in one call.
+
+use std::io;
+use std::sync::Arc;
+
+use ipop_datapath::generation::Numbers;
+use ipop_datapath::record::{ContentType, TAG};
+use ipop_proto::status::DropReason;
+
+use super::map::Way;
+use super::message::{MAX_SEGMENTS, MAX_SEND};
+use super::socket::Socket;
+
+/// TURN channel number and length (RFC 8656 section 12.4).
+const CHANNEL_HEADER: usize = 4;
+
+/// Datagrams that are ready, all for one peer and of one size but for the last.
+pub struct Batch {
+    bytes: Box<[u8]>,
+    used: usize,
+    /// Bytes of each datagram but the last.
+    segment: usize,
+    count: usize,
+    /// The last one is shorter, and must stay the last.
+    is_closed: bool,
+    to: Option<(Arc<Way>, Arc<Socket>)>,
+    /// Sequence numbers that were taken for records to come.
+    numbers: Option<Numbers>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            bytes: vec![0; MAX_SEND].into_boxed_slice(),
+            used: 0,
+            segment: 0,
+            count: 0,
+            is_closed: false,
+            to: None,
+            numbers: None,
+        }
+    }
+}
+
+impl Batch {
+    /// Adds a record whose content, of `len` bytes, is what `write` writes. What was ready before
+    /// is sent first when this cannot go with it.
+    pub fn seal(
+        &mut self,
+        socket: &Arc<Socket>,
+        way: &Arc<Way>,
+        len: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), DropReason> {
+        let keys = &way.path.keys.sending;
+        let head = way.path.route.channel.map_or(0, |_| CHANNEL_HEADER);
+        let datagram = head + keys.overhead() + len;
+        if !self.has_room(way, datagram) {
+            self.flush();
+        }
+        if self.to.is_none() {
+            // Nobody else can have these, and what is left over is forgotten: there are enough.
+            self.numbers = Some(keys.reserve(BATCH_NUMBERS).ok_or(DropReason::KeysWorn)?);
+            self.to = Some((way.clone(), socket.clone()));
+            self.segment = datagram;
+        }
+        let out = &mut self.bytes[self.used..self.used + datagram];
+        if let Some(channel) = way.path.route.channel {
+            out[..2].copy_from_slice(&channel.to_be_bytes());
+            let [.., high, low] = (datagram - head).to_be_bytes();
+            out[2..4].copy_from_slice(&[high, low]);
+        }
+        let record = &mut out[head..];
+        let end = record.len() - TAG;
+        write(&mut record[keys.prefix()..end]);
+        let numbers = self.numbers.as_mut().ok_or(DropReason::KeysWorn)?;
+        keys.seal(ContentType::ApplicationData, numbers, record)
+            .map_err(|_| DropReason::SendFailed)?;
+        self.used += datagram;
+        self.count += 1;
+        self.is_closed = datagram < self.segment;
+        Ok(())
+    }
+
+    /// Sends what is ready.
+    pub fn flush(&mut self) {
+        let Some((way, socket)) = self.to.take() else {
+            return;
+        };
+        let used = std::mem::take(&mut self.used);
+        self.count = 0;
+        self.is_closed = false;
+        self.numbers = None;
+        if used == 0 {
+            return;
+        }
+        let sent = socket.send_batch(&way.remote, &self.bytes[..used], self.segment);
+        if let Err((lost, error)) = sent {
+            tracing::trace!(remote = ?way.remote, %error, "datagrams not sent");
+            let is_full = error.kind() == io::ErrorKind::WouldBlock
+                || error.raw_os_error() == Some(libc::ENOBUFS);
+            let reason = if is_full {
+                DropReason::QueueFull
+            } else {
+                DropReason::SendFailed
+            };
+            way.path.traffic.dropped_many(reason, lost as u64);
+        }
+    }
+
+    /// Whether a datagram of this size may be the next.
+    fn has_room(&self, way: &Arc<Way>, len: usize) -> bool {
+        let Some((own, _)) = &self.to else {
+            return true;
+        };
+        Arc::ptr_eq(own, way)
+            && !self.is_closed
+            && len <= self.segment
+            && self.count < MAX_SEGMENTS
+            && self.used + len <= MAX_SEND
+    }
+}
+
+/// Sequence numbers taken for a batch.
+const BATCH_NUMBERS: u16 = MAX_SEGMENTS as u16;

@@ -2,8 +2,9 @@
 //! namespace with a disk of its own over this machine's system, and a real sshd.
 //!
 //! What a test does on a machine (installing, breaking, filling its disk) stays on its disk, a
-//! small tmpfs, and goes with it. Needs root, `overlay` in the kernel, `openssh-server`,
-//! `openssh-client`, `iproute2` and `util-linux`.
+//! small tmpfs, and goes with it. What libvirt and `ipop-node` keep on this machine is not there.
+//! Needs root, `overlay` in the kernel, `openssh-server`, `openssh-client`, `iproute2` and
+//! `util-linux`.
 
 use std::fs;
 use std::io::Write as _;
@@ -401,12 +402,35 @@ LogLevel VERBOSE
 /// Arguments: directory with the files, disk size in MiB, host name, user.
 const SET_UP: &str = r#"
 set -eu
+umask 022
 stage=$1 mib=$2 name=$3 user=$4
 mkdir "$stage/disk"
 mount -t tmpfs -o "size=${mib}m,mode=755" machine "$stage/disk"
-mkdir "$stage/disk/upper" "$stage/disk/work" "$stage/disk/root"
+mkdir "$stage/disk/upper" "$stage/disk/work" "$stage/disk/root" "$stage/disk/hidden"
 root=$stage/disk/root
-mount -t overlay -o "lowerdir=/,upperdir=$stage/disk/upper,workdir=$stage/disk/work" machine "$root"
+# What deployments left on this computer, or make while the machine runs, is not on the machine: a
+# layer in between hides it (device 0:0 is how overlayfs says that there is nothing).
+libvirt="etc/libvirt var/lib/libvirt var/log/libvirt"
+for path in $libvirt etc/ipop-node opt/ipop-node var/lib/ipop-node var/log/ipop-node \
+    var/log/ipop-node.log; do
+    mkdir -p "$stage/disk/hidden/${path%/*}"
+    mknod "$stage/disk/hidden/$path" c 0 0
+done
+mount -t overlay \
+    -o "lowerdir=$stage/disk/hidden:/,upperdir=$stage/disk/upper,workdir=$stage/disk/work" \
+    machine "$root"
+# libvirt's directories as its packages have them, with its settings and without definitions.
+for path in $libvirt; do
+    [ -d "/$path" ] || continue
+    find "/$path" -maxdepth 1 -type d | while read -r dir; do
+        mkdir "$root$dir"
+        chown --reference="$dir" "$root$dir"
+        chmod --reference="$dir" "$root$dir"
+    done
+done
+for file in /etc/libvirt/*.conf; do
+    if [ -f "$file" ]; then cp -p "$file" "$root$file"; fi
+done
 mount -t proc proc "$root/proc"
 mount -t sysfs sysfs "$root/sys"
 mount --rbind /dev "$root/dev"
@@ -417,8 +441,7 @@ for dir in tmp run root home etc/ssh; do
 done
 chmod 1777 "$root/tmp"
 chmod 700 "$root/root"
-rm -rf "$root/etc/ipop-node" "$root/opt/ipop-node" "$root/var/lib/ipop-node" "$root/var/log/ipop-node"
-rm -f "$root"/etc/systemd/system/ipop-* "$root/var/log/ipop-node.log"
+rm -f "$root"/etc/systemd/system/ipop-*
 echo "$name" >"$root/etc/hostname"
 cp "$stage/sshd_config" "$root/etc/ssh/sshd_config"
 cp "$stage/host_key" "$root/etc/ssh/machine_key"

@@ -51,6 +51,8 @@ fn site(portal: &Portal) -> CloudlabSite {
     let site = serde_json::json!({
         "api": portal.url, "ca_file": portal.ca_file(), "token_file": portal.token_file(),
         "project": "lake", "profile": "ipop", "hardware": "m510",
+        // The kernel of the machines has no NFS, and their network leads nowhere.
+        "share": false, "install_packages": false,
     });
     serde_json::from_value(site).expect("settings")
 }
@@ -194,7 +196,7 @@ impl Deployment {
 fn open(site: &CloudlabSite, layout: &Layout) -> Cloudlab {
     Cloudlab::new("cloudlab", site.clone(), layout)
         .polling(Duration::from_millis(100))
-        .installing_only(BuildOptions {
+        .installing(BuildOptions {
             node_binary: Some(node_binary()),
             ..BuildOptions::default()
         })

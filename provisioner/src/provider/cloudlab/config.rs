@@ -51,6 +51,12 @@ pub struct CloudlabSite {
     /// Private key file that the portal's user has registered; without it what `ssh` finds.
     #[serde(default)]
     pub identity: Option<PathBuf>,
+    /// Whether machines that are workers themselves mount the front end's folder at `/share`.
+    #[serde(default = "yes")]
+    pub share: bool,
+    /// Whether the NFS client is installed on such machines, where it is missing.
+    #[serde(default = "yes")]
+    pub install_packages: bool,
 }
 
 fn default_api() -> String {
@@ -59,4 +65,8 @@ fn default_api() -> String {
 
 fn default_hours() -> u32 {
     16
+}
+
+fn yes() -> bool {
+    true
 }

@@ -83,7 +83,6 @@ pub struct Cloudlab {
     layout: Layout,
     testbed: Box<dyn Testbed>,
     build: BuildOptions,
-    share: bool,
     poll: Duration,
     /// Experiments as they were seen last, by name: threads that wait for machines of one ask once
     /// for all.
@@ -106,7 +105,6 @@ impl Cloudlab {
             layout: layout.clone(),
             testbed,
             build: BuildOptions::from_env(layout.images()),
-            share: true,
             poll: poll.map_or(POLL, Duration::from_millis),
             seen: Mutex::default(),
             resizing: Mutex::default(),
@@ -120,16 +118,10 @@ impl Cloudlab {
         Self { poll, ..self }
     }
 
-    /// Installs this `ipop-node` on machines that are workers themselves, and nothing else: no
-    /// package, and no shared folder.
+    /// Installs this `ipop-node` on machines that are workers themselves.
     #[must_use]
-    pub fn installing_only(self, build: BuildOptions) -> Self {
-        let share = false;
-        Self {
-            build,
-            share,
-            ..self
-        }
+    pub fn installing(self, build: BuildOptions) -> Self {
+        Self { build, ..self }
     }
 
     fn is_host(&self) -> bool {
@@ -189,8 +181,8 @@ impl Cloudlab {
             hosts: vec![target.clone()],
             identity: self.site.identity.clone(),
             known_hosts,
-            share: self.share,
-            install_packages: self.share,
+            share: self.site.share,
+            install_packages: self.site.install_packages,
         };
         Ok(Inner {
             host: host.to_owned(),

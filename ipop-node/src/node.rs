@@ -140,11 +140,10 @@ impl Node {
             relay_only: config.ice.relay_only,
         };
         let identity = Identity::generate()?;
-        let datapath = Datapath::start(device, &config)
-            .map_err(|source| NodeError::System {
-                what: "start the threads that carry packets",
-                source,
-            })?;
+        let datapath = Datapath::start(device, &config).map_err(|source| NodeError::System {
+            what: "start the threads that carry packets",
+            source,
+        })?;
         Ok(Self {
             overlay: Overlay::new(started, overlay_config, identity, rand::random()),
             datapath,

@@ -10,7 +10,7 @@ use crate::datapath::Queue;
 
 /// Packets and super-packets that wait in the device while the node is busy. Few, so that nothing
 /// waits long behind a bulk transfer.
-const QUEUE_PACKETS: u32 = 128;
+const QUEUE_PACKETS: u32 = 64;
 
 /// The TUN device could not be made.
 #[derive(Debug, thiserror::Error)]

@@ -255,6 +255,7 @@ impl LightNode {
             addrs: self.config.addrs(),
             interface: self.config.overlay.interface.clone(),
             mtu: self.config.overlay.mtu,
+            datapath: Default::default(),
             uptime_ms: self.began.elapsed().as_millis() as u64,
             sign_in: SignIn::Online,
             role: self.role(),

@@ -81,7 +81,7 @@ impl Stations {
         places(mac).find_map(|at| {
             let there = self.entries[at].load(Ordering::Relaxed);
             let age = now_s.wrapping_sub(self.seen[at].load(Ordering::Relaxed));
-            (there >> 16 == wanted && age <= AGE_S).then_some(there as PeerIndex)
+            (there != 0 && there >> 16 == wanted && age <= AGE_S).then_some(there as PeerIndex)
         })
     }
 

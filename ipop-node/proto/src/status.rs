@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::OverlayAddrs;
 use crate::candidate::CandidateKind;
+use crate::config::OverlayMode;
 
 /// How far a node's role is (its services, apart from the overlay itself).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +185,26 @@ impl PeerStatus {
     }
 }
 
+/// What the machine does for the data path; what it does not do is done packet by packet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct DatapathStatus {
+    /// What is carried.
+    pub mode: OverlayMode,
+    /// Threads in each direction.
+    pub threads: usize,
+    /// The device gives and takes TCP super-packets.
+    pub device_tcp: bool,
+    /// The device gives and takes UDP super-packets.
+    pub device_udp: bool,
+    /// The device leaves transport checksums to this node, and takes packets without.
+    pub device_checksums: bool,
+    /// Sockets cut what is sent into datagrams (UDP_SEGMENT).
+    pub socket_segmentation: bool,
+    /// Sockets put received datagrams together (UDP_GRO).
+    pub socket_coalescing: bool,
+}
+
 /// Everything a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -201,6 +222,9 @@ pub struct NodeStatus {
     pub interface: String,
     /// Overlay MTU in bytes.
     pub mtu: u16,
+    /// How packets are carried.
+    #[serde(default)]
+    pub datapath: DatapathStatus,
     /// Milliseconds since the node started.
     pub uptime_ms: u64,
     /// Standing with the XMPP server.

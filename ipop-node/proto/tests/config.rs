@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipop_proto::config::{
-    IceSection, NodeConfig, NodeSection, OverlaySection, XmppSection, is_dns_label,
+    IceSection, NodeConfig, NodeSection, OverlayMode, OverlaySection, XmppSection, is_dns_label,
 };
 use proptest::prelude::*;
 
@@ -142,6 +142,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                     .parse()
                     .expect("valid"),
                 interface,
+                mode: OverlayMode::Route,
                 mtu,
             },
             ice: IceSection {

@@ -86,6 +86,7 @@ fn node_status() -> NodeStatus {
         addrs: addrs(),
         interface: "ipop0".to_owned(),
         mtu: 1400,
+        datapath: Default::default(),
         uptime_ms: 1234,
         sign_in: SignIn::Online,
         role: RoleState::Ready,

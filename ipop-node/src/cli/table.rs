@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
-    DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
+    DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
 };
 
 /// The text of `ipop-node status`.
@@ -27,6 +28,7 @@ pub fn table(status: &NodeStatus) -> String {
         "interface",
         &format!("{}, MTU {} bytes", status.interface, status.mtu),
     );
+    field("carries", &datapath(&status.datapath));
     field("account", &status.jid);
     field("signed in", &sign_in(&status.sign_in));
     field("role", &role(&status.role));
@@ -94,6 +96,30 @@ fn line(out: &mut String, text: &str) {
     let text: String = text.chars().filter(|c| !c.is_control()).collect();
     // Writing to a string does not fail.
     let _ = writeln!(out, "{}", text.trim_end());
+}
+
+/// What is carried, and what the machine does not do for it.
+fn datapath(status: &DatapathStatus) -> String {
+    let what = match status.mode {
+        OverlayMode::Route => "IP packets",
+        OverlayMode::Switch => "Ethernet frames",
+    };
+    let offloads = [
+        (status.device_tcp, "TCP super-packets"),
+        (status.device_udp, "UDP super-packets"),
+        (status.device_checksums, "checksum offload"),
+        (status.socket_segmentation, "UDP segmentation offload"),
+        (status.socket_coalescing, "UDP receive offload"),
+    ];
+    let missing: Vec<_> = offloads
+        .iter()
+        .filter(|(is_there, _)| !is_there)
+        .map(|(_, name)| *name)
+        .collect();
+    match missing.as_slice() {
+        [] => format!("{what}, with every offload"),
+        missing => format!("{what}, without {}", missing.join(", ")),
+    }
 }
 
 fn sign_in(sign_in: &SignIn) -> String {
@@ -250,6 +276,7 @@ mod tests {
             addrs: addrs(1),
             interface: "ipop0".to_owned(),
             mtu: 1400,
+            datapath: Default::default(),
             uptime_ms: 3_723_000,
             sign_in: SignIn::Online,
             role: RoleState::Ready,

@@ -23,13 +23,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use ipop_datapath::coalesce::Offload;
 use ipop_datapath::published::Published;
 use ipop_datapath::stations::{PeerIndex, Stations};
 use ipop_datapath::vnet::VnetHdr;
 use ipop_proto::config::{NodeConfig, OverlayMode};
 use ipop_proto::net::Transmit;
 use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
-use ipop_proto::status::DropReason;
+use ipop_proto::status::{DatapathStatus, DropReason};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
@@ -46,6 +47,8 @@ use crate::tun::Device;
 pub struct Datapath {
     /// Port to bind, 0 for any.
     port: u16,
+    mode: OverlayMode,
+    offload: Offload,
     taken: mpsc::Receiver<Taken>,
     map: Arc<Published<Map>>,
     paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
@@ -101,6 +104,8 @@ impl Datapath {
         };
         let mut datapath = Self {
             port: config.ice.port,
+            mode: config.overlay.mode,
+            offload: device.offload,
             taken,
             map,
             paths: HashMap::new(),
@@ -294,6 +299,21 @@ impl Datapath {
         if let Err(error) = self.queue.write(&parts) {
             tracing::trace!(%error, "packet not delivered");
             self.drops.dropped(DropReason::SendFailed);
+        }
+    }
+
+    /// What the machine does for it.
+    pub fn status(&self) -> DatapathStatus {
+        let sockets = self.sockets.iter().map(|bound| bound.socket.offloads());
+        let (segmentation, coalescing): (Vec<_>, Vec<_>) = sockets.unzip();
+        DatapathStatus {
+            mode: self.mode,
+            threads: self.epolls.len(),
+            device_tcp: self.offload.tcp,
+            device_udp: self.offload.udp,
+            device_checksums: self.offload.sums,
+            socket_segmentation: !segmentation.is_empty() && segmentation.into_iter().all(|s| s),
+            socket_coalescing: !coalescing.is_empty() && coalescing.into_iter().all(|c| c),
         }
     }
 

@@ -27,6 +27,7 @@ impl Node {
             addrs: self.config.addrs(),
             interface: self.config.overlay.interface.clone(),
             mtu: self.config.overlay.mtu,
+            datapath: self.datapath.status(),
             uptime_ms: millis(now.saturating_duration_since(self.started)),
             sign_in: self.sign_in.clone(),
             role: self.role.clone(),

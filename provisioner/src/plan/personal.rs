@@ -1,6 +1,8 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
-use ipop_proto::config::{IceSection, NodeConfig, NodeSection, OverlaySection, XmppSection};
+use ipop_proto::config::{
+    IceSection, NodeConfig, NodeSection, OverlayMode, OverlaySection, XmppSection,
+};
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
@@ -123,6 +125,7 @@ pub fn config(
             ipv4: node.addrs.ipv4,
             ipv6: node.addrs.ipv6,
             interface: INTERFACE.to_owned(),
+            mode: OverlayMode::Route,
             mtu: ipop_proto::config::DEFAULT_MTU,
         },
         xmpp: XmppSection {

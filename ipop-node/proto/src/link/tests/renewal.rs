@@ -26,29 +26,25 @@ fn keys(pair: &mut Pair, i: usize) -> Keys {
 #[test]
 fn keys_are_told_once_when_the_link_is_up_and_again_when_they_change() {
     let mut pair = linked(Path::default());
-    let first = [keys(&mut pair, 0), keys(&mut pair, 1)];
-    for i in 0..2 {
-        assert!(pair.nodes[i].link.poll_keys().is_none());
-        assert_eq!(first[i].receiving.len(), 1);
-        assert!(Arc::ptr_eq(&first[i].sending, &first[i].receiving[0]));
+    let first = [0, 1].map(|i| keys(&mut pair, i));
+    for (first, node) in first.iter().zip(&mut pair.nodes) {
+        assert!(node.link.poll_keys().is_none());
+        assert_eq!(first.receiving.len(), 1);
+        assert!(Arc::ptr_eq(&first.sending, &first.receiving[0]));
     }
     assert_eq!(first[0].sending.tag(), first[1].sending.tag());
     pair.run_for(RENEW_EVERY + SECOND);
-    for i in 0..2 {
+    for (i, first) in first.iter().enumerate() {
         let second = keys(&mut pair, i);
-        assert_ne!(second.sending.tag(), first[i].sending.tag());
+        assert_ne!(second.sending.tag(), first.sending.tag());
         let tags: Vec<_> = second.receiving.iter().map(|k| k.tag()).collect();
-        assert_eq!(tags, [second.sending.tag(), first[i].sending.tag()]);
+        assert_eq!(tags, [second.sending.tag(), first.sending.tag()]);
     }
     // The old ones are forgotten.
     pair.run_for(20 * SECOND);
-    for i in 0..2 {
+    for (i, first) in first.iter().enumerate() {
         assert_eq!(keys(&mut pair, i).receiving.len(), 1);
-        assert_eq!(
-            Arc::strong_count(&first[i].sending),
-            2,
-            "only the test has it"
-        );
+        assert_eq!(Arc::strong_count(&first.sending), 2, "the test has both");
     }
     assert_eq!(pair.nodes[0].states.last(), Some(&LinkState::Up));
 }

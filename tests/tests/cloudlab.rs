@@ -77,7 +77,8 @@ struct Deployment {
     tags: Tags,
     specs: BTreeMap<NodeName, MachineSpec>,
     images: BTreeMap<String, Image>,
-    made: Mutex<HashMap<Resource, String>>,
+    /// What is made, with its handle.
+    made: Mutex<HashMap<Resource, Option<String>>>,
     events: Mutex<Vec<Event>>,
     _dir: TempDir,
 }
@@ -127,7 +128,10 @@ impl Deployment {
             Scope::Node(node) => self.specs.get(node),
             _ => None,
         };
-        let handles = |resource: &Resource| self.made.lock().expect("alone").get(resource).cloned();
+        let handles = |resource: &Resource| {
+            let records = self.made.lock().expect("alone");
+            records.get(resource).cloned().flatten()
+        };
         let made = self.provider.make(
             step,
             &Making {
@@ -141,9 +145,8 @@ impl Deployment {
                 events: &|event| self.events.lock().expect("alone").push(event),
             },
         )?;
-        let handle = made.handle.clone().unwrap_or_default();
         let mut records = self.made.lock().expect("alone");
-        records.insert(step.resource.clone(), handle);
+        records.insert(step.resource.clone(), made.handle.clone());
         Ok(made)
     }
 

@@ -20,7 +20,7 @@ use crate::netns::Netns;
 use crate::wait_until;
 
 /// How long a machine may take to come up on a computer that is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The user of [`Login::User`].
 pub const USER: &str = "person";
 

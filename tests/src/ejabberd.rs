@@ -28,7 +28,7 @@ pub const STUN_PORT: u16 = 3478;
 /// The shared roster group.
 pub const GROUP: &str = "overlay";
 /// How long starting or stopping may take on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// On standard input, `stop` stops it in good order, and the end of input at once.
 const WATCH_INPUT: &str = r#"spawn(fun F() -> case io:get_line("") of

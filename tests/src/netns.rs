@@ -19,6 +19,8 @@ impl Netns {
         static CALLS: AtomicU32 = AtomicU32::new(0);
         let call = CALLS.fetch_add(1, Ordering::Relaxed);
         let name = format!("ipop-{}-{call}-{label}", std::process::id());
+        // One of that name is of a process that was killed, whose number we have now.
+        let _ = Command::new("ip").args(["netns", "del", &name]).output();
         run("ip", &["netns", "add", &name]);
         let netns = Self { name };
         netns.run(&["ip", "link", "set", "lo", "up"]);

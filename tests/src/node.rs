@@ -13,7 +13,7 @@ use crate::netns::Netns;
 use crate::wait_until;
 
 /// How long a node may take to do what is asked of it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Prefix of the overlay's IPv4 addresses, a network of 24 bits.
 pub const NET4: &str = "10.73.0";
 /// Prefix of the overlay's IPv6 addresses, a network of 64 bits.
@@ -115,7 +115,7 @@ ca_file = "ipop.ca"
         self.fault = Some(fault);
         self.spawn();
         let mut child = self.child.take().expect("just started");
-        let status = wait_until("a node to die by its fault", PATIENCE * 6, || {
+        let status = wait_until("a node to die by its fault", PATIENCE * 2, || {
             child.try_wait().expect("our child")
         });
         self.fault = None;

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// Where the state directories are.
+const STATES: &str = "/var/tmp/ipop-test";
+
 /// What a run of a command gave.
 #[derive(Debug)]
 pub struct Run {
@@ -67,32 +70,37 @@ pub fn virsh(args: &[&str]) -> String {
         .clone()
 }
 
-/// One deployment under test, with a state directory of its own.
+/// One deployment under test, with a name and a state directory of its own; destroyed when dropped.
 pub struct Outside {
-    name: String,
+    /// Its name.
+    pub name: String,
     state: PathBuf,
     cache: PathBuf,
     provision: PathBuf,
 }
 
 impl Outside {
-    /// Removes what an earlier, broken run may have left of the same deployment.
-    pub fn new(name: &str) -> Self {
+    /// A deployment whose name begins with `label`. Others may be under test at the same time; of
+    /// those whose test was killed the machines go first.
+    pub fn new(label: &str) -> Self {
+        for name in of_the_dead(label) {
+            drop(Self::named(&name));
+        }
+        Self::named(&format!("{label}-{}", std::process::id()))
+    }
+
+    fn named(name: &str) -> Self {
         let target = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("the package is in a workspace")
             .join("target");
         // Not below the checkout, which may be in a home that ejabberd's user cannot pass.
-        let outside = Self {
+        Self {
             name: name.to_owned(),
-            state: PathBuf::from("/var/tmp/ipop-test").join(name),
+            state: Path::new(STATES).join(name),
             cache: target.join("test-cache"),
             provision: target.join("debug/provision"),
-        };
-        if outside.state.join("state.db").exists() {
-            let _ = outside.provision(&["destroy", name]);
         }
-        outside
     }
 
     /// `provision` with this deployment's directories.
@@ -306,6 +314,33 @@ impl Outside {
     fn folder(&self) -> PathBuf {
         self.state.join("deployments").join(&self.name)
     }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let status = self.provision(&["status", &self.name]);
+            eprintln!("{}\n{}{}", status.what, status.stdout, status.stderr);
+        }
+        // Machines that run on take the processors from the tests that follow.
+        if !self.folder().exists() || self.provision(&["destroy", &self.name]).code == Some(0) {
+            let _ = std::fs::remove_dir_all(&self.state);
+        }
+    }
+}
+
+/// Names of the deployments that begin with `label` and whose test does not run any more.
+fn of_the_dead(label: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(STATES).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let dead = |name: &String| {
+        let pid = name.strip_prefix(label).and_then(|n| n.strip_prefix('-'));
+        let pid = pid.and_then(|pid| pid.parse::<u32>().ok());
+        pid.is_some_and(|pid| {
+            pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists()
+        })
+    };
+    names.filter(dead).collect()
 }
 
 /// Every process's command line, arguments joined by blanks.

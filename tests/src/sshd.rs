@@ -20,7 +20,7 @@ use crate::netns::Netns;
 use crate::wait_until;
 
 /// How long a machine may take to come up on a computer that is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The user of [`Login::User`].
 pub const USER: &str = "person";
 
@@ -136,6 +136,12 @@ impl Room {
         format!("{}.1", self.net)
     }
 
+    /// An address of the segment that nobody has, and never will: nothing that is sent there leaves
+    /// the test. `number` is below 50.
+    pub fn nobody(&self, number: u8) -> String {
+        format!("{}.{}", self.net, 200 + number)
+    }
+
     /// Private key that signs in.
     pub fn identity(&self) -> PathBuf {
         self.dir.path().join("id_ed25519")
@@ -144,6 +150,7 @@ impl Room {
     /// Plugs `eth0` of a namespace into the segment and gives the address it got.
     pub fn plug(&self, netns: &Netns) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
+        assert!(number < 200, "the segment is full");
         let port = format!("port{number}");
         netns.cable("eth0", &self.switch, &port);
         self.switch

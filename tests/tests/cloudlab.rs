@@ -10,7 +10,7 @@ use ipop_tests::ejabberd::{DOMAIN, Ejabberd, Options as ServerOptions};
 use ipop_tests::netns::Netns;
 use ipop_tests::node::{NET4, NET6, Node};
 use ipop_tests::portal::{Options, PoolMachine, Portal};
-use ipop_tests::sshd::{Machine, MachineOptions, Room};
+use ipop_tests::sshd::{MachineOptions, Room};
 use ipop_tests::wait_until;
 use provisioner::bundle::{self, Bundle};
 use provisioner::deploy::interrupt::Interrupt;
@@ -35,14 +35,19 @@ mod libvirt_support;
 const PATIENCE: Duration = Duration::from_secs(90);
 const PASSWORD: &str = "a-password-that-nobody-may-see";
 
-/// A portal with so many machines that nobody can reach.
+/// A portal with so many machines that nobody connects to.
 fn portal(machines: u8) -> Portal {
-    let machine = |n| PoolMachine {
-        ipv4: format!("192.0.2.{n}"),
+    portal_of((1..=machines).map(|n| format!("192.0.2.{n}")))
+}
+
+/// A portal with machines at these addresses.
+fn portal_of(addresses: impl Iterator<Item = String>) -> Portal {
+    let machine = |ipv4| PoolMachine {
+        ipv4,
         hardware: "m510".into(),
     };
     Portal::start(Options {
-        machines: (1..=machines).map(machine).collect(),
+        machines: addresses.map(machine).collect(),
         ..Options::default()
     })
 }
@@ -77,7 +82,8 @@ struct Deployment {
     tags: Tags,
     specs: BTreeMap<NodeName, MachineSpec>,
     images: BTreeMap<String, Image>,
-    made: Mutex<HashMap<Resource, String>>,
+    /// What is made, with its handle.
+    made: Mutex<HashMap<Resource, Option<String>>>,
     events: Mutex<Vec<Event>>,
     _dir: TempDir,
 }
@@ -127,7 +133,10 @@ impl Deployment {
             Scope::Node(node) => self.specs.get(node),
             _ => None,
         };
-        let handles = |resource: &Resource| self.made.lock().expect("alone").get(resource).cloned();
+        let handles = |resource: &Resource| {
+            let records = self.made.lock().expect("alone");
+            records.get(resource).cloned().flatten()
+        };
         let made = self.provider.make(
             step,
             &Making {
@@ -141,9 +150,8 @@ impl Deployment {
                 events: &|event| self.events.lock().expect("alone").push(event),
             },
         )?;
-        let handle = made.handle.clone().unwrap_or_default();
         let mut records = self.made.lock().expect("alone");
-        records.insert(step.resource.clone(), handle);
+        records.insert(step.resource.clone(), made.handle.clone());
         Ok(made)
     }
 
@@ -321,7 +329,8 @@ fn every_refusal_is_a_message_with_a_hint() {
 
 #[test]
 fn a_machine_that_fails_keeps_back_only_its_own_node() {
-    let portal = portal(3);
+    let room = Room::new("nobody");
+    let portal = portal_of((0..3).map(|n| room.nobody(n)));
     portal.faults(|f| {
         f.fail_node = Some("node1".into());
         f.fail_startup = Some("node2".into());
@@ -339,7 +348,7 @@ fn a_machine_that_fails_keeps_back_only_its_own_node() {
     }
     // The first came up, and cannot be reached by SSH: it is none of the portal's failures.
     insta::assert_snapshot!(all[1..].join("\n\n"));
-    assert!(all[0].contains("192.0.2.1"), "{}", all[0]);
+    assert!(all[0].contains(&room.nobody(0)), "{}", all[0]);
 }
 
 #[test]
@@ -512,14 +521,7 @@ fn machines_of_an_experiment_become_workers_also_when_more_are_wanted_later() {
     let mut front = Node::new(front, 0, &server, PASSWORD);
     front.start();
     let hosts = [room.machine("first"), room.machine("second")];
-    let machine = |m: &Machine| PoolMachine {
-        ipv4: m.address.clone(),
-        hardware: "m510".into(),
-    };
-    let portal = Portal::start(Options {
-        machines: hosts.iter().map(machine).collect(),
-        ..Options::default()
-    });
+    let portal = portal_of(hosts.iter().map(|host| host.address.clone()));
     let mut site = site(&portal);
     site.user = Some("root".into());
     site.identity = Some(room.identity());
@@ -602,14 +604,7 @@ fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
         // libvirt makes a /dev of its own for each guest, which it cannot within a namespace's.
         host.write("/etc/libvirt/qemu.conf", 0o600, "namespaces = []\n");
     }
-    let machine = |m: &Machine| PoolMachine {
-        ipv4: m.address.clone(),
-        hardware: "m510".into(),
-    };
-    let portal = Portal::start(Options {
-        machines: hosts.iter().map(machine).collect(),
-        ..Options::default()
-    });
+    let portal = portal_of(hosts.iter().map(|host| host.address.clone()));
     let mut site = site(&portal);
     site.user = Some("root".into());
     site.identity = Some(room.identity());

@@ -10,17 +10,16 @@ use std::time::{Duration, Instant};
 use ipop_tests::outside::{Outside, virsh};
 use ipop_tests::wait_until;
 
-const NAME: &str = "vmtest";
-
 #[test]
 fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
-    let outside = Outside::new(NAME);
+    let outside = Outside::new("vmtest");
+    let name = outside.name.as_str();
 
     // --- One command, and its report is true.
     let run = outside.provision(&[
         "cluster",
         "--name",
-        NAME,
+        name,
         "--frontend",
         "1@local",
         "--workers",
@@ -54,7 +53,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "{result}"
     );
     let mut accounts: Vec<String> = serde_json::from_value(
-        outside.rendezvous_api("registered_users", &format!(r#"{{"host":"{NAME}.ipop"}}"#)),
+        outside.rendezvous_api("registered_users", &format!(r#"{{"host":"{name}.ipop"}}"#)),
     )
     .expect("names");
     accounts.sort();
@@ -68,14 +67,14 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         assert!(
             online
                 .iter()
-                .any(|jid| jid.starts_with(&format!("{node}@{NAME}.ipop/"))),
+                .any(|jid| jid.starts_with(&format!("{node}@{name}.ipop/"))),
             "{online:?}"
         );
     }
     let domains = virsh(&["list", "--name"]);
     for node in ["frontend-0", "worker-0", "worker-1"] {
         assert!(
-            domains.lines().any(|d| d == format!("ipop-{NAME}-{node}")),
+            domains.lines().any(|d| d == format!("ipop-{name}-{node}")),
             "{domains}"
         );
     }
@@ -207,7 +206,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     );
 
     // --- Status and logs say what is there.
-    let status = outside.provision(&["status", NAME, "--json"]);
+    let status = outside.provision(&["status", name, "--json"]);
     let status = status.expect_code(0).json_lines().pop().expect("an object");
     let members = status["members"].as_array().expect("members");
     assert_eq!(members.len(), 3);
@@ -218,7 +217,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             "{member}"
         );
     }
-    let logs = outside.provision(&["logs", &format!("{NAME}/worker-0")]);
+    let logs = outside.provision(&["logs", &format!("{name}/worker-0")]);
     logs.expect_code(0);
     for mark in ["Welcome to Debian GNU/Linux 13", "ipop: booted", "link up"] {
         assert!(
@@ -238,13 +237,13 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         .provision(&["site", "check", "local"])
         .expect_code(0);
     outside
-        .provision(&["ssh", &format!("{NAME}/worker-0"), "--", "exit 7"])
+        .provision(&["ssh", &format!("{name}/worker-0"), "--", "exit 7"])
         .expect_code(7);
     outside
         .provision(&[
             "cluster",
             "--name",
-            NAME,
+            name,
             "--frontend",
             "1@local",
             "--workers",
@@ -254,21 +253,21 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     // --- Destroyed is gone, and twice is no error.
     let server = outside.rendezvous_server_pid();
-    outside.provision(&["destroy", NAME]).expect_code(0);
+    outside.provision(&["destroy", name]).expect_code(0);
     outside.assert_nothing_left();
     assert!(!outside.alive(server), "ejabberd {server} still runs");
-    outside.provision(&["destroy", NAME]).expect_code(0);
+    outside.provision(&["destroy", name]).expect_code(0);
 }
 
 #[test]
 fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
-    const NAME: &str = "vmstuck";
-    let outside = Outside::new(NAME);
+    let outside = Outside::new("vmstuck");
+    let name = outside.name.as_str();
     let mut child = outside
         .provision_command(&[
             "cluster",
             "--name",
-            NAME,
+            name,
             "--frontend",
             "1@local",
             "--workers",
@@ -286,7 +285,7 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
         let line = line.expect("text");
         let event: serde_json::Value = serde_json::from_str(&line).expect("one JSON value a line");
         if event["event"] == "stage" && event["stage"] == "created" && event["node"] == "worker-0" {
-            virsh(&["suspend", &format!("ipop-{NAME}-worker-0")]);
+            virsh(&["suspend", &format!("ipop-{name}-worker-0")]);
             created = Some(Instant::now());
         }
     }
@@ -303,6 +302,6 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
         stderr.contains("worker-0") && stderr.contains("created"),
         "{stderr}"
     );
-    outside.provision(&["destroy", NAME]).expect_code(0);
+    outside.provision(&["destroy", name]).expect_code(0);
     outside.assert_nothing_left();
 }

@@ -25,7 +25,7 @@ fn five_nodes_ping_through_every_pair_also_after_one_was_killed_and_one_has_left
             .success()
     };
     assert!(device(&lab));
-    let status = lab.nodes[4].terminate(Duration::from_secs(5));
+    let status = lab.nodes[4].terminate(Duration::from_secs(15));
     assert!(status.success(), "{status}");
     assert!(!device(&lab), "the TUN device is left behind");
     for node in &lab.nodes[..4] {

@@ -83,8 +83,9 @@ fn two_interrupts_end_at_once() {
     interrupt(&child);
     let output = child.wait_with_output().expect("our child");
     assert_eq!(output.status.code(), Some(130));
+    // The action in hand would go on for 20 s.
     assert!(
-        began.elapsed() < Duration::from_secs(2),
+        began.elapsed() < Duration::from_secs(10),
         "{:?}",
         began.elapsed()
     );

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use ipop_tests::ejabberd::Ejabberd;
-use ipop_tests::kill::{Bench, Extent, Peer, ec2, libvirt, matrix, ssh};
+use ipop_tests::kill::{Bench, Extent, Peer, cloudlab, ec2, libvirt, matrix, ssh};
 
 /// Runs at a time of one kind of host.
 const THREADS: usize = 3;
@@ -37,6 +37,15 @@ fn run(bench: &Bench, extent: Extent) {
 fn ec2_is_whole_again_after_a_kill_before_and_after_every_action() {
     let double = Path::new(env!("CARGO_BIN_EXE_ec2-double"));
     run(&bench("ec2", ec2::Ec2::new(double)), Extent::EveryPoint);
+}
+
+#[test]
+fn cloudlab_is_whole_again_after_a_kill_before_or_after_every_action_on_an_experiment() {
+    let double = Path::new(env!("CARGO_BIN_EXE_portal-double"));
+    let peer = cloudlab::Cloudlab::start(double);
+    // What is done on the machines themselves is what is done on those of SSH sites.
+    let own = Extent::Only(&["place", "experiment", "machine"]);
+    run(&bench("cloudlab", peer), own);
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl<'a> Hands<'a> {
             (Owner::Rendezvous, Some(node)) => Some((node.clone(), r.attempt)),
             _ => None,
         };
+        let there = recorded.iter().filter(|r| r.may_exist());
         let handle = |r: &ResourceRecord| Some((r.key.clone(), r.handle.clone()?));
         let nodes = plan.into_iter().flat_map(|plan| &plan.nodes);
         let specs = nodes.map(|n| (n.name.clone(), Mutex::default()));
@@ -71,7 +72,7 @@ impl<'a> Hands<'a> {
             plan,
             images,
             accounts: Mutex::new(recorded.iter().filter_map(account).collect()),
-            handles: RwLock::new(recorded.iter().filter_map(handle).collect()),
+            handles: RwLock::new(there.filter_map(handle).collect()),
             reached: Mutex::new(reached(recorded)),
             specs: specs.collect(),
             parts_left: Mutex::new(parts_left),

@@ -42,6 +42,8 @@ impl Segment {
             format!("198.{}.{}.{}", 18 + n / 65536, n / 256 % 256, n % 256)
         };
         let (here, there, nowhere) = (address(1), address(2), address(0));
+        // One of that name is of a process that was killed, whose number we have now.
+        let _ = Command::new("ip").args(["netns", "del", &name]).output();
         run("ip", &["netns", "add", &name]);
         let segment = Self {
             name: name.clone(),

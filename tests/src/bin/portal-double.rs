@@ -1,9 +1,10 @@
 //! The double of CloudLab's portal as a process of its own, for tests that kill their client.
 //!
-//! `portal-double OPTIONS` reads its options as JSON from its argument, prints one line of JSON
-//! with `url`, `ca_file` and `token_file`, and ends with its standard input.
+//! `portal-double OPTIONS` reads its options as JSON from its argument and prints one line of JSON
+//! with `url`, `ca_file` and `token_file`. Each line of its standard input is answered by one of
+//! JSON, the experiments that exist; it ends with its input.
 
-use std::io::Read as _;
+use std::io::BufRead as _;
 
 use ipop_tests::portal::Portal;
 
@@ -17,7 +18,9 @@ fn main() {
         "url": portal.url, "ca_file": portal.ca_file(), "token_file": portal.token_file(),
     });
     println!("{line}");
-    let mut rest = Vec::new();
-    // However it ends, it ends.
-    let _ = std::io::stdin().read_to_end(&mut rest);
+    // However its input ends, it ends.
+    for _ in std::io::stdin().lock().lines().map_while(Result::ok) {
+        let holdings = serde_json::to_string(&portal.holdings()).expect("JSON");
+        println!("{holdings}");
+    }
 }

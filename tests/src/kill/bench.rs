@@ -43,7 +43,8 @@ pub trait Host {
         Vec::new()
     }
 
-    /// Everything of a deployment that is there. Kept images do not count.
+    /// Everything of a deployment that is there. Kept images do not count; what stays until a
+    /// destroy by design begins with [`super::KEPT`].
     fn look(&self, deployment: &str) -> Vec<String>;
 }
 

@@ -8,9 +8,11 @@
 //! out at one of these.
 
 pub mod bench;
+pub mod cloudlab;
 pub mod ec2;
 pub mod images;
 pub mod libvirt;
+mod machines;
 pub mod ssh;
 pub mod table;
 
@@ -20,6 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use bench::{Bench, Cell, Host, Peer, View};
 use table::Kill;
+
+/// What is there with fewer workers too, once there were more, begins with this.
+pub const KEPT: &str = "kept: ";
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +77,8 @@ pub enum Cure {
 /// Which runs are made of all that are possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
+    /// Every action on these kinds of resources once, as in [`Self::EveryAction`].
+    Only(&'static [&'static str]),
     /// Every action once: before and after it and the cures take turns.
     EveryAction,
     /// Every point with a resume, and every point with a destroy or, in turns, a gc.
@@ -100,13 +107,28 @@ impl Extent {
     fn cures(self, turn: usize, when: &str) -> Vec<Cure> {
         let after = usize::from(when == "after");
         match self {
-            Self::EveryAction if turn % 2 != after => Vec::new(),
-            Self::EveryAction => vec![[Cure::Resume, Cure::Destroy, Cure::Gc][turn % 3]],
+            Self::Only(_) | Self::EveryAction if turn % 2 != after => Vec::new(),
+            Self::Only(_) | Self::EveryAction => {
+                vec![[Cure::Resume, Cure::Destroy, Cure::Gc][turn % 3]]
+            }
             Self::EveryPoint if (turn + after).is_multiple_of(2) => {
                 vec![Cure::Resume, Cure::Destroy]
             }
             Self::EveryPoint => vec![Cure::Resume, Cure::Gc],
             Self::Full => vec![Cure::Resume, Cure::Destroy, Cure::Gc],
+        }
+    }
+
+    /// Whether it asks for every point.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::EveryPoint | Self::Full)
+    }
+
+    /// Whether it asks for `VERB KIND`.
+    fn has(self, sort: &str) -> bool {
+        match self {
+            Self::Only(kinds) => kinds.iter().any(|kind| sort.ends_with(&format!(" {kind}"))),
+            _ => true,
         }
     }
 }
@@ -115,8 +137,8 @@ impl Extent {
 struct Clean {
     /// Points of each phase, as `WHEN KEY`.
     points: Vec<(Phase, Vec<String>)>,
-    /// How each number of workers looks from outside.
-    views: Vec<(u32, View)>,
+    /// How it looks from outside after each phase.
+    views: BTreeMap<Phase, View>,
 }
 
 /// One run that ends in a kill.
@@ -137,7 +159,9 @@ fn jobs(points: &[(Phase, Vec<String>)], extent: Extent) -> Vec<Job> {
         let mut sorts: BTreeMap<String, [usize; 2]> = BTreeMap::new();
         for point in points {
             let (when, sort) = table::action(point);
-            sorts.entry(sort).or_default()[usize::from(when == "after")] += 1;
+            if extent.has(&sort) {
+                sorts.entry(sort).or_default()[usize::from(when == "after")] += 1;
+            }
         }
         for (sort, counts) in sorts {
             for nth in 1..=counts[0].max(counts[1]) {
@@ -201,7 +225,7 @@ pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
     );
     println!("{table}");
     println!("{} kills in {:.0?}", kills.len(), began.elapsed());
-    if extent != Extent::EveryAction {
+    if extent.is_whole() {
         let missed = table::missed(&clean.points, &kills);
         assert!(
             missed.is_empty() || !failures.is_empty(),
@@ -221,7 +245,7 @@ pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
 /// Goes through all phases without a kill.
 fn clean(bench: &Bench) -> Clean {
     let cell = bench.cell();
-    let (mut points, mut views) = (Vec::new(), Vec::new());
+    let (mut points, mut views) = (Vec::new(), BTreeMap::new());
     for phase in PHASES {
         let run = cell.run(phase, None);
         assert_eq!(run.code, Some(0), "the clean {phase:?} failed: {run:?}");
@@ -229,16 +253,17 @@ fn clean(bench: &Bench) -> Clean {
         let view = cell.look();
         match phase.workers() {
             None => assert!(view.is_empty(), "a clean destroy left {view:?}"),
-            Some(workers) => {
-                bench.peer.check(&view, workers);
-                views.push((workers, view));
-            }
+            Some(workers) => bench.peer.check(&view, workers),
         }
+        views.insert(phase, view);
     }
-    let of = |workers| views.iter().filter(move |(w, _)| *w == workers);
-    let one: Vec<_> = of(1).collect();
+    let changing = |phase| -> Vec<_> {
+        let view: &View = &views[&phase];
+        view.iter().filter(|t| !t.starts_with(KEPT)).collect()
+    };
     assert_eq!(
-        one[0], one[1],
+        changing(Phase::Create),
+        changing(Phase::Shrink),
         "scaling up and down again is not as it was before"
     );
     for (phase, points) in &points {
@@ -272,15 +297,7 @@ fn cure(cell: &Cell<'_>, clean: &Clean, job: &Job) -> Result<(), String> {
     match job.cure {
         Cure::Resume => {
             cell.resume().ok()?;
-            let wanted = match job.phase.workers() {
-                None => View::new(),
-                Some(workers) => {
-                    let mut views = clean.views.iter();
-                    let view = views.find(|(w, _)| *w == workers);
-                    view.map(|(_, view)| view.clone()).unwrap_or_default()
-                }
-            };
-            differ("after resume", &wanted, &cell.look())?;
+            differ("after resume", &clean.views[&job.phase], &cell.look())?;
             cell.run(Phase::Destroy, None).ok()?;
         }
         Cure::Destroy => cell.run(Phase::Destroy, None).ok()?,

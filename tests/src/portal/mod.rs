@@ -10,6 +10,7 @@ mod desk;
 mod listener;
 mod model;
 mod openapi;
+mod process;
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use desk::{Call, Desk};
 use listener::{Cut, TlsListener};
-pub use model::{Faults, Options, PoolMachine};
+pub use model::{Faults, Holding, Options, PoolMachine};
+pub use process::PortalProcess;
 
 /// A portal that runs until dropped.
 pub struct Portal {
@@ -117,6 +119,18 @@ impl Portal {
         let stage = desk.options.stage;
         let alive = desk.experiments.iter().filter(|e| !e.gone(stage));
         alive.map(|e| e.name.clone()).collect()
+    }
+
+    /// The experiments that exist and what they hold.
+    pub fn holdings(&self) -> Vec<Holding> {
+        let desk = self.desk();
+        let stage = desk.options.stage;
+        let alive = desk.experiments.iter().filter(|e| !e.gone(stage));
+        let holding = |e: &model::Experiment| Holding {
+            experiment: e.name.clone(),
+            machines: e.nodes.iter().map(|n| n.machine).collect(),
+        };
+        alive.map(holding).collect()
     }
 
     /// Lets every experiment's time run out.

@@ -39,6 +39,15 @@ pub struct PoolMachine {
     pub hardware: String,
 }
 
+/// What an experiment holds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Holding {
+    /// Its name.
+    pub experiment: String,
+    /// Its machines, by their place in [`Options::machines`].
+    pub machines: Vec<usize>,
+}
+
 impl Default for Options {
     fn default() -> Self {
         let parameters = [

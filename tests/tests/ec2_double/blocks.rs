@@ -97,7 +97,7 @@ async fn a_block_of_another_length_or_checksum_or_place_is_refused() {
 
 #[tokio::test]
 async fn completion_counts_and_sums_what_was_written_and_ends_writing() {
-    let setup = setup(|b| b.snapshot_pending = std::time::Duration::from_millis(300));
+    let setup = setup(|b| b.snapshot_pending = WHILE);
     let id = setup.start(None).await;
     setup.put(&id, 3, 1).await.expect("stored");
     setup.put(&id, 5, 2).await.expect("stored");
@@ -116,7 +116,7 @@ async fn completion_counts_and_sums_what_was_written_and_ends_writing() {
     assert!(message.contains("not completed"), "{message}");
     let (code, _) = refused(setup.register("early", &id).send().await);
     assert_eq!(code, "IncorrectState");
-    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    tokio::time::sleep(WHILE).await;
     list().await.expect("it is completed by now");
 }
 
@@ -137,12 +137,12 @@ async fn a_token_starts_one_snapshot_and_only_for_the_same_request() {
 
 #[tokio::test]
 async fn a_new_snapshot_cannot_be_found_for_a_while() {
-    let setup = setup(|b| b.snapshot_unseen = std::time::Duration::from_millis(200));
+    let setup = setup(|b| b.snapshot_unseen = WHILE);
     let id = setup.start(None).await;
     let (code, message) = refused(setup.put(&id, 0, 0).await);
     assert_eq!(code, "ResourceNotFoundException");
     assert!(message.contains("does not exist"), "{message}");
-    tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+    tokio::time::sleep(WHILE).await;
     setup.put(&id, 0, 0).await.expect("found by now");
 }
 

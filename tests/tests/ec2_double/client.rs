@@ -1,10 +1,18 @@
 //! Clients for the double, without retries of their own.
 
+use std::time::Duration;
+
 use aws_credential_types::Credentials;
 use aws_sdk_ebs::config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use ipop_tests::ec2::{Behaviour, Ec2Double};
 use sha2::{Digest, Sha256};
+
+/// How long a state lasts that a test looks at before it passes: longer than a busy machine takes
+/// for a few calls.
+pub const WHILE: Duration = Duration::from_secs(2);
+/// For what comes by itself.
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 /// A double and clients of it.
 pub struct Setup {
@@ -100,7 +108,7 @@ impl Setup {
             listed.await.is_ok()
         };
         while !reads().await {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         id
     }

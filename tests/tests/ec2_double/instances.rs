@@ -1,6 +1,6 @@
 //! Instances: launching, waiting, terminating.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_sdk_ec2::types::*;
 use ipop_tests::ec2::{Fault, FaultKind};
@@ -30,7 +30,8 @@ fn state(instance: &Instance) -> InstanceStateName {
 }
 
 async fn until(setup: &Setup, id: &str, wanted: InstanceStateName) -> Instance {
-    for _ in 0..200 {
+    let deadline = Instant::now() + LIMIT;
+    while Instant::now() < deadline {
         let instance = setup.described(id).await;
         if state(&instance) == wanted {
             return instance;
@@ -63,7 +64,7 @@ async fn a_token_launches_once_and_even_after_the_end() {
 async fn an_instance_is_seen_late_and_its_address_later() {
     let setup = setup(|b| {
         b.address_after = 2;
-        b.pending = Duration::from_millis(100);
+        b.pending = WHILE;
     });
     let snapshot = setup.snapshot(None, &[(0, 1)]).await;
     setup.double.change(|b| b.unseen_calls = 2);
@@ -99,7 +100,7 @@ async fn an_instance_is_seen_late_and_its_address_later() {
 
 #[tokio::test]
 async fn a_terminated_instance_is_forgotten() {
-    let setup = setup(|b| b.forgotten_after = Duration::from_millis(100));
+    let setup = setup(|b| b.forgotten_after = WHILE);
     let image = setup.image().await;
     let id = setup.launched(&image, "t").await;
     setup.terminate(&id).await;
@@ -109,7 +110,7 @@ async fn a_terminated_instance_is_forgotten() {
         Some("Client.UserInitiatedShutdown")
     );
     assert_eq!(gone.private_ip_address, None);
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    tokio::time::sleep(WHILE).await;
     let late = setup
         .ec2
         .describe_instances()

@@ -109,7 +109,7 @@ async fn an_unsound_image_is_refused() {
 
 #[tokio::test]
 async fn a_group_is_unique_and_stays_while_it_is_used() {
-    let setup = setup(|b| b.shutting_down = std::time::Duration::from_millis(200));
+    let setup = setup(|b| b.shutting_down = WHILE);
     let create = || {
         let create = setup.ec2.create_security_group().group_name("ipop-demo");
         create
@@ -143,7 +143,7 @@ async fn a_group_is_unique_and_stays_while_it_is_used() {
         "DependencyViolation",
         "it shuts down still"
     );
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(WHILE).await;
     delete().await.expect("free now");
     assert_eq!(refused(delete().await).0, "InvalidGroup.NotFound");
 }

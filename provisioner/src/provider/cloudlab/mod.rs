@@ -248,8 +248,11 @@ impl Provider for Cloudlab {
 
     fn make(&self, step: &Step, making: &Making<'_>) -> Result<Made, CliError> {
         match step.resource.kind.as_str() {
-            // That it is recorded is all there is to it.
-            PLACE => Ok(Made::default()),
+            // That it is recorded is all there is to it, and what has no handle is not seen to be.
+            PLACE => Ok(Made {
+                handle: Some(step.resource.id.clone()),
+                reached_at: None,
+            }),
             EXPERIMENT => self.make_experiment(making),
             MACHINE => self.make_machine(machine_of(&step.resource)?, making),
             HYPERVISOR => self.make_host(machine_of(&step.resource)?, making),

@@ -16,9 +16,9 @@ pub fn files(measured: &Measured, json: &str) -> Vec<(String, String)> {
         ("performance/measured.json".to_owned(), format!("{json}\n")),
     ];
     for layer in [Layer::L3, Layer::L2] {
-        for (metric, name) in metric::CHARTS {
-            if let Some(svg) = chart::draw(measured, layer, metric) {
-                files.push((format!("performance/{}", chart::file(layer, name)), svg));
+        for chart in &metric::CHARTS {
+            if let Some(svg) = chart::draw(measured, layer, chart) {
+                files.push((format!("performance/{}", chart::file(layer, chart)), svg));
             }
         }
     }

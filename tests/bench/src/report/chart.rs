@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::metric::{Metric, number};
+use super::metric::{Chart, number};
 use super::tables;
 use crate::sample::Measured;
 use crate::statistics::Summary;
@@ -19,7 +19,8 @@ const FOOT: f64 = 28.0;
 const MOST_TICKS: usize = 9;
 
 /// File name of a chart.
-pub fn file(layer: Layer, name: &str) -> String {
+pub fn file(layer: Layer, chart: &Chart) -> String {
+    let name = chart.name;
     match layer {
         Layer::L3 => format!("l3-{name}.svg"),
         Layer::L2 => format!("l2-{name}.svg"),
@@ -27,16 +28,17 @@ pub fn file(layer: Layer, name: &str) -> String {
 }
 
 /// Title of a chart.
-pub fn title(layer: Layer, metric: Metric) -> String {
+pub fn title(layer: Layer, chart: &Chart) -> String {
     let layer = match layer {
         Layer::L3 => "Layer 3",
         Layer::L2 => "Layer 2",
     };
-    format!("{layer}: {} ({})", metric.title, metric.unit)
+    format!("{layer}: {} ({})", chart.title, chart.metric.unit)
 }
 
 /// Draws one metric of every subject of a layer that has it; nothing if none has.
-pub fn draw(measured: &Measured, layer: Layer, metric: Metric) -> Option<String> {
+pub fn draw(measured: &Measured, layer: Layer, chart: &Chart) -> Option<String> {
+    let metric = chart.metric;
     let rows: Vec<(&str, Role, Summary)> = tables::subjects(measured, layer)
         .filter_map(|subject| {
             let summary = tables::summary(measured, subject, metric)?;
@@ -52,7 +54,7 @@ pub fn draw(measured: &Measured, layer: Layer, metric: Metric) -> Option<String>
 <rect width="{WIDTH}" height="{height}" fill="#ffffff"/>
 <text x="12" y="22" font-size="14" font-weight="bold" fill="#222222">{}</text>
 "##,
-        title(layer, metric)
+        title(layer, chart)
     );
     for tick in axis.ticks() {
         let x = axis.place(tick);

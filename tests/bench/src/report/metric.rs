@@ -16,6 +16,24 @@ pub struct Metric {
     pub value: fn(&Sample) -> Option<f64>,
 }
 
+/// A metric that is drawn.
+pub struct Chart {
+    /// What is drawn.
+    pub metric: Metric,
+    /// Its file's name.
+    pub name: &'static str,
+    /// Its title.
+    pub title: &'static str,
+}
+
+const fn chart(metric: Metric, name: &'static str, title: &'static str) -> Chart {
+    Chart {
+        metric,
+        name,
+        title,
+    }
+}
+
 const fn metric(
     title: &'static str,
     short: &'static str,
@@ -116,16 +134,20 @@ pub const COSTS: [Metric; 7] = [
 pub const DELAYS: [Metric; 5] = [IDLE_P50, IDLE_P99, LOADED_P50, LOADED_P99, LOADED_LOST];
 /// What a daemon needs.
 pub const NEEDS: [Metric; 4] = [MEMORY, MEMORY_BOTH, MEMORY_PEAK, FIRST_REPLY];
-/// Those that are drawn, with the names of their files.
-pub const CHARTS: [(Metric, &str); 8] = [
-    (ONE, "tcp-1"),
-    (FOUR, "tcp-4"),
-    (CPU, "cpu"),
-    (DATAGRAMS, "udp"),
-    (IDLE_P50, "rtt-idle"),
-    (LOADED_P99, "rtt-load"),
-    (MEMORY, "memory"),
-    (FIRST_REPLY, "start"),
+/// Those that are drawn.
+pub const CHARTS: [Chart; 8] = [
+    chart(ONE, "tcp-1", "TCP, 1 stream"),
+    chart(FOUR, "tcp-4", "TCP, 4 streams"),
+    chart(CPU, "cpu", "CPU time of both ends"),
+    chart(DATAGRAMS, "udp", "64-byte UDP packets"),
+    chart(IDLE_P50, "rtt-idle", "round trip, idle, median"),
+    chart(
+        LOADED_P99,
+        "rtt-load",
+        "round trip beside a TCP stream, 99th percentile",
+    ),
+    chart(MEMORY, "memory", "resident memory of the larger daemon"),
+    chart(FIRST_REPLY, "start", "start to first ping"),
 ];
 /// Those that are told while measuring.
 pub const PROGRESS: [Metric; 8] = [

@@ -16,9 +16,9 @@ pub fn document(measured: &Measured) -> String {
     let mut text = HEAD.to_owned();
     let _ = write!(text, "\n## Goals\n\n{}", goals::table(measured));
     text.push_str(
-        "\nComputed from the measurements below: a ratio is made of two numbers of the same round, and \
-         the median of the rounds' ratios counts. \"The best peer\" is, in each round and for each \
-         measurement, whichever peer of that layer was best.\n",
+        "\nComputed from the measurements below. A ratio is made of two numbers of the same round, and the \
+         median of\nthe rounds' ratios counts. \"The best peer\" is, in each round and for each \
+         measurement, whichever peer of\nthat layer was best.\n",
     );
     let failures = goals::failures(measured);
     if !failures.is_empty() {
@@ -122,10 +122,10 @@ fn section(measured: &Measured, layer: Layer, title: &str) -> String {
         let _ = write!(text, "\n### {title}\n\n{table}");
     }
     text.push('\n');
-    for (metric, name) in metric::CHARTS {
-        if chart::draw(measured, layer, metric).is_some() {
-            let title = chart::title(layer, metric);
-            let file = chart::file(layer, name);
+    for drawn in &metric::CHARTS {
+        if chart::draw(measured, layer, drawn).is_some() {
+            let title = chart::title(layer, drawn);
+            let file = chart::file(layer, drawn);
             let _ = writeln!(text, "![{title}](performance/{file})");
         }
     }
@@ -136,7 +136,7 @@ fn method(measured: &Measured) -> String {
     let offered: Vec<String> = datagrams::OFFERED
         .iter()
         .map(|rate| match rate {
-            &u64::MAX => "without limit".to_owned(),
+            &u64::MAX => "as many as it can".to_owned(),
             rate => format!("{}", rate / 1000),
         })
         .collect();
@@ -156,9 +156,9 @@ and without debug output, except for what the table above says; MTUs are those t
   stream, by the packets of that run. Interfaces count super-packets, so the packets are the bytes that
   arrived by the TCP payload of one packet (MSS) in that tunnel. iperf3 and the kernel's own threads
   are not counted; what the kernel does on a daemon's time is. The kernel's tunnels have no daemon.
-- **Small packets**: UDP with {payload} bytes of payload from a sender of our own (`sendmmsg`), offered
-  at {offered} thousand a second for an equal share of {seconds} s each; the best rate of arrival
-  counts. Offered more than it can carry, a tunnel spends its time on dropping.
+- **Small packets**: UDP with {payload} bytes of payload from a sender of our own (`sendmmsg`), which
+  offers, in thousands a second, {offered}, for an equal share of {seconds} s each.
+  The best rate of arrival counts: offered more than it can carry, a tunnel spends its time on dropping.
 - **Round trips**: ICMP echo of our own every 2 ms, and every 5 ms while one TCP stream runs. The 99th
   percentile is of those that were answered.
 - **Memory**: resident memory (`VmRSS`) of each daemon after all measurements, and its peak (`VmHWM`).

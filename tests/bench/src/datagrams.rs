@@ -22,6 +22,8 @@ pub const OFFERED: [u64; 6] = [50_000, 100_000, 200_000, 400_000, 800_000, u64::
 const PORT: u16 = 7007;
 /// Packets of one system call.
 const BATCH: usize = 64;
+/// Bytes of the receiver's buffer, as the kernel counts them.
+static BUFFER: libc::c_int = 16 << 20;
 /// How often a paced sender wakes up.
 const TICK: Duration = Duration::from_micros(500);
 
@@ -39,6 +41,7 @@ pub fn measure(stage: &Stage, ends: &Ends, length: Duration) -> Result<Vec<Step>
     let receiver = stage.sides[1].inside(|| {
         let socket = UdpSocket::bind(SocketAddrV4::new(ends.addresses[1], PORT))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        widen(&socket)?;
         Ok::<_, io::Error>(socket)
     });
     let receiver = receiver.during("UDP receiver")?;
@@ -69,6 +72,26 @@ pub fn measure(stage: &Stage, ends: &Ends, length: Duration) -> Result<Vec<Step>
         done.store(true, Ordering::Relaxed);
         Ok(steps.to_vec())
     })
+}
+
+/// Gives the receiver a buffer that no pause of a scheduler's length fills: what is measured is the
+/// tunnel.
+fn widen(socket: &UdpSocket) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of a live integer.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const BUFFER).cast(),
+            size_of_val(&BUFFER) as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Sends for `length` and gives how many packets the kernel took.

@@ -21,8 +21,6 @@ pub struct Machine {
     pub system: String,
     /// Bytes of memory.
     pub memory_bytes: u64,
-    /// Load average of the last minute when the run began: what else the machine was doing.
-    pub load_before: f64,
     /// Versions of the tools.
     pub tools: Vec<String>,
 }
@@ -55,18 +53,10 @@ impl Machine {
                 .and_then(|number| number.parse::<u64>().ok())
                 .unwrap_or_default()
                 * 1024,
-            load_before: load(),
             tools: vec![
                 output("iperf3", &["--version"]),
                 output("ethtool", &["--version"]),
             ],
         }
     }
-}
-
-fn load() -> f64 {
-    std::fs::read_to_string("/proc/loadavg")
-        .ok()
-        .and_then(|text| text.split(' ').next()?.parse().ok())
-        .unwrap_or_default()
 }

@@ -6,6 +6,7 @@
 //! when it is stopped. It judges nothing by itself: the table of goals is computed from the
 //! measurements, and a peer that is missing is named in the report.
 
+mod activity;
 mod certificate;
 mod daemon;
 mod datagrams;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use activity::Activity;
 use failure::{During, Result};
 use machine::Machine;
 use options::Options;
@@ -85,6 +87,7 @@ fn measure(options: &Options) -> Result<Measured> {
     }
     let (rounds, seconds) = (options.rounds(), options.seconds());
     let mut samples = Vec::new();
+    let activity = Activity::now();
     for round in 1..=rounds {
         for entry in &entries {
             if interrupt::asked() {
@@ -98,6 +101,7 @@ fn measure(options: &Options) -> Result<Measured> {
     }
     Ok(Measured {
         machine,
+        disturbance: activity.until_now(),
         rounds,
         seconds,
         subjects: entries.into_iter().map(|entry| entry.subject).collect(),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::activity::Disturbance;
 use crate::datagrams::Step;
 use crate::echo::RoundTrips;
 use crate::machine::Machine;
@@ -13,6 +14,8 @@ use crate::tunnel::Subject;
 pub struct Measured {
     /// Where.
     pub machine: Machine,
+    /// What else it did meanwhile.
+    pub disturbance: Disturbance,
     /// How many rounds were asked for.
     pub rounds: u32,
     /// Seconds of a measurement.

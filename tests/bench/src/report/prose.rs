@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 
 use super::{chart, goals, metric, tables};
+use crate::activity::Disturbance;
 use crate::datagrams;
 use crate::machine::Machine;
 use crate::sample::Measured;
 use crate::tunnel::Layer;
 
-/// From this load on, somebody else used the machine.
-const QUIET: f64 = 0.5;
+/// The share of CPU time from which on it matters what others did.
+const QUIET: f64 = 0.03;
 
 /// `performance.md`.
 pub fn document(measured: &Measured) -> String {
@@ -60,14 +61,14 @@ fn conditions(measured: &Measured) -> String {
         kernel,
         system,
         memory_bytes,
-        load_before,
         tools,
     } = &measured.machine;
     let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
-    let quiet = if *load_before < QUIET {
+    let Disturbance { others, stolen } = measured.disturbance;
+    let quiet = if others.max(stolen) < QUIET {
         "the machine was quiet"
     } else {
-        "**other work ran beside, so absolute figures are too low**"
+        "**it was not quiet, and these figures are not to be trusted**"
     };
     format!(
         "
@@ -76,8 +77,11 @@ fn conditions(measured: &Measured) -> String {
 - {date}, {rounds} rounds, {seconds} s for each measurement
 - {cores} cores, {cpu}, {gibibytes:.0} GiB of memory
 - {system}, Linux {kernel}; {tools}
-- load average before the first round: {load_before}; {quiet}
+- of its CPU time meanwhile, other processes used {others:.1} %, and {stolen:.1} % was stolen by the
+  hypervisor: {quiet}
 ",
+        others = others * 100.0,
+        stolen = stolen * 100.0,
         rounds = measured.rounds,
         seconds = measured.seconds,
         tools = tools.join(", "),

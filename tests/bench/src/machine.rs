@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::run;
 
 /// What a reader needs in order to compare.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     /// UTC date.
     pub date: String,

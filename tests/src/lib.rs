@@ -10,14 +10,11 @@
 
 pub mod capture;
 pub mod ec2;
-pub mod ejabberd;
-mod http;
 pub mod imds;
 pub mod kill;
 pub mod lab;
 pub mod light_node;
 pub mod moto;
-pub mod netns;
 pub mod node;
 pub mod outside;
 pub mod portal;
@@ -25,20 +22,4 @@ pub mod scale;
 pub mod sshd;
 pub mod tcp;
 
-use std::time::{Duration, Instant};
-
-/// Looks again and again until `look` gives something, and gives that.
-///
-/// # Panics
-///
-/// When `limit` has passed; `what` says what was waited for.
-pub fn wait_until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
+pub use ipop_testbed::{ejabberd, netns, wait_until};

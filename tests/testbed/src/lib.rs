@@ -1,0 +1,27 @@
+//! Network namespaces and an XMPP server of a test's own, for the tests (`ipop-tests`) and the
+//! benchmark (`ipop-bench`).
+//!
+//! Apart from `ipop-tests`, because whoever needs only these should not have to build the
+//! provisioner and what it needs for EC2.
+
+pub mod ejabberd;
+mod http;
+pub mod netns;
+
+use std::time::{Duration, Instant};
+
+/// Looks again and again until `look` gives something, and gives that.
+///
+/// # Panics
+///
+/// When `limit` has passed; `what` says what was waited for.
+pub fn wait_until<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -118,6 +118,7 @@ fn status(name: &str) -> NodeStatus {
         addrs: addrs(),
         interface: "ipop0".to_owned(),
         mtu: 1400,
+        datapath: Default::default(),
         uptime_ms: 1,
         sign_in: SignIn::Online,
         role: RoleState::Ready,

@@ -79,7 +79,7 @@ fn classify(name: &'static str, version: Version) -> Operation {
 
 /// What no segmentation can be faster than.
 fn copy(name: &'static str) -> Operation {
-    let packets = [7; STRIDE].repeat(TRAIN);
+    let packets = [7_u8; STRIDE].repeat(TRAIN);
     let mut out = vec![0; STRIDE * TRAIN];
     operation(name, TRAIN, move || {
         for (packet, out) in black_box(&packets)

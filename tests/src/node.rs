@@ -104,6 +104,14 @@ ca_file = "ipop.ca"
         }
     }
 
+    /// Puts it in mode `switch`, with the MTU of an Ethernet. Before it starts.
+    pub fn carry_frames(&self) {
+        let path = self.dir.path().join("ipop.config");
+        let text = fs::read_to_string(&path).expect("written by us");
+        let text = text.replace("[overlay]\n", "[overlay]\nmode = \"switch\"\nmtu = 1500\n");
+        fs::write(path, text).expect("written");
+    }
+
     /// The password that it made when it enrolled, once the server has taken it.
     pub fn own_password(&self) -> Option<String> {
         fs::read_to_string(self.dir.path().join("password")).ok()

@@ -4,6 +4,8 @@
 //! sum of anything but zeros folds to 1..=0xffff and never to 0: sums of equal meaning are equal
 //! numbers, so that they may be compared.
 
+use crate::word::read16;
+
 /// From here on it pays to ask the processor what it can do.
 #[cfg(target_arch = "x86_64")]
 const WIDE_FROM_BYTES: usize = 128;
@@ -57,6 +59,13 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(!checksum as u64 + !old as u64 + new as u64)
 }
 
+/// The sum of `header` without its words at `at`: to take away is to add the complement.
+#[inline]
+pub(crate) fn without(header: &[u8], at: &[usize]) -> u16 {
+    let taken: u64 = at.iter().map(|&at| u64::from(!read16(header, at))).sum();
+    fold(u64::from(sum(header)) + taken)
+}
+
 /// The sum of the 32-bit words in the machine's own byte order, not folded. A ones' complement
 /// sum may be taken in either order and swapped afterwards (RFC 1071 section 2 B).
 #[inline]
@@ -78,31 +87,24 @@ fn native_words_avx2(bytes: &[u8]) -> u64 {
 
 #[inline(always)]
 fn native_words_of(bytes: &[u8]) -> u64 {
-    // Two sums for each lane, of the low and of the high halves, so that no carry is ever lost and
-    // nothing but additions is left for the compiler to make vectors of.
-    let mut low = [0_u64; 8];
-    let mut high = [0_u64; 8];
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    for block in blocks {
-        let (words, _) = block.as_chunks::<8>();
-        for ((low, high), word) in low.iter_mut().zip(&mut high).zip(words) {
-            let word = u64::from_ne_bytes(*word);
-            *low += word & 0xffff_ffff;
-            *high += word >> 32;
-        }
-    }
-    let mut total: u64 = 0;
-    if !blocks.is_empty() {
-        total = low.iter().sum::<u64>() + high.iter().sum::<u64>();
-    }
-    let (words, rest) = rest.as_chunks::<8>();
+    // Sums of their own for the low and the high halves, so that no carry is ever lost and nothing
+    // but additions is left for the compiler to make vectors of.
+    let (mut low, mut high) = (0_u64, 0_u64);
+    let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         let word = u64::from_ne_bytes(*word);
-        total += (word & 0xffff_ffff) + (word >> 32);
+        low += word & 0xffff_ffff;
+        high += word >> 32;
     }
-    let (words, rest) = rest.as_chunks::<2>();
-    for word in words {
+    let mut total = low + high;
+    let mut rest = rest;
+    if let Some((word, after)) = rest.split_first_chunk() {
+        total += u64::from(u32::from_ne_bytes(*word));
+        rest = after;
+    }
+    if let Some((word, after)) = rest.split_first_chunk() {
         total += u64::from(u16::from_ne_bytes(*word));
+        rest = after;
     }
     if let [last] = rest {
         total += u64::from(u16::from_ne_bytes([*last, 0]));

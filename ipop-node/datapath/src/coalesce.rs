@@ -7,18 +7,18 @@
 //! a FIN is never put together with anything, and with DF set the identification may be any, since
 //! it has no meaning then (RFC 6864 section 4.1).
 
-mod candidate;
 mod draft;
 mod flow;
+mod train;
 
 use std::ops::Range;
 
 use crate::inet::{Headers, Layer, Transport, Unreadable};
 use crate::segment::Sum;
 use crate::vnet::VnetHdr;
-use candidate::Candidate;
 use draft::Draft;
 use flow::Flow;
+use train::Train;
 
 /// Flows that are put together at the same time.
 const MAX_OPEN: usize = 16;
@@ -71,7 +71,21 @@ struct Packet {
 #[derive(Debug)]
 struct Open {
     flow: Flow,
+    /// Where the packets of the draft have their transport header.
+    transport_at: usize,
     draft: usize,
+}
+
+impl Open {
+    /// Whether `packet` has the ports of the flow, if it has its ports where that has them. Most
+    /// packets of other flows have not.
+    #[inline]
+    fn may_have(&self, packet: &[u8]) -> bool {
+        packet
+            .get(self.transport_at..)
+            .and_then(<[u8]>::first_chunk)
+            == Some(&self.flow.ports())
+    }
 }
 
 impl Coalescer {
@@ -99,6 +113,65 @@ impl Coalescer {
     #[inline]
     pub fn add(&mut self, buffer: &[u8], packet: Range<usize>, sum: Sum) {
         let bytes = &buffer[packet.clone()];
+        // From the newest, which it is most often.
+        for (at, open) in self.open.iter().enumerate().rev() {
+            if !open.may_have(bytes) {
+                continue;
+            }
+            let draft = &mut self.drafts[open.draft];
+            if let Some(payload_at) = draft.take(&open.flow, buffer, bytes, sum) {
+                let range = packet.start + payload_at..packet.end;
+                self.packets.push(Packet {
+                    range,
+                    draft: open.draft,
+                });
+                if !draft.is_open() {
+                    self.open.remove(at);
+                }
+                return;
+            }
+        }
+        self.add_first(bytes, packet, sum);
+    }
+
+    /// Ends the batch: fixes up the headers of every group in `buffer`. To be called once for each
+    /// batch, with the buffer that its packets were added from.
+    pub fn finish(&mut self, buffer: &mut [u8]) {
+        self.open.clear();
+        let mut first_range = 0;
+        for draft in &mut self.drafts {
+            draft.seal(buffer, self.offload.sums);
+            draft.next_range = first_range;
+            first_range += draft.packets();
+        }
+        self.ranges.resize(self.packets.len(), 0..0);
+        for Packet { range, draft } in self.packets.drain(..) {
+            let draft = &mut self.drafts[draft];
+            self.ranges[draft.next_range] = range;
+            draft.next_range += 1;
+        }
+    }
+
+    /// What is to be written, after [`finish`](Self::finish).
+    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
+        self.drafts.iter().map(|draft| Group {
+            header: draft.header,
+            ranges: &self.ranges[draft.next_range - draft.packets()..draft.next_range],
+            packets: draft.packets(),
+        })
+    }
+
+    /// Makes ready for the next batch.
+    pub fn clear(&mut self) {
+        self.drafts.clear();
+        self.packets.clear();
+        self.open.clear();
+        self.ranges.clear();
+    }
+
+    /// Adds a packet that follows none of those that are open. Closes those that a later packet must
+    /// not be added to any more, since it would overtake this one.
+    fn add_first(&mut self, bytes: &[u8], packet: Range<usize>, sum: Sum) {
         let headers = match Headers::parse(self.layer, bytes) {
             Ok(headers) => headers,
             Err(reason) => {
@@ -122,83 +195,32 @@ impl Coalescer {
             Transport::Other => false,
         };
         if is_offloaded && self.offload.sums {
-            self.add_to_flow(buffer, packet, &headers, sum);
-        } else {
-            self.push(packet.clone(), Draft::alone(packet, Some(&headers), sum));
-        }
-    }
-
-    /// Ends the batch: fixes up the headers of every group in `buffer`. To be called once for each
-    /// batch, with the buffer that its packets were added from.
-    pub fn finish(&mut self, buffer: &mut [u8]) {
-        self.open.clear();
-        let mut first_range = 0;
-        for draft in &mut self.drafts {
-            draft.seal(buffer, self.offload.sums);
-            draft.next_range = first_range;
-            first_range += draft.packets;
-        }
-        self.ranges.resize(self.packets.len(), 0..0);
-        for Packet { range, draft } in self.packets.drain(..) {
-            let draft = &mut self.drafts[draft];
-            self.ranges[draft.next_range] = range;
-            draft.next_range += 1;
-        }
-    }
-
-    /// What is to be written, after [`finish`](Self::finish).
-    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> {
-        self.drafts.iter().map(|draft| Group {
-            header: draft.header,
-            ranges: &self.ranges[draft.next_range - draft.packets..draft.next_range],
-            packets: draft.packets,
-        })
-    }
-
-    /// Makes ready for the next batch.
-    pub fn clear(&mut self) {
-        self.drafts.clear();
-        self.packets.clear();
-        self.open.clear();
-        self.ranges.clear();
-    }
-
-    fn add_to_flow(&mut self, buffer: &[u8], packet: Range<usize>, headers: &Headers, sum: Sum) {
-        let bytes = &buffer[packet.clone()];
-        let flow = Flow::of(headers, bytes);
-        let candidate = Candidate::of(headers, bytes, sum);
-        // From the newest, which it is most often.
-        if let Some(found) = self.open.iter().rposition(|open| open.flow == flow) {
-            let index = self.open[found].draft;
-            let draft = &mut self.drafts[index];
-            let is_joined = candidate.is_some_and(|next| draft.join(buffer, &next, bytes));
-            if !is_joined || !draft.is_open() {
-                self.open.remove(found);
+            let flow = Flow::of(&headers, bytes);
+            if let Some(at) = self.open.iter().rposition(|open| open.flow.is(&flow)) {
+                self.open.remove(at);
             }
-            if is_joined {
-                let range = packet.start + headers.payload_at..packet.end;
-                self.packets.push(Packet {
-                    range,
-                    draft: index,
-                });
+            if let Some(train) = Train::starting(&headers, bytes, sum) {
+                self.start(packet, flow, train);
                 return;
             }
         }
-        let Some(first) = candidate else {
-            self.push(packet.clone(), Draft::alone(packet, Some(headers), sum));
-            return;
-        };
-        let draft = Draft::starting(packet.clone(), flow, first);
-        if draft.is_open() {
+        self.push(packet.clone(), Draft::alone(packet, Some(&headers), sum));
+    }
+
+    #[inline]
+    fn start(&mut self, packet: Range<usize>, flow: Flow, train: Train) {
+        if train.is_open() {
             if self.open.len() == MAX_OPEN {
                 self.open.remove(0);
             }
+            let transport_at = train.headers().transport_at;
             self.open.push(Open {
                 flow,
+                transport_at,
                 draft: self.drafts.len(),
             });
         }
-        self.push(packet, draft);
+        self.push(packet.clone(), Draft::starting(packet, train));
     }
 
     #[inline]

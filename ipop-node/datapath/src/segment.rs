@@ -6,7 +6,7 @@
 
 use thiserror::Error;
 
-use crate::checksum::{fold, sum};
+use crate::checksum::{combine, fold, sum, without};
 use crate::inet::{Headers, Layer, Transport, Unreadable, Version};
 use crate::vnet::{GsoType, Invalid, VnetHdr};
 use crate::word::{read16, read32, write16, write32};
@@ -327,7 +327,7 @@ impl Cut {
             Version::V6 => write16(ip, 4, (ip.len() - 40 + transport_len) as u16),
         }
 
-        let pseudo_sum = u64::from(self.pseudo_sum) + transport_len as u64;
+        let pseudo_sum = u64::from(combine(self.pseudo_sum, transport_len as u16));
         let (checksum, changed_sum) = if self.is_udp {
             write16(transport, UDP_LENGTH, transport_len as u16);
             (UDP_CHECKSUM, transport_len as u64)
@@ -345,7 +345,7 @@ impl Cut {
             (TCP_CHECKSUM, u64::from(sequence) + u64::from(flags))
         };
         if sums == Sums::Partial {
-            write16(transport, checksum, fold(pseudo_sum));
+            write16(transport, checksum, pseudo_sum as u16);
             return Sum::Partial;
         }
         // Over the source: what has just been written in small pieces is slow to read in large ones.
@@ -370,12 +370,6 @@ impl Cut {
 fn is_checksum_of(headers: &Headers, vnet: &VnetHdr) -> bool {
     usize::from(vnet.csum_start) == headers.transport_at
         && headers.checksum_offset() == Some(vnet.csum_offset)
-}
-
-/// The sum of `header` without the words at `at`: taking away is adding the complement.
-fn without(header: &[u8], at: &[usize]) -> u16 {
-    let taken: u64 = at.iter().map(|&at| u64::from(!read16(header, at))).sum();
-    fold(u64::from(sum(header)) + taken)
 }
 
 pub(crate) const fn or_negative_zero(checksum: u16) -> u16 {

@@ -2,12 +2,17 @@
 
 #[inline]
 pub(crate) fn read16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    u16::from_be_bytes(chunk(bytes, at))
 }
 
 #[inline]
 pub(crate) fn read32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_be_bytes(chunk(bytes, at))
+}
+
+#[inline]
+pub(crate) fn read64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(chunk(bytes, at))
 }
 
 #[inline]
@@ -18,4 +23,12 @@ pub(crate) fn write16(bytes: &mut [u8], at: usize, value: u16) {
 #[inline]
 pub(crate) fn write32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
+
+/// One check of the bounds, and not one for each byte.
+#[inline]
+fn chunk<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut chunk = [0; N];
+    chunk.copy_from_slice(&bytes[at..at + N]);
+    chunk
 }

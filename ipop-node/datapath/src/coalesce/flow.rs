@@ -2,18 +2,19 @@
 
 use crate::checksum::fold;
 use crate::inet::{Headers, Version};
-use crate::word::read32;
+use crate::word::{read32, read64};
 
 /// Addresses, ports and protocol of a TCP or UDP packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Flow {
     addresses: Addresses,
-    ports: u32,
+    /// As they are in packets.
+    ports: [u8; 4],
     protocol: u8,
 }
 
-/// Source and destination, in words of the machine's own byte order: one for IPv4, four for IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Source and destination: one word for IPv4, four for IPv6.
+#[derive(Clone, Copy, Debug)]
 struct Addresses {
     version: Version,
     words: [u64; 4],
@@ -25,45 +26,55 @@ impl Flow {
     pub(super) fn of(headers: &Headers, packet: &[u8]) -> Self {
         Self {
             addresses: Addresses::of(headers, packet),
-            ports: read32(packet, headers.transport_at),
+            ports: read32(packet, headers.transport_at).to_be_bytes(),
             protocol: headers.protocol,
         }
     }
 
-    /// Whether that packet is between the same addresses.
-    pub(super) fn has_addresses(&self, headers: &Headers, packet: &[u8]) -> bool {
-        self.addresses == Addresses::of(headers, packet)
+    #[inline]
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.ports == other.ports
+            && self.protocol == other.protocol
+            && self.addresses.are(&other.addresses)
     }
 
-    /// The sum of the pseudo-header of a packet with that many bytes from the transport header on.
     #[inline]
-    pub(super) fn pseudo_sum(&self, transport_len: usize) -> u16 {
-        let addresses: u64 = self
+    pub(super) fn ports(&self) -> [u8; 4] {
+        self.ports
+    }
+
+    /// Whether that packet is between the same addresses.
+    pub(super) fn has_addresses(&self, headers: &Headers, packet: &[u8]) -> bool {
+        self.addresses.are(&Addresses::of(headers, packet))
+    }
+
+    /// The sum of the pseudo-header without its length.
+    #[inline]
+    pub(super) fn pseudo_sum(&self) -> u16 {
+        let halves = self
             .addresses
             .words
-            .iter()
-            .map(|word| (word >> 32) + (word & 0xffff_ffff))
-            .sum();
-        let addresses = u16::from_be(fold(addresses));
-        fold(u64::from(addresses) + u64::from(self.protocol) + transport_len as u64)
+            .map(|word| (word >> 32) + (word & 0xffff_ffff));
+        fold(halves.iter().sum::<u64>() + u64::from(self.protocol))
     }
 }
 
 impl Addresses {
     #[inline]
     fn of(headers: &Headers, packet: &[u8]) -> Self {
-        let mut words = [0; 4];
-        let bytes = match headers.version {
-            Version::V4 => &packet[headers.ip_at + 12..][..8],
-            Version::V6 => &packet[headers.ip_at + 8..][..32],
+        let version = headers.version;
+        let words = match version {
+            Version::V4 => [read64(packet, headers.ip_at + 12), 0, 0, 0],
+            Version::V6 => [0, 1, 2, 3].map(|index| read64(packet, headers.ip_at + 8 + 8 * index)),
         };
-        let (chunks, _) = bytes.as_chunks();
-        for (word, chunk) in words.iter_mut().zip(chunks) {
-            *word = u64::from_ne_bytes(*chunk);
-        }
-        Self {
-            version: headers.version,
-            words,
-        }
+        Self { version, words }
+    }
+
+    /// Not derived, which would be a call of `memcmp` for every flow that is looked at.
+    #[inline]
+    fn are(&self, other: &Self) -> bool {
+        let [a, b, c, d] = self.words;
+        let [e, f, g, h] = other.words;
+        self.version == other.version && ((a ^ e) | (b ^ f) | (c ^ g) | (d ^ h)) == 0
     }
 }

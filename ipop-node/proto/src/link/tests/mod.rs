@@ -1,6 +1,7 @@
 //! Links on a simulated underlay and virtual time.
 
 mod hostile;
+mod openssl;
 mod pair;
 mod paths;
 mod renewal;

@@ -27,7 +27,11 @@ pub fn table(status: &NodeStatus) -> String {
         "interface",
         &format!("{}, MTU {} bytes", status.interface, status.mtu),
     );
-    field("account", &status.jid);
+    let account = match status.jid.as_str() {
+        "" => "none",
+        jid => jid,
+    };
+    field("account", account);
     field("signed in", &sign_in(&status.sign_in));
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
@@ -98,6 +102,7 @@ fn line(out: &mut String, text: &str) {
 
 fn sign_in(sign_in: &SignIn) -> String {
     match sign_in {
+        SignIn::NotConfigured => "no: peers are known by configuration".to_owned(),
         SignIn::Online => "yes".to_owned(),
         SignIn::Connecting { last_error: None } => "connecting".to_owned(),
         SignIn::Connecting {

@@ -6,8 +6,9 @@ use std::io;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use ipop_proto::address::{Overlay4, Overlay6, OverlayAddrs};
 use ipop_proto::config::NodeConfig;
-use ipop_proto::overlay::{Identity, Output, Overlay, OverlayConfig};
+use ipop_proto::overlay::{Identity, Output, Overlay, OverlayConfig, StaticPeer};
 use ipop_proto::status::{RoleState, SignIn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -76,14 +77,22 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         config,
         account,
         enrolment,
+        identity,
         ssh_host_key,
     } = settings;
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
     let device = tun::create(&config, threads())?;
-    let (session, mut events) = xmpp::open_enrolling(account, enrolment, Timing::default())?;
-    let mut node = Node::new(config, device, session, ssh_host_key)?;
+    let (session, mut events) = match account {
+        None => (None, None),
+        Some(account) => {
+            let opened = xmpp::open_enrolling(account, enrolment, Timing::default())?;
+            (Some(opened.0), Some(opened.1))
+        }
+    };
+    let mut node = Node::new(config, device, session, identity, ssh_host_key)?;
+    node.add_peers();
     node.rebind();
     node.advertise();
     node.notifier.ready();
@@ -111,7 +120,8 @@ struct Node {
     config: NodeConfig,
     overlay: Overlay,
     datapath: Datapath,
-    session: Session,
+    /// None without an account.
+    session: Option<Session>,
     rules: Rules,
     notifier: Notifier,
     started: Instant,
@@ -129,7 +139,8 @@ impl Node {
     fn new(
         config: NodeConfig,
         device: Device,
-        session: Session,
+        session: Option<Session>,
+        identity: Option<Identity>,
         ssh_host_key: Option<String>,
     ) -> Result<Self, NodeError> {
         let started = Instant::now();
@@ -139,7 +150,7 @@ impl Node {
             mtu: config.overlay.mtu,
             relay_only: config.ice.relay_only,
         };
-        let identity = Identity::generate()?;
+        let identity = identity.map_or_else(Identity::generate, Ok)?;
         let datapath = Datapath::start(device, &config).map_err(|source| NodeError::System {
             what: "start the threads that carry packets",
             source,
@@ -147,17 +158,44 @@ impl Node {
         Ok(Self {
             overlay: Overlay::new(started, overlay_config, identity, rand::random()),
             datapath,
-            session,
             rules: Rules::new(&config),
             notifier: Notifier::from_env(),
             started,
-            sign_in: SignIn::Connecting { last_error: None },
+            sign_in: match session {
+                Some(_) => SignIn::Connecting { last_error: None },
+                None => SignIn::NotConfigured,
+            },
             jid: None,
             role: RoleState::default(),
             linked: Vec::new(),
+            session,
             ssh_host_key,
             config,
         })
+    }
+
+    /// Tells the protocol the peers by configuration.
+    fn add_peers(&mut self) {
+        let own = self.config.addrs();
+        for peer in &self.config.peers {
+            let addrs = OverlayAddrs {
+                ipv4: Overlay4 {
+                    addr: peer.ipv4,
+                    ..own.ipv4
+                },
+                ipv6: Overlay6 {
+                    addr: peer.ipv6,
+                    ..own.ipv6
+                },
+            };
+            let peer = StaticPeer {
+                name: peer.name.clone(),
+                addrs,
+                fingerprint: peer.fingerprint,
+                endpoints: peer.endpoints.clone(),
+            };
+            self.overlay.add_static(Instant::now(), peer);
+        }
     }
 
     /// The loop. What is rare comes first, so that a flood of packets cannot delay it; what comes
@@ -168,7 +206,7 @@ impl Node {
         interrupt: &mut Signal,
         control: &mut control::Server,
         watch: &mut AddressWatch,
-        events: &mut mpsc::Receiver<Event>,
+        events: &mut Option<mpsc::Receiver<Event>>,
     ) -> Result<(), NodeError> {
         let mut timer = Timer::new();
         loop {
@@ -186,11 +224,12 @@ impl Node {
                     self.answer(question);
                 }
                 () = watch.changed() => self.rebind(),
-                event = events.recv() => {
-                    self.handle_event(event.ok_or(NodeError::Ended("XMPP session"))?);
-                    for _ in 1..EVENT_BATCH {
-                        let Ok(event) = events.try_recv() else { break };
-                        self.handle_event(event);
+                event = next(events) => {
+                    let mut event = Some(event.ok_or(NodeError::Ended("XMPP session"))?);
+                    for _ in 0..EVENT_BATCH {
+                        let Some(now) = event.take() else { break };
+                        self.handle_event(now);
+                        event = events.as_mut().and_then(|events| events.try_recv().ok());
                     }
                 }
                 taken = self.datapath.next() => self.take_in(taken)?,
@@ -232,7 +271,11 @@ impl Node {
                 Output::Transmit(transmit) => self.datapath.send(&transmit),
                 Output::Packet(packet) => self.datapath.deliver(&packet),
                 Output::Path { peer, path } => self.datapath.set_path(peer, path),
-                Output::Signal { to, signal } => self.session.signal(to, signal),
+                Output::Signal { to, signal } => {
+                    if let Some(session) = &self.session {
+                        session.signal(to, signal);
+                    }
+                }
                 Output::LinkUp { peer } => {
                     tracing::info!(peer, "link up");
                     self.links_changed();
@@ -285,7 +328,7 @@ impl Node {
             Event::Refused { condition } => {
                 tracing::error!(
                     condition,
-                    jid = self.config.xmpp.jid,
+                    jid = self.config.xmpp.as_ref().map(|xmpp| &xmpp.jid),
                     "the XMPP server refuses the account"
                 );
                 self.signed_out(now, SignIn::Refused { condition });
@@ -307,7 +350,9 @@ impl Node {
             }
             Event::StatusQuery { from, id } => {
                 let status = self.status(now);
-                self.session.answer_status(from, id, status);
+                if let Some(session) = &self.session {
+                    session.answer_status(from, id, status);
+                }
             }
             Event::Services(services) => {
                 let servers = ice_servers(&services, SystemTime::now());
@@ -352,7 +397,9 @@ impl Node {
                     tracing::debug!(?sockets, "local addresses changed");
                     self.overlay.set_sockets(Instant::now(), sockets);
                     self.put_out();
-                    self.session.retry_now();
+                    if let Some(session) = &self.session {
+                        session.retry_now();
+                    }
                 }
             }
             Err(error) => tracing::warn!(%error, "local addresses cannot be listed"),
@@ -361,7 +408,9 @@ impl Node {
 
     /// Tells the members, and the service manager, how this node is.
     fn advertise(&mut self) {
-        self.session.advertise(self.advertisement());
+        if let Some(session) = &self.session {
+            session.advertise(self.advertisement());
+        }
         self.notifier
             .status(report::line(&self.sign_in, &self.linked));
     }
@@ -372,13 +421,22 @@ impl Node {
         tracing::info!("leaving");
         self.overlay.leave(Instant::now());
         self.put_out();
-        if tokio::time::timeout(GOODBYE, self.session.leave())
-            .await
-            .is_err()
+        if let Some(session) = &self.session
+            && tokio::time::timeout(GOODBYE, session.leave())
+                .await
+                .is_err()
         {
             tracing::debug!("the XMPP server does not answer the good-bye");
         }
         self.put_out();
+    }
+}
+
+/// The next event of a session, if there is one.
+async fn next(events: &mut Option<mpsc::Receiver<Event>>) -> Option<Event> {
+    match events {
+        Some(events) => events.recv().await,
+        None => std::future::pending().await,
     }
 }
 

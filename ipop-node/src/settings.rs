@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ipop_proto::config::{ConfigError, NodeConfig};
+use ipop_proto::config::{ConfigError, NodeConfig, XmppSection};
+use ipop_proto::link::{Identity, IdentityError};
 
 use crate::xmpp::{Account, Enrolment, Password};
 
@@ -12,10 +13,13 @@ use crate::xmpp::{Account, Enrolment, Password};
 pub struct Settings {
     /// The configuration.
     pub config: NodeConfig,
-    /// The account, with the CA read in, and the password where it is not the node's to make.
-    pub account: Account,
+    /// The account, where there is one, with the CA read in, and the password where it is not the
+    /// node's to make.
+    pub account: Option<Account>,
     /// How the node gets a password of its own, where it does.
     pub enrolment: Option<Enrolment>,
+    /// What peers know this node by, where that is to outlive a run.
+    pub identity: Option<Identity>,
     /// The public SSH host key to report.
     pub ssh_host_key: Option<String>,
 }
@@ -43,6 +47,18 @@ pub enum SettingsError {
         #[source]
         source: ConfigError,
     },
+    /// The identity file cannot be used.
+    #[error("unusable identity file {}", path.display())]
+    Identity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: IdentityError,
+    },
+    /// A peer is said to be this node.
+    #[error("peer.fingerprint: that of `{0}` is this node's own")]
+    OwnFingerprint(String),
     /// The password file, or that of the token, has nothing in it.
     #[error("the {what} {} is empty", path.display())]
     NoPassword {
@@ -58,29 +74,21 @@ impl Settings {
     /// value of `$CREDENTIALS_DIRECTORY`), then in the working directory.
     pub fn load(config: &Path, credentials: Option<&Path>) -> Result<Self, SettingsError> {
         let config = read_config(config, credentials)?;
-        let (password, enrolment) = match &config.xmpp.enrol_token_file {
-            None => {
-                let path = locate(&config.xmpp.password_file, credentials);
-                (read_secret("password file", &path)?, None)
-            }
-            Some(token) => {
-                let token = read_secret("enrolment token", &locate(token, credentials))?;
-                let enrolment = Enrolment {
-                    token,
-                    password_file: config.xmpp.password_file.clone(),
-                };
-                (Password::new(""), Some(enrolment))
+        let (account, enrolment) = match &config.xmpp {
+            None => (None, None),
+            Some(xmpp) => {
+                let (account, enrolment) = account(xmpp, credentials)?;
+                (Some(account), enrolment)
             }
         };
-        let ca_pem = read("CA file", &locate(&config.xmpp.ca_file, credentials))?;
-        let account = Account {
-            jid: config.xmpp.jid.clone(),
-            // A node that was killed and runs again must not be taken for the old one.
-            resource: format!("ipop-{:08x}", rand::random::<u32>()),
-            password,
-            servers: config.xmpp.servers.clone(),
-            ca_pem,
+        let identity = match &config.node.identity {
+            None => None,
+            Some(path) => Some(read_identity(&locate(path, credentials))?),
         };
+        let own = identity.as_ref().map(Identity::fingerprint);
+        if let Some(peer) = config.peers.iter().find(|p| Some(p.fingerprint) == own) {
+            return Err(SettingsError::OwnFingerprint(peer.name.clone()));
+        }
         let ssh_host_key = match &config.node.ssh_host_key {
             None => None,
             Some(path) => Some(public_key(&read("SSH host key", path)?)),
@@ -89,6 +97,7 @@ impl Settings {
             config,
             account,
             enrolment,
+            identity,
             ssh_host_key,
         })
     }
@@ -100,6 +109,45 @@ pub fn read_config(path: &Path, credentials: Option<&Path>) -> Result<NodeConfig
     let text = read("configuration file", &path)?;
     let text = String::from_utf8_lossy(&text);
     NodeConfig::parse(&text).map_err(|source| SettingsError::Config { path, source })
+}
+
+/// Reads an identity file.
+pub fn read_identity(path: &Path) -> Result<Identity, SettingsError> {
+    let text = read("identity file", path)?;
+    Identity::from_pem(&String::from_utf8_lossy(&text)).map_err(|source| SettingsError::Identity {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn account(
+    xmpp: &XmppSection,
+    credentials: Option<&Path>,
+) -> Result<(Account, Option<Enrolment>), SettingsError> {
+    let (password, enrolment) = match &xmpp.enrol_token_file {
+        None => {
+            let path = locate(&xmpp.password_file, credentials);
+            (read_secret("password file", &path)?, None)
+        }
+        Some(token) => {
+            let token = read_secret("enrolment token", &locate(token, credentials))?;
+            let enrolment = Enrolment {
+                token,
+                password_file: xmpp.password_file.clone(),
+            };
+            (Password::new(""), Some(enrolment))
+        }
+    };
+    let ca_pem = read("CA file", &locate(&xmpp.ca_file, credentials))?;
+    let account = Account {
+        jid: xmpp.jid.clone(),
+        // A node that was killed and runs again must not be taken for the old one.
+        resource: format!("ipop-{:08x}", rand::random::<u32>()),
+        password,
+        servers: xmpp.servers.clone(),
+        ca_pem,
+    };
+    Ok((account, enrolment))
 }
 
 /// `$CREDENTIALS_DIRECTORY`, set by systemd for a unit with credentials (systemd.exec(5)).
@@ -179,8 +227,9 @@ mod tests {
         }
         let settings =
             Settings::load(Path::new("ipop.config"), Some(dir.path())).expect("complete");
-        assert_eq!(settings.account.password, Password::new("sesame"));
-        assert_eq!(settings.account.ca_pem, b"x");
+        let account = settings.account.expect("an account");
+        assert_eq!(account.password, Password::new("sesame"));
+        assert_eq!(account.ca_pem, b"x");
     }
 
     #[test]
@@ -214,6 +263,36 @@ mod tests {
         std::fs::write(dir.path().join("ipop.enrol-token"), "\n").expect("written");
         let error = load().expect_err("no token").to_string();
         assert!(error.starts_with("the enrolment token "), "{error}");
+    }
+
+    #[test]
+    fn an_identity_is_read_and_a_peer_with_the_same_one_refused() {
+        let dir = tempfile::tempdir().expect("directory");
+        let identity = Identity::generate().expect("an identity");
+        let xmpp = CONFIG.find("[xmpp]").expect("there");
+        let config = |fingerprint| {
+            format!(
+                "{}[[peer]]\nname = \"b\"\nipv4 = \"10.73.0.2\"\nipv6 = \"fd5a::2\"\n\
+                 fingerprint = \"{fingerprint}\"",
+                CONFIG[..xmpp]
+                    .replace("name = \"a\"", "name = \"a\"\nidentity = \"ipop.identity\"")
+            )
+        };
+        let load = |config: String, pem: &str| {
+            std::fs::write(dir.path().join("ipop.config"), config).expect("written");
+            std::fs::write(dir.path().join("ipop.identity"), pem).expect("written");
+            Settings::load(Path::new("ipop.config"), Some(dir.path()))
+        };
+        let pem = identity.to_pem().expect("PEM");
+        let other = Identity::generate().expect("an identity");
+        let settings = load(config(other.fingerprint()), &pem).expect("complete");
+        let read = settings.identity.expect("an identity");
+        assert_eq!(read.fingerprint(), identity.fingerprint());
+        assert!(settings.account.is_none());
+        let error = load(config(identity.fingerprint()), &pem).expect_err("itself");
+        assert!(matches!(error, SettingsError::OwnFingerprint(name) if name == "b"));
+        let error = load(config(other.fingerprint()), "x").expect_err("no PEM");
+        assert!(matches!(error, SettingsError::Identity { .. }));
     }
 
     #[test]

@@ -132,8 +132,9 @@ impl LightNode {
                 .ok_or_else(|| format!("no credential {name}"))
         };
         let config = NodeConfig::parse(&text("ipop.config")?).map_err(|e| e.to_string())?;
+        let xmpp = config.xmpp.clone().ok_or("no section `xmpp`")?;
         let dir = TempDir::with_prefix("ipop-light-").map_err(|e| e.to_string())?;
-        let (password, enrolment) = match config.xmpp.enrol_token_file {
+        let (password, enrolment) = match xmpp.enrol_token_file {
             None => (text("ipop.password")?, None),
             Some(_) => {
                 let enrolment = Enrolment {
@@ -146,17 +147,17 @@ impl LightNode {
         };
         Ok(Self {
             account: Account {
-                jid: config.xmpp.jid.clone(),
+                jid: xmpp.jid.clone(),
                 resource: format!("ipop-{:08x}", rand::random::<u32>()),
                 password: Password::new(password),
-                servers: config.xmpp.servers.clone(),
+                servers: xmpp.servers.clone(),
                 ca_pem: text("ipop.ca")?.into_bytes(),
             },
             is_frontend: text("ipop.env")?.lines().any(|l| l == "IPOP_ROLE=frontend"),
             ssh_host_key: ssh_host_key(),
             began: Instant::now(),
             linked: BTreeMap::new(),
-            jid: config.xmpp.jid.clone(),
+            jid: xmpp.jid.clone(),
             config,
             enrolment,
             _dir: dir,

@@ -3,12 +3,13 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::address::{Overlay4, Overlay6, OverlayAddrs};
+use crate::signal::Fingerprint;
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
 /// and a TURN channel header (4 B) on a path of 1500 B.
@@ -22,11 +23,15 @@ pub struct NodeConfig {
     pub node: NodeSection,
     /// `[overlay]`
     pub overlay: OverlaySection,
-    /// `[xmpp]`
-    pub xmpp: XmppSection,
+    /// `[xmpp]`; without it the only peers are those in `[[peer]]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xmpp: Option<XmppSection>,
     /// `[ice]`
     #[serde(default)]
     pub ice: IceSection,
+    /// `[[peer]]`, once for each.
+    #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<PeerSection>,
 }
 
 /// `[node]`: who this is.
@@ -38,6 +43,12 @@ pub struct NodeSection {
     /// Control socket.
     #[serde(default = "default_control")]
     pub control: PathBuf,
+    /// PEM file with the key (PKCS#8, ECDSA P-256) and the certificate that peers know this node
+    /// by, as `ipop-node identity --create` makes it; systemd credentials are found by
+    /// `$CREDENTIALS_DIRECTORY` when the path is relative. Made anew for each run when there is
+    /// none; `[[peer]]` needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
     /// OpenSSH public key file whose content is told in the node's status, for machines that make
     /// their own host key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,6 +129,24 @@ pub struct IceSection {
     pub relay_only: bool,
 }
 
+/// `[[peer]]`: a node that is known without a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerSection {
+    /// Its `node.name`.
+    pub name: String,
+    /// Its IPv4 overlay address, without prefix length.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 overlay address, without prefix length.
+    pub ipv6: Ipv6Addr,
+    /// SHA-256 fingerprint of its certificate, as `ipop-node identity` prints it there.
+    pub fingerprint: Fingerprint,
+    /// Where it can be reached, best first, `address:port` or `[v6]:port`; names are not looked up.
+    /// A peer without one is waited for: this node is then to be in its configuration with one.
+    #[serde(default)]
+    pub endpoints: Vec<SocketAddr>,
+}
+
 fn default_control() -> PathBuf {
     PathBuf::from("/run/ipop-node/control.sock")
 }
@@ -191,10 +220,87 @@ impl NodeConfig {
         if !(1280..=9000).contains(&self.overlay.mtu) {
             return value("overlay.mtu", "must be between 1280 and 9000 bytes");
         }
-        if self.xmpp.servers.is_empty() {
+        match &self.xmpp {
+            Some(xmpp) => xmpp.check()?,
+            None if self.peers.is_empty() => {
+                return value(
+                    "xmpp",
+                    "is missing, and there is no [[peer]] either: one of them must say how this \
+                     node meets others",
+                );
+            }
+            None => {}
+        }
+        if !self.peers.is_empty() && self.node.identity.is_none() {
+            return value(
+                "node.identity",
+                "must name this node's identity file when there is a [[peer]]: its peers know it \
+                 by that (`ipop-node identity --create FILE` makes one)",
+            );
+        }
+        for (at, peer) in self.peers.iter().enumerate() {
+            self.check_peer(peer, &self.peers[..at])?;
+        }
+        Ok(())
+    }
+
+    /// Checks a peer against this node and the peers `before` it.
+    fn check_peer(&self, peer: &PeerSection, before: &[PeerSection]) -> Result<(), ConfigError> {
+        let name = &peer.name;
+        let value = |key, problem: String| Err(ConfigError::Value { key, problem });
+        if !is_dns_label(name) {
+            let problem = "must be 1 to 63 lower-case letters, digits or inner hyphens";
+            return value("peer.name", format!("`{name}` {problem}"));
+        }
+        if *name == self.node.name || before.iter().any(|other| other.name == *name) {
+            return value("peer.name", format!("`{name}` is the name of another node"));
+        }
+        let own = &self.overlay;
+        if !own.ipv4.contains(peer.ipv4) || !own.ipv6.contains(peer.ipv6) {
+            return value(
+                if own.ipv4.contains(peer.ipv4) {
+                    "peer.ipv6"
+                } else {
+                    "peer.ipv4"
+                },
+                format!("the address of `{name}` must be in the overlay's network"),
+            );
+        }
+        if peer.ipv4 == own.ipv4.addr || before.iter().any(|other| other.ipv4 == peer.ipv4) {
+            let problem = format!("`{name}` has the address of another node, {}", peer.ipv4);
+            return value("peer.ipv4", problem);
+        }
+        if peer.ipv6 == own.ipv6.addr || before.iter().any(|other| other.ipv6 == peer.ipv6) {
+            let problem = format!("`{name}` has the address of another node, {}", peer.ipv6);
+            return value("peer.ipv6", problem);
+        }
+        if let Some(other) = before.iter().find(|o| o.fingerprint == peer.fingerprint) {
+            let problem = format!("`{name}` and `{}` have the same", other.name);
+            return value("peer.fingerprint", problem);
+        }
+        let unusable = |addr: &&SocketAddr| {
+            addr.port() == 0 || addr.ip().is_unspecified() || addr.ip().is_multicast()
+        };
+        if let Some(addr) = peer.endpoints.iter().find(unusable) {
+            let problem = format!("`{name}` cannot be reached at {addr}");
+            return value("peer.endpoints", problem);
+        }
+        Ok(())
+    }
+}
+
+impl XmppSection {
+    fn check(&self) -> Result<(), ConfigError> {
+        let value = |key, problem: &str| {
+            Err(ConfigError::Value {
+                key,
+                problem: problem.to_owned(),
+            })
+        };
+        if self.servers.is_empty() {
             return value("xmpp.servers", "must name at least one address:port");
         }
-        for server in &self.xmpp.servers {
+        for server in &self.servers {
             if server.parse::<SocketAddr>().is_err() {
                 let problem = format!(
                     "`{server}` must be address:port or [v6]:port; names are not looked up"
@@ -202,15 +308,12 @@ impl NodeConfig {
                 return value("xmpp.servers", &problem);
             }
         }
-        let parts: Vec<_> = self.xmpp.jid.split('@').collect();
-        let bare = !self
-            .xmpp
-            .jid
-            .contains(|c: char| c == '/' || c.is_whitespace());
+        let parts: Vec<_> = self.jid.split('@').collect();
+        let bare = !self.jid.contains(|c: char| c == '/' || c.is_whitespace());
         if parts.len() != 2 || parts.contains(&"") || !bare {
             return value("xmpp.jid", "must be a bare JID, node@domain");
         }
-        if self.xmpp.enrol_token_file.is_some() && !self.xmpp.password_file.is_absolute() {
+        if self.enrol_token_file.is_some() && !self.password_file.is_absolute() {
             return value(
                 "xmpp.password_file",
                 "must be an absolute path when enrol_token_file is set: the node writes it",

@@ -4,6 +4,9 @@
 //! fingerprints (XEP-0320); see the `stanza` module.
 
 use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::candidate::Candidate;
 
@@ -31,6 +34,52 @@ impl fmt::Display for Fingerprint {
             write!(f, "{byte:02X}")?;
         }
         Ok(())
+    }
+}
+
+/// A text is no SHA-256 fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no SHA-256 fingerprint: 32 pairs of hexadecimal digits with colons between")]
+pub struct FingerprintError(String);
+
+impl FromStr for Fingerprint {
+    type Err = FingerprintError;
+
+    /// The form of [`Display`](fmt::Display), in either case, also after the name of the hash as
+    /// in RFC 8122 section 5: `sha-256 AA:BB:…`.
+    fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let error = || FingerprintError(text.to_owned());
+        let pairs = match text.split_once(' ') {
+            Some((hash, pairs)) if hash.eq_ignore_ascii_case("sha-256") => pairs,
+            Some(_) => return Err(error()),
+            None => text,
+        };
+        let mut bytes = [0; 32];
+        let mut pairs = pairs.split(':');
+        for byte in &mut bytes {
+            let pair = pairs.next().ok_or_else(error)?;
+            if pair.len() != 2 || !pair.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(error());
+            }
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
+        }
+        match pairs.next() {
+            Some(_) => Err(error()),
+            None => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

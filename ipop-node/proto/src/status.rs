@@ -52,6 +52,8 @@ pub enum SignIn {
         /// Why the last attempt ended, if there was one.
         last_error: Option<String>,
     },
+    /// There is no account: peers are known by configuration.
+    NotConfigured,
     /// Signed in.
     Online,
     /// The server refused the account; retried slowly.
@@ -148,9 +150,9 @@ pub struct PairEnd {
 pub struct PeerStatus {
     /// Node name.
     pub name: String,
-    /// Full JID.
+    /// Full JID; empty for a peer by configuration.
     pub jid: String,
-    /// Overlay addresses it advertised.
+    /// Overlay addresses it advertised, or was configured with.
     pub addrs: OverlayAddrs,
     /// Link state.
     pub link: LinkState,
@@ -212,7 +214,7 @@ pub struct NodeStatus {
     pub name: String,
     /// Overlay name.
     pub overlay: String,
-    /// Full JID when signed in, bare JID otherwise.
+    /// Full JID when signed in, bare JID otherwise; empty without an account.
     pub jid: String,
     /// Version of `ipop-node`.
     pub version: String,

@@ -97,6 +97,77 @@ fn each_defect_is_named_by_key_or_line() {
     insta::assert_snapshot!("defects", all);
 }
 
+const STATIC: &str = r#"
+[node]
+name = "a"
+identity = "identity.pem"
+[overlay]
+name = "demo"
+ipv4 = "10.73.0.1/24"
+ipv6 = "fd5a::1/64"
+[ice]
+port = 4915
+[[peer]]
+name = "b"
+ipv4 = "10.73.0.2"
+ipv6 = "fd5a::2"
+fingerprint = "sha-256 AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99"
+endpoints = ["198.51.100.2:4915", "[2001:db8::2]:4915"]
+[[peer]]
+name = "c"
+ipv4 = "10.73.0.3"
+ipv6 = "fd5a::3"
+fingerprint = "00:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99"
+"#;
+
+#[test]
+fn peers_need_no_server() {
+    let config = NodeConfig::parse(STATIC).expect("good");
+    let text = toml::to_string(&config).expect("TOML");
+    assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    insta::assert_snapshot!("static", text);
+    // Nor do they exclude one.
+    let xmpp = &GOOD[GOOD.find("[xmpp]").expect("there")..];
+    NodeConfig::parse(&format!("{STATIC}{xmpp}")).expect("both");
+}
+
+#[test]
+fn each_defect_of_a_peer_is_named_by_key_or_line() {
+    let peers = &STATIC[STATIC.find("[[peer]]").expect("there")..];
+    let defects = [
+        ("neither-peer-nor-xmpp", peers, ""),
+        ("no-identity", "identity = \"identity.pem\"\n", ""),
+        ("unknown-key", "name = \"b\"", "name = \"b\"\nport = 1"),
+        ("missing-key", "ipv4 = \"10.73.0.2\"\n", ""),
+        ("name", "\"b\"", "\"B\""),
+        ("own-name", "\"b\"", "\"a\""),
+        ("name-twice", "\"c\"", "\"b\""),
+        ("prefix", "10.73.0.2", "10.73.0.2/24"),
+        ("outside", "10.73.0.2", "10.74.0.2"),
+        ("outside-6", "fd5a::2", "fd5b::2"),
+        ("own-address", "fd5a::2", "fd5a::1"),
+        ("address-twice", "10.73.0.3", "10.73.0.2"),
+        ("fingerprint-hash", "sha-256", "sha-1"),
+        ("fingerprint-short", "AA:BB:CC:", ""),
+        ("fingerprint-digit", "AA:BB:CC:", "AA:BB:CG:"),
+        ("fingerprint-twice", "\"00:", "\"AA:"),
+        ("endpoint-name", "198.51.100.2:4915", "b.example:4915"),
+        ("endpoint-without-port", "198.51.100.2:4915", "198.51.100.2"),
+        ("endpoint-any", "198.51.100.2:4915", "0.0.0.0:4915"),
+    ];
+    let mut all = String::new();
+    for (name, from, to) in defects {
+        assert!(STATIC.contains(from), "{name}");
+        let text = STATIC.replacen(from, to, 1);
+        let error = NodeConfig::parse(&text).expect_err(name);
+        all.push_str(&format!(
+            "---- {name} ----\n{}\n",
+            error.to_string().trim_end()
+        ));
+    }
+    insta::assert_snapshot!("static-defects", all);
+}
+
 fn label() -> impl Strategy<Value = String> {
     "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 }
@@ -118,7 +189,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
     );
     (names, addrs, 1280..=9000u16, servers, ice).prop_map(
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
-            xmpp: XmppSection {
+            xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),
                 servers: servers
                     .into_iter()
@@ -127,9 +198,10 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 password_file: path.clone().into(),
                 enrol_token_file: ice.3.then(|| "ipop.enrol-token".into()),
                 ca_file: "ipop.ca".into(),
-            },
+            }),
             node: NodeSection {
                 name: node,
+                identity: ice.3.then(|| path.clone().into()),
                 ssh_host_key: ice.3.then(|| path.clone().into()),
                 control: path.into(),
             },
@@ -151,6 +223,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 ignore_addresses: ice.2,
                 relay_only: ice.3,
             },
+            peers: Vec::new(),
         },
     )
 }

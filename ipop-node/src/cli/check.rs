@@ -18,12 +18,13 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<(), CliError> {
     let config = read_config(&args.config, credentials_directory().as_deref())?;
+    let meets = match (&config.xmpp, config.peers.len()) {
+        (Some(xmpp), 0) => format!("account {}", xmpp.jid),
+        (Some(xmpp), n) => format!("account {}, peers by configuration: {n}", xmpp.jid),
+        (None, n) => format!("no account, peers by configuration: {n}"),
+    };
     print(&format!(
-        "ok: node {} on overlay {} ({}, {}), account {}\n",
-        config.node.name,
-        config.overlay.name,
-        config.overlay.ipv4,
-        config.overlay.ipv6,
-        config.xmpp.jid
+        "ok: node {} on overlay {} ({}, {}), {meets}\n",
+        config.node.name, config.overlay.name, config.overlay.ipv4, config.overlay.ipv6,
     ))
 }

@@ -104,6 +104,13 @@ impl From<SettingsError> for CliError {
             SettingsError::Config { .. } => {
                 "`ipop-node check --config FILE` reads it without running"
             }
+            SettingsError::Identity { .. } => {
+                "`ipop-node identity --create FILE` makes one: a PKCS#8 key (ECDSA P-256) and its \
+                 certificate, as PEM"
+            }
+            SettingsError::OwnFingerprint(_) => {
+                "write what `ipop-node identity FILE` prints on the peer"
+            }
             SettingsError::NoPassword { .. } => {
                 "write the XMPP account's password, or its token, into it, on one line"
             }

@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod identity;
 mod metadata;
 mod role;
 mod run;
@@ -19,7 +20,8 @@ pub use error::{CliError, Exit};
 ///
 /// Gives this machine an IPv4 and an IPv6 address on an overlay and carries packets to the other
 /// members over direct, encrypted links (ICE and DTLS), through a TURN relay where there is no
-/// direct path. Members find each other by presence on an XMPP server.
+/// direct path. Members find each other by presence on an XMPP server, or know each other by
+/// configuration.
 #[derive(Debug, Parser)]
 #[command(name = "ipop-node", version, max_term_width = 100, after_long_help = AFTER_HELP)]
 pub struct Cli {
@@ -33,6 +35,7 @@ enum Command {
     Status(status::Args),
     Role(role::Args),
     Check(check::Args),
+    Identity(identity::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
 }
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Identity(args) => identity::run(&args),
         Command::Metadata(args) => metadata::run(&args),
     };
     match done {

@@ -11,8 +11,8 @@ use crate::{log, node};
 
 /// Join the overlay and stay in it until told to leave.
 ///
-/// Makes the TUN device, signs in to the XMPP server, and links to every other member. Runs in the
-/// foreground; SIGTERM and SIGINT leave the overlay cleanly and remove the device. Needs root, or
+/// Makes the TUN device, signs in to the XMPP server if the configuration names one, and links to
+/// every other member and to every peer in the configuration. Runs in the foreground; SIGTERM and SIGINT leave the overlay cleanly and remove the device. Needs root, or
 /// CAP_NET_ADMIN.
 ///
 /// A refused account, or a server that cannot be reached, does not end the program: it keeps

@@ -29,7 +29,11 @@ pub fn table(status: &NodeStatus) -> String {
         &format!("{}, MTU {} bytes", status.interface, status.mtu),
     );
     field("carries", &datapath(&status.datapath));
-    field("account", &status.jid);
+    let account = match status.jid.as_str() {
+        "" => "none",
+        jid => jid,
+    };
+    field("account", account);
     field("signed in", &sign_in(&status.sign_in));
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
@@ -124,6 +128,7 @@ fn datapath(status: &DatapathStatus) -> String {
 
 fn sign_in(sign_in: &SignIn) -> String {
     match sign_in {
+        SignIn::NotConfigured => "no: peers are known by configuration".to_owned(),
         SignIn::Online => "yes".to_owned(),
         SignIn::Connecting { last_error: None } => "connecting".to_owned(),
         SignIn::Connecting {

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use ipop_datapath::generation::Numbers;
 use ipop_datapath::record::{ContentType, TAG};
 use ipop_proto::status::DropReason;
 
@@ -24,8 +23,6 @@ pub struct Batch {
     /// The last one is shorter, and must stay the last.
     is_closed: bool,
     to: Option<(Arc<Way>, Arc<Socket>)>,
-    /// Sequence numbers that were taken for records to come.
-    numbers: Option<Numbers>,
 }
 
 impl Default for Batch {
@@ -37,7 +34,6 @@ impl Default for Batch {
             count: 0,
             is_closed: false,
             to: None,
-            numbers: None,
         }
     }
 }
@@ -59,8 +55,6 @@ impl Batch {
             self.flush();
         }
         if self.to.is_none() {
-            // Nobody else can have these, and what is left over is forgotten: there are enough.
-            self.numbers = Some(keys.reserve(BATCH_NUMBERS).ok_or(DropReason::KeysWorn)?);
             self.to = Some((way.clone(), socket.clone()));
             self.segment = datagram;
         }
@@ -73,8 +67,10 @@ impl Batch {
         let record = &mut out[head..];
         let end = record.len() - TAG;
         write(&mut record[keys.prefix()..end]);
-        let numbers = self.numbers.as_mut().ok_or(DropReason::KeysWorn)?;
-        keys.seal(ContentType::ApplicationData, numbers, record)
+        // One at a time: what a batch left over would wear the keys out, and kept for the next it
+        // would fall behind the numbers of other threads, and out of the peer's window.
+        let mut number = keys.reserve(1).ok_or(DropReason::KeysWorn)?;
+        keys.seal(ContentType::ApplicationData, &mut number, record)
             .map_err(|_| DropReason::SendFailed)?;
         self.used += datagram;
         self.count += 1;
@@ -90,7 +86,6 @@ impl Batch {
         let used = std::mem::take(&mut self.used);
         self.count = 0;
         self.is_closed = false;
-        self.numbers = None;
         if used == 0 {
             return;
         }
@@ -120,6 +115,3 @@ impl Batch {
             && self.used + len <= MAX_SEND
     }
 }
-
-/// Sequence numbers taken for a batch.
-const BATCH_NUMBERS: u16 = MAX_SEGMENTS as u16;

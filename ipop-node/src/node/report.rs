@@ -19,10 +19,15 @@ impl Node {
         NodeStatus {
             name: self.config.node.name.clone(),
             overlay: self.config.overlay.name.clone(),
-            jid: self
-                .jid
-                .clone()
-                .unwrap_or_else(|| self.config.xmpp.jid.clone()),
+            jid: self.jid.as_ref().map_or_else(
+                || {
+                    self.config
+                        .xmpp
+                        .as_ref()
+                        .map_or_else(String::new, |x| x.jid.clone())
+                },
+                Clone::clone,
+            ),
             version: VERSION.to_owned(),
             addrs: self.config.addrs(),
             interface: self.config.overlay.interface.clone(),
@@ -53,6 +58,7 @@ impl Node {
 /// One line for the service manager.
 pub(super) fn line(sign_in: &SignIn, linked: &[String]) -> String {
     let standing = match sign_in {
+        SignIn::NotConfigured => "no account".to_owned(),
         SignIn::Online => "signed in".to_owned(),
         SignIn::Connecting { last_error: None } => "signing in".to_owned(),
         SignIn::Connecting {
@@ -85,6 +91,7 @@ mod tests {
             line(&offline, &[]),
             "not signed in (refused READY=1), 0 links up"
         );
+        assert_eq!(line(&SignIn::NotConfigured, &[]), "no account, 0 links up");
         assert_eq!(
             line(&SignIn::Online, &["a".to_owned()]),
             "signed in, 1 link up"

@@ -118,6 +118,7 @@ pub fn config(
         node: NodeSection {
             name: node.name.0.clone(),
             control: "/run/ipop-node/control.sock".into(),
+            identity: None,
             ssh_host_key,
         },
         overlay: OverlaySection {
@@ -128,14 +129,15 @@ pub fn config(
             mode: OverlayMode::Route,
             mtu: ipop_proto::config::DEFAULT_MTU,
         },
-        xmpp: XmppSection {
+        xmpp: Some(XmppSection {
             jid: jid.to_owned(),
             servers: endpoint.servers.clone(),
             password_file: password_file.into(),
             enrol_token_file,
             ca_file: bundle::CA.into(),
-        },
+        }),
         ice: IceSection::default(),
+        peers: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {
         CliError::new(

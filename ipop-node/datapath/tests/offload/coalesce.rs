@@ -5,7 +5,7 @@ use ipop_datapath::inet::{Layer, Version};
 use ipop_datapath::segment::Sum;
 use ipop_datapath::vnet::{GsoType, VnetHdr};
 
-use crate::packets::{ACK, ECE, PSH, Packet};
+use crate::packets::{ACK, ECE, PSH, Packet, be16, plain_sum, put16};
 use crate::streams::{ALL, Written, coalesce};
 
 /// The super-packet of `count` packets like `packet`, and those packets.
@@ -371,4 +371,39 @@ fn a_batch_leaves_nothing_behind_for_the_next() {
     assert_eq!(coalesce(&mut coalescer, &built[1..], 0).len(), 1);
     assert_eq!(coalesce(&mut coalescer, &built, 0).len(), 1);
     assert_eq!(coalesce(&mut coalescer, &[], 0).len(), 0);
+}
+
+#[test]
+fn a_zero_written_the_other_way_is_handed_on_as_it_is() {
+    for udp in [false, true] {
+        // The last two bytes make the checksum of each packet zero.
+        let mut packets = train(
+            &Packet {
+                udp,
+                payload: vec![0; 100],
+                ..Packet::default()
+            },
+            2,
+        )
+        .1;
+        for packet in &mut packets {
+            let sum = !plain_sum(&packet.build(Sum::Partial)[20..]);
+            packet.payload[98..].copy_from_slice(&sum.to_be_bytes());
+        }
+        let (usual, other) = if udp { (0xffff, 0) } else { (0, 0xffff) };
+        let mut built: Vec<_> = packets
+            .iter()
+            .map(|packet| (packet.build(Sum::Complete), Sum::Complete))
+            .collect();
+        let at = packets[1].checksum_at();
+        assert_eq!(be16(&built[1].0, at), usual);
+        assert_eq!(
+            coalesce(&mut Coalescer::new(Layer::Ip, ALL), &built, 0).len(),
+            1
+        );
+        put16(&mut built[1].0, at, other);
+        let written = coalesce(&mut Coalescer::new(Layer::Ip, ALL), &built, 0);
+        assert_eq!(written.len(), 2);
+        assert_eq!(written[1].bytes, built[1].0);
+    }
 }

@@ -105,7 +105,7 @@ fn offload() -> impl Strategy<Value = Offload> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_put_together_is_cut_into_the_same_packets_again(

@@ -7,6 +7,8 @@
 //! has seen a record made with them; both go on receiving with the old ones for a while. A
 //! handshake that fails changes nothing.
 //!
+//! A peer that has lost its state is met in the same way: see [`Channel::begin_anew`].
+//!
 //! Deviation from RFC 6347 section 4.2.8, by which a new ClientHello on an association's addresses
 //! is a peer that lost its state: here it is a renewal, and the old association goes on until the
 //! new one has shown the same certificate, which serves both cases.
@@ -36,8 +38,14 @@ const RENEW_WITHIN: Duration = Duration::from_secs(15);
 const RENEW_PACE: Duration = Duration::from_secs(1);
 /// How long old keys are good for after the peer has used the new ones.
 const OVERLAP: Duration = Duration::from_secs(10);
-/// How often a client shows its new keys until it sees a record made with them.
+/// How often a client shows its new keys until it sees a record made with them, and how many times
+/// at most.
 const NUDGE: Duration = Duration::from_millis(500);
+const NUDGES: u8 = 20;
+/// Least time between two handshakes that a peer's new link is given.
+const ANEW_PACE: Duration = Duration::from_secs(2);
+/// Least time between two answers to records of unknown keys.
+const ANSWER_PACE: Duration = Duration::from_millis(250);
 /// RFC 5246 section 7.2.
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 const FATAL: u8 = 2;
@@ -67,9 +75,17 @@ pub(super) struct Channel {
     /// What follows from the peer using the current keys is done.
     is_confirmed: bool,
     nudge_at: Option<Instant>,
+    nudges: u8,
     next: Option<(Association, Instant)>,
     /// When keys are renewed; for a server, from when on it takes part in that.
     renew_at: Option<Instant>,
+    /// The first handshake may begin.
+    started: bool,
+    /// When a handshake with a peer that began anew is due, and before when there is none.
+    anew_at: Option<Instant>,
+    anew_after: Option<Instant>,
+    /// No answer to records of unknown keys before this.
+    quiet_until: Option<Instant>,
     out: Vec<BytesMut>,
     /// [`Self::keys`] has changed since it was asked.
     changed: bool,
@@ -92,8 +108,13 @@ impl Channel {
             sending: None,
             is_confirmed: false,
             nudge_at: None,
+            nudges: 0,
             next: None,
             renew_at: None,
+            started: false,
+            anew_at: None,
+            anew_after: None,
+            quiet_until: None,
             out: Vec::new(),
             changed: false,
         })
@@ -101,7 +122,44 @@ impl Channel {
 
     /// There is a path to the peer: a client sends its ClientHello.
     pub(super) fn start(&mut self, now: Instant) -> Result<(), Ended> {
+        self.started = true;
         self.current.start(now)
+    }
+
+    /// The peer's link is another one than before, and knows nothing of this one's keys. A client
+    /// makes new ones with it; a server gives up the handshake that was under way, so as to take
+    /// part in the next. The keys in use stay until there are others.
+    ///
+    /// Whoever says so may be an attacker: it happens once in a while only.
+    pub(super) fn begin_anew(&mut self, now: Instant) -> Result<(), Ended> {
+        match self.anew_after.filter(|after| now < *after) {
+            Some(after) => {
+                self.anew_at = Some(after);
+                Ok(())
+            }
+            None => self.anew(now),
+        }
+    }
+
+    fn anew(&mut self, now: Instant) -> Result<(), Ended> {
+        self.anew_at = None;
+        self.anew_after = Some(now + ANEW_PACE);
+        if !self.is_established() {
+            let current = Association::new(self.side, &self.identity, self.expected);
+            if let Ok(current) = current {
+                self.current = current;
+            }
+            return match self.started {
+                true => self.current.start(now),
+                false => Ok(()),
+            };
+        }
+        self.next = None;
+        match self.side {
+            Side::Client => self.renew(now),
+            Side::Server => self.renew_at = Some(now),
+        }
+        Ok(())
     }
 
     /// Whether packets can flow.
@@ -134,8 +192,14 @@ impl Channel {
         mut datagram: BytesMut,
         contents: &mut Vec<Content>,
     ) -> Result<(), Rejected> {
-        let is_protected = RecordHeader::read(&datagram).is_some();
-        if !is_protected || !self.is_established() {
+        let header = RecordHeader::read(&datagram);
+        if !self.is_established()
+            && header.is_some_and(|header| header.content == ContentType::ApplicationData)
+        {
+            // Made with keys that a link before this one had, or lost by overtaking.
+            return Err(BAD);
+        }
+        if header.is_none() || !self.is_established() {
             return self.handshake(now, datagram);
         }
         while !datagram.is_empty() {
@@ -186,6 +250,7 @@ impl Channel {
             next.map(|(_, since)| *since + RENEW_WITHIN),
             self.previous.as_ref().and_then(|(_, until)| *until),
             self.nudge_at,
+            self.anew_at,
             self.renew_at.filter(|_| self.renews()),
         ]
         .into_iter()
@@ -211,8 +276,12 @@ impl Channel {
             self.changed = true;
         }
         if self.nudge_at.is_some_and(|at| at <= now) {
-            self.nudge_at = Some(now + NUDGE);
+            self.nudges += 1;
+            self.nudge_at = Some(now + NUDGE).filter(|_| self.nudges < NUDGES);
             self.nudge();
+        }
+        if self.anew_at.is_some_and(|at| at <= now) {
+            self.anew(now)?;
         }
         let worn = self.sending.as_ref().is_some_and(|keys| keys.is_worn());
         if self.renews() && (worn || self.renew_at.is_some_and(|at| at <= now)) {
@@ -266,6 +335,10 @@ impl Channel {
                     Side::Client => now + RENEW_EVERY,
                     Side::Server => now + RENEW_PACE,
                 });
+                if self.side == Side::Client {
+                    // To a server that goes on from an earlier link this is a renewal.
+                    self.nudge();
+                }
             }
             return Ok(());
         }
@@ -311,6 +384,7 @@ impl Channel {
             Side::Client => {
                 self.sending = self.current.generation().cloned();
                 self.renew_at = Some(now + RENEW_EVERY);
+                self.nudges = 0;
                 self.nudge_at = Some(now + NUDGE);
                 self.nudge();
             }
@@ -326,6 +400,14 @@ impl Channel {
         };
         // When the keys are used up, the next handshake comes to the rescue, not this.
         let _ = self.seal(nothing, &[]);
+    }
+
+    /// A record of unknown keys: a server may not have heard yet that there are new ones.
+    fn answer_unknown(&mut self, now: Instant) {
+        if self.side == Side::Client && self.quiet_until.is_none_or(|until| until <= now) {
+            self.quiet_until = Some(now + ANSWER_PACE);
+            self.nudge();
+        }
     }
 
     fn seal_record(&mut self, content: ContentType, parts: &[&[u8]]) -> Result<(), DropReason> {
@@ -357,7 +439,10 @@ impl Channel {
         let generation = match old.filter(|old| old.owns(header.sequence)) {
             Some(old) => old,
             None if current.may_own(header.sequence) => current,
-            None => return Err(BAD),
+            None => {
+                self.answer_unknown(now);
+                return Err(BAD);
+            }
         };
         let range = generation
             .open(header, &mut record)

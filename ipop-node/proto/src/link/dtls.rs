@@ -281,6 +281,12 @@ impl Association {
         if form.fragments.is_empty() {
             return Ok(true);
         }
+        // What comes of a handshake that the peer, or this node, has forgotten does not begin with
+        // the first message. It would stop the library's timer, and take the place of what is to
+        // come.
+        if self.seen.is_empty() && form.fragments.iter().all(|(seq, _)| *seq > 0) {
+            return Err(DropReason::BadRecord);
+        }
         // The library stops its own timer on a repeated flight without answering it, after which
         // neither side would send again. The one repeat it must see is that of the first
         // ClientHello, because a HelloVerifyRequest has no timer (RFC 6347 section 4.2.1).

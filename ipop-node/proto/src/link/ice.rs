@@ -20,9 +20,10 @@ use rtc_shared::{TaggedBytesMut, TransportContext};
 use sansio::Protocol as _;
 
 use super::form::{agent_candidate, ice_chars};
+use super::nomination::Nomination;
 use super::pace::{self, CHECK_PACE, KEEPALIVE_SILENT};
 use super::stun::{self, Binding};
-use super::{IceRole, provider};
+use super::{IceCredentials, IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
 use crate::net::Transmit;
 use crate::signal::LinkDescription;
@@ -56,11 +57,14 @@ const PWD_CHARS: usize = 32;
 struct Check {
     sent: Instant,
     pair: (SocketAddr, SocketAddr),
+    /// It is not the agent's.
+    nominates: bool,
 }
 
 /// The ICE agent and what it is told.
 pub(super) struct Ice {
     agent: Agent,
+    role: IceRole,
     local: Credentials,
     remote: Option<Credentials>,
     relay_only: bool,
@@ -80,6 +84,15 @@ pub(super) struct Ice {
     answered: Instant,
     selected: Option<(SocketAddr, SocketAddr)>,
     rtt: Option<Duration>,
+    /// The peer's, as its last check had it.
+    tie_breaker: Option<u64>,
+    /// It has become another one.
+    anew: bool,
+    nomination: Nomination,
+    /// Both sides know each other's candidates from the start: whatever answers is nominated.
+    all_known: bool,
+    /// The next round of checks is due as soon as the pace allows.
+    hurries: bool,
 }
 
 impl Ice {
@@ -87,12 +100,20 @@ impl Ice {
         now: Instant,
         role: IceRole,
         relay_only: bool,
+        credentials: Option<IceCredentials>,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, String> {
-        let local = Credentials {
+        let all_known = credentials.is_some();
+        let reflexive_wait = if all_known {
+            Duration::ZERO
+        } else {
+            REFLEXIVE_WAIT
+        };
+        let IceCredentials { ufrag, pwd } = credentials.unwrap_or_else(|| IceCredentials {
             ufrag: ice_chars(rng, UFRAG_CHARS),
             pwd: ice_chars(rng, PWD_CHARS),
-        };
+        });
+        let local = Credentials { ufrag, pwd };
         let config = AgentConfig {
             local_ufrag: local.ufrag.clone(),
             local_pwd: local.pwd.clone(),
@@ -107,14 +128,15 @@ impl Ice {
             keepalive_interval: Some(KEEPALIVE_SILENT),
             max_binding_requests: Some(u16::MAX - 1),
             host_acceptance_min_wait: Some(Duration::ZERO),
-            srflx_acceptance_min_wait: Some(REFLEXIVE_WAIT),
-            prflx_acceptance_min_wait: Some(REFLEXIVE_WAIT),
+            srflx_acceptance_min_wait: Some(reflexive_wait),
+            prflx_acceptance_min_wait: Some(reflexive_wait),
             relay_acceptance_min_wait: Some(RELAY_WAIT),
             ..AgentConfig::default()
         };
         let agent = Agent::new(now, Arc::new(config), provider()).map_err(|e| e.to_string())?;
         Ok(Self {
             agent,
+            role,
             local,
             remote: None,
             relay_only,
@@ -132,6 +154,11 @@ impl Ice {
             answered: now,
             selected: None,
             rtt: None,
+            tie_breaker: None,
+            anew: false,
+            nomination: Nomination::default(),
+            all_known,
+            hurries: false,
         })
     }
 
@@ -250,6 +277,7 @@ impl Ice {
                 return Err(unknown);
             }
             let priority = binding.priority().ok_or(unknown)?;
+            let tie_breaker = binding.tie_breaker();
             if !self.remotes.contains_key(&remote) {
                 // Type preference 0 is a relayed candidate whose signal is still on its way.
                 let kind = match priority >> 24 {
@@ -260,7 +288,9 @@ impl Ice {
                     return Err(DropReason::QueueFull);
                 }
             }
-            self.feed(now, base, remote, payload)
+            self.feed(now, base, remote, payload)?;
+            self.met(now, tie_breaker);
+            Ok(())
         } else {
             let awaited = self.pending.get(&binding.transaction());
             if awaited.is_none_or(|check| check.pair != (base, remote))
@@ -269,7 +299,12 @@ impl Ice {
                 return Err(unknown);
             }
             let mapped = binding.mapped();
-            self.feed(now, base, remote, payload)?;
+            if awaited.is_some_and(|check| check.nominates) {
+                self.nomination.done();
+            } else {
+                self.feed(now, base, remote, payload)?;
+            }
+            self.hurries |= self.all_known && self.selected.is_none();
             let Some(check) = self.pending.remove(&binding.transaction()) else {
                 return Err(unknown);
             };
@@ -284,13 +319,68 @@ impl Ice {
         }
     }
 
+    /// Whether the peer has begun anew since this was last asked.
+    pub(super) fn take_anew(&mut self) -> bool {
+        std::mem::take(&mut self.anew)
+    }
+
+    /// An authentic check came, with this tie-breaker.
+    fn met(&mut self, now: Instant, tie_breaker: Option<u64>) {
+        let Some(tie_breaker) = tie_breaker else {
+            return;
+        };
+        let before = self.tie_breaker.replace(tie_breaker);
+        if before == Some(tie_breaker) {
+            return;
+        }
+        self.anew |= before.is_some();
+        if self.selected.is_none() {
+            // It is there now: checks that went unanswered will be answered (RFC 8445 section
+            // 7.3.1.4).
+            self.changed = now;
+            self.hurries = self.all_known;
+        } else if before.is_some() && self.role == IceRole::Controlling {
+            self.nomination.begin(now);
+            self.nominate(now);
+        }
+    }
+
+    /// Nominates the selected pair once more, if that is due.
+    fn nominate(&mut self, now: Instant) {
+        let (Some(pair), Some(peer)) = (self.selected, &self.remote) else {
+            return;
+        };
+        let Some(payload) = self.nomination.handle_timeout(now, &peer.pwd) else {
+            return;
+        };
+        let Some(transaction) = stun::transaction(&payload) else {
+            return;
+        };
+        let check = Check {
+            sent: now,
+            pair,
+            nominates: true,
+        };
+        self.pending.insert(transaction, check);
+        let (local, remote) = pair;
+        self.out.push_back(Transmit {
+            local,
+            remote,
+            payload,
+        });
+    }
+
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         let started = self.started?;
         let gives_up = match self.selected {
             Some(_) => self.answered + CONSENT_TIMEOUT,
             None => started + CHECKING_TIMEOUT,
         };
-        Some(self.next_tick().map_or(gives_up, |tick| tick.min(gives_up)))
+        [self.next_tick(), self.nomination.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .chain([gives_up])
+            .min()
     }
 
     /// Runs what is due. An error is why the link has no path and will get none.
@@ -313,8 +403,10 @@ impl Ice {
             }
             _ => {}
         }
+        self.nominate(now);
         if self.next_tick().is_some_and(|tick| tick <= now) {
             self.ticked = now;
+            self.hurries = false;
             self.pending
                 .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
@@ -429,8 +521,10 @@ impl Ice {
                     Check {
                         sent: now,
                         pair: (base, remote),
+                        nominates: false,
                     },
                 );
+                self.nomination.learn(&message.message);
             }
             self.out.push_back(Transmit {
                 local: base,
@@ -457,6 +551,9 @@ impl Ice {
         // The agent asks for a call in the past when a candidate has come since the last one.
         if self.agent.poll_timeout()? <= self.ticked {
             return Some(self.ticked);
+        }
+        if self.hurries {
+            return Some(self.ticked + CHECK_PACE);
         }
         let interval = match self.selected {
             Some(_) => pace::keepalive(self.ticked.saturating_duration_since(self.answered)),

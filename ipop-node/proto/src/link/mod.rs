@@ -7,7 +7,14 @@
 //! [`Link::handle_timeout`].
 //!
 //! A link never recovers from [`LinkEvent::Failed`]: the owner drops it and, if it still wants the
-//! peer, makes another one, whose credentials have nothing in common with the old ones.
+//! peer, makes another one, whose credentials have nothing in common with the old ones, unless both
+//! sides know them beforehand ([`LinkConfig::credentials`]).
+//!
+//! In that case a peer that lost its link, by a restart for one, makes a new one with the same
+//! credentials while ours goes on. It shows by the tie-breaker in its checks (RFC 8445 section
+//! 16.1), which is another one then: the side that controls nominates the pair in use once more,
+//! and the DTLS client begins a new handshake, beside the keys in use. Both do no harm when the
+//! checks were an attacker's.
 //!
 //! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
@@ -18,6 +25,7 @@ mod form;
 mod ice;
 mod identity;
 mod key_tap;
+mod nomination;
 mod pace;
 mod record;
 mod stun;
@@ -47,7 +55,7 @@ use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
 pub use self::stun::stun_username;
-pub use self::types::{IceRole, LinkConfig, LinkError, LinkEvent};
+pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::{LinkDescription, Setup, TerminateReason};
@@ -93,10 +101,11 @@ impl Link {
             role,
             identity,
             relay_only,
+            credentials,
         } = config;
         Ok(Self {
             identity,
-            ice: Ice::new(now, role, relay_only, rng).map_err(LinkError::Ice)?,
+            ice: Ice::new(now, role, relay_only, credentials, rng).map_err(LinkError::Ice)?,
             channel: None,
             state: LinkState::Signalling,
             over: false,
@@ -203,6 +212,13 @@ impl Link {
         match DatagramClass::of(&payload) {
             DatagramClass::Stun => {
                 let result = self.ice.handle_datagram(now, local, remote, payload);
+                if self.ice.take_anew()
+                    && let Some(channel) = &mut self.channel
+                    && let Err(ended) = channel.begin_anew(now)
+                {
+                    self.fail(ended);
+                    return Ok(());
+                }
                 self.advance(now);
                 result
             }

@@ -5,13 +5,19 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
+use rtc_ice::attributes::control::{AttrControlled, AttrControlling};
 use rtc_ice::attributes::priority::PriorityAttr;
-use rtc_stun::attributes::{ATTR_FINGERPRINT, ATTR_MESSAGE_INTEGRITY, ATTR_USERNAME};
-use rtc_stun::integrity::MessageIntegrity;
-use rtc_stun::message::Getter as _;
-use rtc_stun::message::{
-    CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, METHOD_BINDING, Message, TransactionId,
+use rtc_ice::attributes::use_candidate::UseCandidateAttr;
+use rtc_stun::attributes::{
+    ATTR_FINGERPRINT, ATTR_MESSAGE_INTEGRITY, ATTR_USE_CANDIDATE, ATTR_USERNAME,
 };
+use rtc_stun::fingerprint::FINGERPRINT;
+use rtc_stun::integrity::MessageIntegrity;
+use rtc_stun::message::{
+    BINDING_REQUEST, CLASS_REQUEST, CLASS_SUCCESS_RESPONSE, METHOD_BINDING, Message, TransactionId,
+};
+use rtc_stun::message::{Getter as _, Setter};
 use rtc_stun::xoraddr::XorMappedAddress;
 
 use super::provider;
@@ -106,6 +112,41 @@ impl Binding {
         let mut priority = PriorityAttr::default();
         priority.get_from(&self.message).ok()?;
         Some(priority.0)
+    }
+
+    /// The tie-breaker in ICE-CONTROLLED or ICE-CONTROLLING of a request (RFC 8445 section 16.1):
+    /// drawn once by each agent.
+    pub(super) fn tie_breaker(&self) -> Option<u64> {
+        let (mut controlling, mut controlled) =
+            (AttrControlling::default(), AttrControlled::default());
+        if controlling.get_from(&self.message).is_ok() {
+            return Some(controlling.0);
+        }
+        controlled.get_from(&self.message).ok()?;
+        Some(controlled.0)
+    }
+
+    /// A new check like this one that nominates its pair.
+    pub(super) fn nominating(&self, pwd: &str) -> Option<BytesMut> {
+        let provider = provider();
+        let dropped = [ATTR_MESSAGE_INTEGRITY, ATTR_FINGERPRINT, ATTR_USE_CANDIDATE];
+        let mut parts: Vec<Box<dyn Setter>> =
+            vec![Box::new(BINDING_REQUEST), Box::new(TransactionId::new())];
+        for attribute in &self.message.attributes.0 {
+            if !dropped.contains(&attribute.typ) {
+                parts.push(Box::new(attribute.clone()));
+            }
+        }
+        parts.push(Box::new(UseCandidateAttr::new()));
+        let mut message = Message::new();
+        message.build(&parts).ok()?;
+        let integrity = MessageIntegrity::new_short_term_integrity_with_provider(
+            pwd.to_owned(),
+            provider.crypto(),
+        );
+        integrity.add_to(&mut message).ok()?;
+        FINGERPRINT.add_to(&mut message).ok()?;
+        Some(BytesMut::from(&message.raw[..]))
     }
 
     /// XOR-MAPPED-ADDRESS of a response: where the peer saw the request come from.

@@ -1,5 +1,6 @@
 //! What goes into a link and what comes out of it, beside datagrams and packets.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -17,6 +18,24 @@ pub enum IceRole {
     Controlled,
 }
 
+/// Username fragment and password of one side (RFC 8445 section 5.3).
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceCredentials {
+    /// Username fragment.
+    pub ufrag: String,
+    /// Password.
+    pub pwd: String,
+}
+
+impl fmt::Debug for IceCredentials {
+    /// The password stays out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IceCredentials")
+            .field("ufrag", &self.ufrag)
+            .finish_non_exhaustive()
+    }
+}
+
 /// What a link needs to know from the start.
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
@@ -26,6 +45,9 @@ pub struct LinkConfig {
     pub identity: Arc<Identity>,
     /// Only relayed local candidates are signalled and used.
     pub relay_only: bool,
+    /// Ours, when the peer knows them without signalling: then all of its candidates are known
+    /// too, and a pair need not wait for a better one. Random ones otherwise.
+    pub credentials: Option<IceCredentials>,
 }
 
 /// A link cannot be set up.

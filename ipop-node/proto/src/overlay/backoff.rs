@@ -25,7 +25,17 @@ impl Backoff {
 
     /// Counts a failure.
     pub(super) fn failed(&mut self, now: Instant, rng: &mut StdRng) {
-        let delay = FIRST.saturating_mul(1 << self.failures.min(6)).min(LONGEST);
+        self.failed_within(now, rng, (FIRST, LONGEST));
+    }
+
+    /// The same between other bounds.
+    pub(super) fn failed_within(
+        &mut self,
+        now: Instant,
+        rng: &mut StdRng,
+        (first, longest): (Duration, Duration),
+    ) {
+        let delay = first.saturating_mul(1 << self.failures.min(6)).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.until = Some(now + delay.mul_f64(rng.random_range(0.5..1.5)));
     }

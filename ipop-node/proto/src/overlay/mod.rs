@@ -8,7 +8,8 @@
 //! server vouches for; a peer that signs in anew under another resource is the same peer, and a
 //! working link to it is kept unless its advertisement says that it has none (it restarted).
 //! Working links outlive presence and the XMPP server, but not the peer's membership; a peer
-//! without link and presence is forgotten.
+//! without link and presence is forgotten. A peer by configuration ([`Overlay::add_static`]) is there
+//! for good: its link needs no server, and is made again whenever it ends.
 
 mod backoff;
 mod data;
@@ -20,6 +21,7 @@ mod peer;
 mod presence;
 mod session;
 mod setup;
+mod static_peers;
 mod table;
 mod traffic;
 
@@ -40,6 +42,7 @@ use self::demux::Demux;
 pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
 use self::session::Session;
+pub use self::static_peers::StaticPeer;
 use self::table::Table;
 pub use self::traffic::Traffic;
 use crate::address::OverlayAddrs;
@@ -391,8 +394,9 @@ impl Overlay {
         self.table.get_mut(id)
     }
 
+    /// Peers by configuration have no JID, and are told nothing.
     fn signal(&mut self, to: String, signal: Signal) {
-        if self.me.is_some() {
+        if self.me.is_some() && !to.is_empty() {
             self.outputs.push_back(Output::Signal { to, signal });
         }
     }

@@ -1,10 +1,11 @@
-//! One peer: a member other than this node, known by its bare JID.
+//! One peer: a member other than this node, known by its bare JID or by configuration.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::session::Session;
+use super::static_peers::StaticPeer;
 use super::traffic::Traffic;
 use crate::address::OverlayAddrs;
 use crate::link::Keys;
@@ -18,8 +19,10 @@ pub(super) struct PeerId(pub(super) u64);
 
 /// A member and the session with it.
 pub(super) struct Peer {
-    /// The full JID to signal to.
+    /// The full JID to signal to; empty for a peer by configuration.
     pub(super) jid: String,
+    /// What the configuration says, if that is how it is known.
+    pub(super) configured: Option<StaticPeer>,
     pub(super) name: String,
     pub(super) addrs: OverlayAddrs,
     /// Resources that are signed in, the one that counts last: the newest, or when no session with
@@ -47,10 +50,27 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new(now: Instant, jid: String, advertisement: &Advertisement) -> Self {
+        let (name, addrs) = (advertisement.name.clone(), advertisement.addrs);
+        Self::without_link(now, jid, name, addrs, None)
+    }
+
+    pub(super) fn configured(now: Instant, peer: StaticPeer) -> Self {
+        let (name, addrs) = (peer.name.clone(), peer.addrs);
+        Self::without_link(now, String::new(), name, addrs, Some(peer))
+    }
+
+    fn without_link(
+        now: Instant,
+        jid: String,
+        name: String,
+        addrs: OverlayAddrs,
+        configured: Option<StaticPeer>,
+    ) -> Self {
         Self {
             jid,
-            name: advertisement.name.clone(),
-            addrs: advertisement.addrs,
+            configured,
+            name,
+            addrs,
             resources: Vec::new(),
             refused: None,
             session: None,
@@ -122,16 +142,18 @@ impl Peer {
         if let Some(refused) = &self.refused {
             return refused.clone();
         }
+        let next_attempt = || {
+            let left = self
+                .backoff
+                .until
+                .map_or(Duration::ZERO, |t| t.duration_since(now));
+            format!("next attempt in {} s", left.as_millis().div_ceil(1000))
+        };
         let waiting = match me {
+            _ if self.configured.is_some() => next_attempt(),
             None => "this node is not signed in".to_owned(),
             Some(_) if !self.is_present() => "the peer is not signed in".to_owned(),
-            Some(me) if me < self.jid.as_str() => {
-                let left = self
-                    .backoff
-                    .until
-                    .map_or(Duration::ZERO, |t| t.duration_since(now));
-                format!("next attempt in {} s", left.as_millis().div_ceil(1000))
-            }
+            Some(me) if me < self.jid.as_str() => next_attempt(),
             Some(_) => "waiting for the peer to initiate".to_owned(),
         };
         match &self.failure {

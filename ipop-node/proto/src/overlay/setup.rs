@@ -7,8 +7,9 @@ use rand::Rng;
 
 use super::peer::PeerId;
 use super::session::{ANSWER_TIMEOUT, Session};
+use super::static_peers::PAUSES;
 use super::{Output, Overlay};
-use crate::link::{IceRole, Link, LinkConfig};
+use crate::link::{IceCredentials, IceRole, Link, LinkConfig};
 use crate::signal::{LinkDescription, SessionId, Setup, Signal, TerminateReason};
 
 /// How long a peer that said it leaves is left alone, should its presence not end.
@@ -164,6 +165,9 @@ impl Overlay {
 
     /// Asks a peer for a session.
     fn initiate(&mut self, now: Instant, id: PeerId) {
+        if self.table.get(id).is_some_and(|p| p.configured.is_some()) {
+            return self.link_static(now, id);
+        }
         let mut random = [0; 16];
         self.rng.fill_bytes(&mut random);
         let sid = SessionId(random.iter().fold(String::new(), |mut text, byte| {
@@ -190,17 +194,30 @@ impl Overlay {
         sid: SessionId,
         role: IceRole,
     ) -> Option<Session> {
+        let link = self.link(now, id, role, None)?;
+        Some(Session::new(now, sid, role, link))
+    }
+
+    /// A link that knows this node's candidates. A failure is noted with the peer.
+    pub(super) fn link(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        role: IceRole,
+        credentials: Option<IceCredentials>,
+    ) -> Option<Link> {
         let config = LinkConfig {
             role,
             identity: self.identity.clone(),
             relay_only: self.config.relay_only,
+            credentials,
         };
         match Link::new(now, config, &mut self.rng) {
             Ok(mut link) => {
                 for local in self.gatherer.candidates() {
                     link.add_local(now, self.to_tell(local));
                 }
-                Some(Session::new(now, sid, role, link))
+                Some(link)
             }
             Err(error) => {
                 let peer = self.table.get_mut(id)?;
@@ -211,7 +228,7 @@ impl Overlay {
         }
     }
 
-    fn install(&mut self, now: Instant, id: PeerId, session: Session) {
+    pub(super) fn install(&mut self, now: Instant, id: PeerId, session: Session) {
         self.demux.add_ufrag(session.link.local_ufrag(), id);
         if let Some(peer) = self.peer_mut(id) {
             peer.session = Some(session);
@@ -242,7 +259,7 @@ impl Overlay {
                 let to = peer.jid.clone();
                 self.signal(to, signal);
             }
-        } else if !peer.is_present() && self.me.is_some() {
+        } else if peer.configured.is_none() && !peer.is_present() && self.me.is_some() {
             self.table.remove(id);
             return self.settle_refused(now);
         } else if self.may_initiate(id) && self.table.get(id).is_some_and(|p| p.is_due(now)) {
@@ -251,7 +268,7 @@ impl Overlay {
         self.schedule(id);
     }
 
-    fn schedule(&mut self, id: PeerId) {
+    pub(super) fn schedule(&mut self, id: PeerId) {
         let initiates = self.may_initiate(id);
         let at = self
             .table
@@ -264,7 +281,13 @@ impl Overlay {
     }
 
     fn may_initiate(&self, id: PeerId) -> bool {
-        let (Some(me), Some(peer)) = (&self.me, self.table.get(id)) else {
+        let Some(peer) = self.table.get(id).filter(|_| !self.left) else {
+            return false;
+        };
+        if peer.configured.is_some() {
+            return peer.refused.is_none();
+        }
+        let Some(me) = &self.me else {
             return false;
         };
         peer.is_present() && peer.refused.is_none() && *me < peer.jid
@@ -280,10 +303,16 @@ impl Overlay {
     ) {
         let session = self.table.get(id).and_then(|p| p.session.as_ref());
         let never_worked = session.is_some_and(|s| !s.was_up);
+        let settled = session.is_some_and(|s| s.is_settled(now));
         self.end(now, id, &why, tell);
         if let Some(peer) = self.table.get_mut(id) {
             peer.failure = Some(why);
-            peer.backoff.failed(now, &mut self.rng);
+            match peer.configured {
+                // Nobody else sees to it.
+                Some(_) if settled => peer.backoff.reset(),
+                Some(_) => peer.backoff.failed_within(now, &mut self.rng, PAUSES),
+                None => peer.backoff.failed(now, &mut self.rng),
+            }
         }
         if never_worked {
             return self.take_next(now, id);

@@ -1,4 +1,4 @@
-//! The peers and the indexes into them: by bare JID, by overlay address, by deadline.
+//! The peers and the indexes into them: by bare JID (members have one), by overlay address, by deadline.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -21,7 +21,9 @@ impl Table {
     pub(super) fn insert(&mut self, peer: Peer) -> PeerId {
         self.next += 1;
         let id = PeerId(self.next);
-        self.by_bare.insert(bare(&peer.jid).to_owned(), id);
+        if peer.configured.is_none() {
+            self.by_bare.insert(bare(&peer.jid).to_owned(), id);
+        }
         self.peers.insert(id, peer);
         id
     }
@@ -29,7 +31,9 @@ impl Table {
     pub(super) fn remove(&mut self, id: PeerId) {
         self.release(id);
         if let Some(peer) = self.peers.remove(&id) {
-            self.by_bare.remove(bare(&peer.jid));
+            if peer.configured.is_none() {
+                self.by_bare.remove(bare(&peer.jid));
+            }
             if let Some(at) = peer.timer {
                 self.timers.remove(&(at, id));
             }

@@ -255,6 +255,7 @@ impl Node {
             role,
             identity: identity.clone(),
             relay_only: false,
+            credentials: None,
         };
         Self {
             link: Link::new(now, config, rng).expect("link"),

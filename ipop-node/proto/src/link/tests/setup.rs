@@ -252,7 +252,10 @@ fn no_packet_is_sent_before_the_link_is_up() {
     pair.signal();
     assert_eq!(pair.send(0, b"early").err(), Some(DropReason::NoLink));
     assert!(pair.run_until_up(SECOND));
-    assert_eq!(pair.data_records(), 0);
+    // The client shows its keys with a record of nothing.
+    assert_eq!(pair.data_records(), 1);
+    pair.run_for(SECOND);
+    assert!(pair.nodes.iter().all(|node| node.packets.is_empty()));
 }
 
 #[test]
@@ -344,6 +347,7 @@ fn relay_only_uses_and_tells_no_other_candidate() {
         role: IceRole::Controlling,
         identity: Arc::clone(&pair.nodes[0].identity),
         relay_only: true,
+        credentials: None,
     };
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
     pair.nodes[0].link = crate::link::Link::new(pair.now, config, &mut rng).expect("link");

@@ -5,4 +5,5 @@ mod packets;
 mod path;
 mod robustness;
 mod signalling;
+mod static_peers;
 mod world;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
-use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath};
+use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath, StaticPeer};
 use crate::service::{IceServer, IceServerKind, ServicePassword};
 use crate::signal::Signal;
 use crate::sim::turn::TurnServer;
@@ -56,6 +56,9 @@ pub(super) struct World {
     /// Signals this gives `true` for come back to the sender as failed.
     pub(super) bounce: Box<dyn FnMut(&Signal) -> bool>,
     pub(super) relay_only: bool,
+    /// Identities that outlive a restart, as PEM, and peers by configuration, both by node.
+    pub(super) identities: HashMap<usize, String>,
+    pub(super) configured: HashMap<usize, Vec<StaticPeer>>,
     seed: u8,
 }
 
@@ -70,6 +73,8 @@ impl World {
             signals: Vec::new(),
             bounce: Box::new(|_| false),
             relay_only: false,
+            identities: HashMap::new(),
+            configured: HashMap::new(),
             seed: 0,
         }
     }
@@ -133,8 +138,15 @@ impl World {
             mtu: 1400,
             relay_only: self.relay_only,
         };
-        let identity = Identity::generate().expect("an identity");
+        let identity = match self.identities.get(&i) {
+            Some(pem) => Identity::from_pem(pem),
+            None => Identity::generate(),
+        };
+        let identity = identity.expect("an identity");
         let mut overlay = Overlay::new(self.now, config, identity, [self.seed; 32]);
+        for peer in self.configured.get(&i).into_iter().flatten() {
+            overlay.add_static(self.now, peer.clone());
+        }
         overlay.set_sockets(self.now, vec![SocketAddr::new(underlay, 4000)]);
         if self.server.is_some() {
             overlay.set_ice_servers(
@@ -205,6 +217,14 @@ impl World {
     pub(super) fn restart(&mut self, i: usize) {
         self.nodes[i].overlay = self.overlay(i, self.nodes[i].underlay);
         self.nodes[i].jid = None;
+    }
+
+    /// The node's process ends without a word, and does not start again yet.
+    pub(super) fn kill(&mut self, i: usize) {
+        let peers = self.configured.remove(&i);
+        self.restart(i);
+        self.nodes[i].overlay.set_sockets(self.now, Vec::new());
+        self.configured.extend(peers.map(|peers| (i, peers)));
     }
 
     fn advertisement(&self, i: usize) -> Advertisement {
@@ -351,7 +371,7 @@ impl World {
         let name = &self.nodes[other].name;
         let all = self.nodes[i].overlay.peers(self.now);
         all.into_iter()
-            .find(|p| p.jid.starts_with(&format!("{name}@")))
+            .find(|p| p.jid.starts_with(&format!("{name}@")) || p.jid.is_empty() && p.name == *name)
     }
 
     pub(super) fn why(&self, i: usize, other: usize) -> String {

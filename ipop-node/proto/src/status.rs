@@ -189,7 +189,6 @@ impl PeerStatus {
 
 /// What the machine does for the data path; what it does not do is done packet by packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub struct DatapathStatus {
     /// What is carried.
     pub mode: OverlayMode,

@@ -420,6 +420,30 @@ fn making_and_removing_may_be_cut_at_any_time_and_are_repeated() {
     assert!(cut > 10, "only {cut} were cut");
 }
 
+#[test]
+fn what_a_killed_installation_left_goes_with_the_claim_to_the_host() {
+    let room = Room::new("half");
+    let machine = room.machine("host");
+    let before = machine.changes();
+    let provider = provider(&room, &[&machine]);
+    let (servers, ca) = nowhere();
+    let deployment = Deployment::new(&provider, "half", &servers, &ca, 1);
+    let claim = deployment.steps.first().expect("a step");
+    deployment.make(&provider, claim, PATIENCE).expect("made");
+    machine.run(
+        "mkdir -p /opt/ipop-node/bin /etc/ipop-node/half && \
+         touch /opt/ipop-node/bin/health /opt/ipop-node/bin/ipop-node.part.123456 \
+         /etc/systemd/system/ipop-member-health.service",
+    );
+    let found = provider.find(None).expect("found");
+    let found: Vec<_> = found.into_iter().map(|f| f.resource).collect();
+    assert_eq!(found, [claim.resource.clone()], "no part is whole");
+    let removed = deployment.remove(&provider, claim, PATIENCE);
+    removed.expect("removed");
+    assert_eq!(machine.changes(), before);
+    assert_nothing_runs(&machine);
+}
+
 /// Without the numbers before `unit`: how much is free is the file system's business.
 fn without_numbers(text: &str, unit: &str) -> String {
     let parts: Vec<_> = text.split(unit).collect();

@@ -29,21 +29,6 @@ fn status(cell: &Cell<'_>) -> Value {
     serde_json::from_str(line.expect("an object")).expect("JSON")
 }
 
-/// Processes that carry the state directory in their environment or arguments.
-fn processes(cell: &Cell<'_>) -> Vec<String> {
-    let mark = cell.state().display().to_string();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let text = |file| String::from_utf8_lossy(&read(file)).replace('\0', " ");
-        let (words, environment) = (text("cmdline"), text("environ"));
-        if words.contains(&mark) || environment.contains(&mark) {
-            found.push(words);
-        }
-    }
-    found
-}
-
 /// How the end comes about on this machine.
 fn keeper(without_systemd: &'static str) -> &'static str {
     if Path::new("/run/systemd/system").is_dir() {
@@ -68,7 +53,7 @@ fn ends_by_itself(bench: &Bench, without_systemd: &'static str) {
         (cell.look().is_empty() && cell.nothing_local().is_ok()).then_some(())
     });
     wait_until("all processes to end", PATIENCE, || {
-        processes(&cell).is_empty().then_some(())
+        cell.processes().is_empty().then_some(())
     });
 }
 
@@ -93,7 +78,7 @@ fn an_end_can_be_taken_back_and_no_orphan_survives_gc() {
     let endless = finish(cell.provision(&["extend", cell.name(), "--no-ttl"]));
     endless.ok().expect("no end");
     assert_eq!(status(&cell)["remaining_seconds"], Value::Null);
-    assert!(processes(&cell).len() >= 2, "{:?}", processes(&cell));
+    assert!(cell.processes().len() >= 2, "{:?}", cell.processes());
 
     cell.delete_database();
     let listed = finish(cell.provision(&["gc", "--dry-run"]));
@@ -110,5 +95,5 @@ fn an_end_can_be_taken_back_and_no_orphan_survives_gc() {
     cell.gc().ok().expect("removed");
     assert_eq!(cell.look(), Vec::<String>::new());
     cell.nothing_local().expect("no directory");
-    assert_eq!(processes(&cell), Vec::<String>::new());
+    assert_eq!(cell.processes(), Vec::<String>::new());
 }

@@ -39,6 +39,8 @@ pub fn run(context: &Context, args: KeepArgs) -> Result<u8, CliError> {
         let expires = match Time::read(&context.layout, &args.name) {
             Ok(Time::Gone) => return Ok(0),
             Ok(time) => time.end(),
+            // Without the database `provision gc` removes the deployment, its directory at last.
+            Err(_) if !context.layout.deployment(&args.name).exists() => return Ok(0),
             // Nothing is known now; a look fails and says so.
             Err(_) => None,
         };

@@ -136,6 +136,12 @@ impl Bench {
         )
     }
 
+    /// Command lines of processes that carry a directory of this bench's runs in their arguments or
+    /// their environment.
+    pub fn processes(&self) -> Vec<String> {
+        processes(self.dir.path())
+    }
+
     /// A state directory and a deployment's name that no other run has.
     pub fn cell(&self) -> Cell<'_> {
         static CALLS: AtomicU32 = AtomicU32::new(0);
@@ -171,6 +177,12 @@ impl Cell<'_> {
     /// The state directory.
     pub fn state(&self) -> &Path {
         &self.state
+    }
+
+    /// Command lines of processes that carry the state directory in their arguments or their
+    /// environment.
+    pub fn processes(&self) -> Vec<String> {
+        processes(&self.state)
     }
 
     /// Runs a phase's command, which is killed at a point, such as `before make domain 1`. Its
@@ -317,6 +329,20 @@ impl Drop for Cell<'_> {
             }
         }
     }
+}
+
+fn processes(mark: &Path) -> Vec<String> {
+    let mark = mark.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
+        let text = |file| String::from_utf8_lossy(&read(file)).replace('\0', " ");
+        let (words, environment) = (text("cmdline"), text("environ"));
+        if words.contains(&mark) || environment.contains(&mark) {
+            found.push(words);
+        }
+    }
+    found
 }
 
 /// Runs a command to its end; one that hangs is killed, and seen to be by its output.

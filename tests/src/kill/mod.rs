@@ -19,12 +19,16 @@ pub mod table;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 pub use bench::{Bench, Cell, Host, Peer, View};
 use table::Kill;
 
 /// What is there with fewer workers too, once there were more, begins with this.
 pub const KEPT: &str = "kept: ";
+
+/// How long a process may outlive its deployment, on a machine that is busy.
+const LINGER: Duration = Duration::from_secs(120);
 
 /// What is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -189,7 +193,7 @@ fn jobs(points: &[(Phase, Vec<String>)], extent: Extent) -> Vec<Job> {
 ///
 /// When a run does not end as it should; all are made first, and all failures are told.
 pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let clean = clean(bench);
     let jobs = jobs(&clean.points, extent);
     eprintln!("{}: {} kills", bench.kind, jobs.len());
@@ -214,6 +218,7 @@ pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
             });
         }
     });
+    nothing_runs(bench);
     let kills = kills.into_inner().expect("no panic");
     let failures = failures.into_inner().expect("no panic");
     let table = table::render(
@@ -240,6 +245,19 @@ pub fn matrix(bench: &Bench, extent: Extent, threads: usize) {
         jobs.len(),
         failures.join("\n")
     );
+}
+
+/// Waits for what looks after deployments: it sees within seconds that there are none any more.
+fn nothing_runs(bench: &Bench) {
+    let deadline = Instant::now() + LINGER;
+    loop {
+        let left = bench.processes();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "still running: {left:#?}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 /// Goes through all phases without a kill.

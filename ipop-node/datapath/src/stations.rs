@@ -1,99 +1,188 @@
-//! Which peer an Ethernet address was last seen behind.
+//! Which peer an Ethernet station was last seen behind.
 //!
-//! Learned by the threads that receive, read by those that send, without locks: each entry is one
-//! word, in one of a few places that the address decides. When all of these are taken, the entry
-//! seen longest ago gives way, so that a flood of addresses costs other stations no more than a
-//! frame sent to everybody.
+//! Read and refreshed by the threads that carry frames, without locks: each entry is one word, in one
+//! of a few places that the station decides. When all of these are taken, the entry seen longest ago
+//! gives way, so that a flood of addresses costs other stations no more than a frame sent to
+//! everybody.
+//!
+//! Who may be learned at all, and how many behind one peer, is not decided here: a thread that meets
+//! a station which [`Stations::touch`] does not know where it came from hands the frame to the slow
+//! path, and that one calls [`Stations::learn`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
+/// VLAN identifier (IEEE 802.1Q section 9.6), 12 bits; 0 for frames without a tag, or with one that
+/// has a priority only.
+pub type VlanId = u16;
+
 /// Number of a peer among those there are now.
 pub type PeerIndex = u16;
 
-/// Places for one address.
+/// In place of a peer: the station is on this node's own side.
+pub const LOCAL: PeerIndex = u16::MAX - 1;
+
+/// Places for one station.
 const WAYS: usize = 4;
-/// Sets of places; a power of two.
-const SETS: usize = 1024;
+/// Sets of places: as many as the bits of a station's key that an entry has no room for can tell.
+const SETS: usize = 1 << SET_BITS;
+const SET_BITS: u32 = KEY_BITS - TAG_BITS;
+/// A VLAN and an address.
+const KEY_BITS: u32 = 12 + 48;
+/// What an entry keeps of it, beside the 16 bits of the peer.
+const TAG_BITS: u32 = 48;
+/// No station; its peer is never one.
+const EMPTY: u64 = u64::MAX;
 /// Seconds after which a station that is silent is asked for anew (IEEE 802.1Q section 8.8.3).
-const AGE_S: u32 = 300;
+pub const AGE_S: u32 = 300;
+
+/// Who sends and receives frames: an address in a VLAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Station {
+    /// Of the frame's outermost tag.
+    pub vlan: VlanId,
+    /// Its address.
+    pub mac: Mac,
+}
+
+/// Without a VLAN.
+impl From<Mac> for Station {
+    fn from(mac: Mac) -> Self {
+        Self { vlan: 0, mac }
+    }
+}
+
+/// What the table knows of a station that was just seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It is where it was.
+    Here,
+    /// It was last seen behind another peer, or on the other side.
+    Elsewhere(PeerIndex),
+    /// It is not in the table.
+    Unknown,
+}
 
 /// The table.
 #[derive(Debug)]
 pub struct Stations {
-    /// Address (48 bits) and peer (16 bits); 0 is empty, no station having the address 0.
+    /// A part of the key (48 bits) and the peer (16 bits). The rest of the key is the number of the
+    /// set, so that an entry belongs to one station and to no other.
     entries: Box<[AtomicU64]>,
     /// When each was seen last, in seconds of the caller's clock.
-    seen: Box<[std::sync::atomic::AtomicU32]>,
+    seen: Box<[AtomicU32]>,
 }
 
 impl Default for Stations {
     fn default() -> Self {
         Self {
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(0)).collect(),
-            seen: (0..SETS * WAYS)
-                .map(|_| std::sync::atomic::AtomicU32::new(0))
-                .collect(),
+            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(EMPTY)).collect(),
+            seen: (0..SETS * WAYS).map(|_| AtomicU32::new(0)).collect(),
         }
     }
 }
 
 impl Stations {
-    /// A frame from `mac` came from `peer` at `now_s`. Group addresses are no stations.
+    /// The station is behind `peer` (or [`LOCAL`]), as of `now_s`. Group addresses are no stations.
     #[inline]
-    pub fn learn(&self, mac: Mac, peer: PeerIndex, now_s: u32) {
-        if is_group(mac) || mac == [0; 6] {
+    pub fn learn(&self, station: impl Into<Station>, peer: PeerIndex, now_s: u32) {
+        let station = station.into();
+        if !is_station(station.mac) {
             return;
         }
-        let entry = entry(mac, peer);
-        let places = places(mac);
+        let place = Place::of(station);
+        let entry = place.entry(peer);
+        let places = place.places();
         let mut oldest = places.start;
         for at in places {
             let there = self.entries[at].load(Ordering::Relaxed);
-            if there >> 16 == entry >> 16 {
+            if place.is_of(there) {
                 oldest = at;
                 break;
             }
             let age = |at: usize| now_s.wrapping_sub(self.seen[at].load(Ordering::Relaxed));
-            if there == 0 {
+            if there == EMPTY {
                 oldest = at;
-                // Its address may still come later in the set.
+                // Its station may still come later in the set.
                 continue;
             }
-            if self.entries[oldest].load(Ordering::Relaxed) != 0 && age(at) > age(oldest) {
+            if self.entries[oldest].load(Ordering::Relaxed) != EMPTY && age(at) > age(oldest) {
                 oldest = at;
             }
         }
-        if self.seen[oldest].load(Ordering::Relaxed) != now_s {
-            self.seen[oldest].store(now_s, Ordering::Relaxed);
-        }
+        self.refresh(oldest, now_s);
         if self.entries[oldest].load(Ordering::Relaxed) != entry {
             self.entries[oldest].store(entry, Ordering::Relaxed);
         }
     }
 
-    /// The peer that `mac` is behind, if it was seen lately.
+    /// A frame of the station came from `peer` (or [`LOCAL`]) at `now_s`. What is not known to be
+    /// there is not learned.
     #[inline]
-    pub fn locate(&self, mac: Mac, now_s: u32) -> Option<PeerIndex> {
-        let wanted = entry(mac, 0) >> 16;
-        places(mac).find_map(|at| {
-            let there = self.entries[at].load(Ordering::Relaxed);
-            let age = now_s.wrapping_sub(self.seen[at].load(Ordering::Relaxed));
-            (there != 0 && there >> 16 == wanted && age <= AGE_S).then_some(there as PeerIndex)
-        })
+    pub fn touch(&self, station: Station, peer: PeerIndex, now_s: u32) -> Seen {
+        let Some((at, there)) = self.find(station) else {
+            return Seen::Unknown;
+        };
+        if there != peer {
+            return Seen::Elsewhere(there);
+        }
+        self.refresh(at, now_s);
+        Seen::Here
+    }
+
+    /// The peer that the station is behind, if it was seen lately.
+    #[inline]
+    pub fn locate(&self, station: impl Into<Station>, now_s: u32) -> Option<PeerIndex> {
+        let (at, peer) = self.find(station.into())?;
+        let age = now_s.wrapping_sub(self.seen[at].load(Ordering::Relaxed));
+        (age <= AGE_S).then_some(peer)
+    }
+
+    /// Where the station was seen last and when, however long ago.
+    pub fn last_seen(&self, station: Station) -> Option<(PeerIndex, u32)> {
+        let (at, peer) = self.find(station)?;
+        Some((peer, self.seen[at].load(Ordering::Relaxed)))
+    }
+
+    /// The station is not to be found any more.
+    pub fn forget_station(&self, station: Station) {
+        if let Some((at, peer)) = self.find(station) {
+            self.clear(at, Place::of(station).entry(peer));
+        }
     }
 
     /// The peer is gone: its number may be another one's soon.
     pub fn forget(&self, peer: PeerIndex) {
-        for entry in &self.entries {
-            let there = entry.load(Ordering::Relaxed);
-            if there != 0 && there as PeerIndex == peer {
-                // Learned anew meanwhile, it stays.
-                let _ = entry.compare_exchange(there, 0, Ordering::Relaxed, Ordering::Relaxed);
+        for at in 0..self.entries.len() {
+            let there = self.entries[at].load(Ordering::Relaxed);
+            if there != EMPTY && there as PeerIndex == peer {
+                self.clear(at, there);
             }
         }
+    }
+
+    #[inline]
+    fn find(&self, station: Station) -> Option<(usize, PeerIndex)> {
+        let place = Place::of(station);
+        place.places().find_map(|at| {
+            let there = self.entries[at].load(Ordering::Relaxed);
+            place.is_of(there).then_some((at, there as PeerIndex))
+        })
+    }
+
+    #[inline]
+    fn refresh(&self, at: usize, now_s: u32) {
+        if self.seen[at].load(Ordering::Relaxed) != now_s {
+            self.seen[at].store(now_s, Ordering::Relaxed);
+        }
+    }
+
+    /// Empties a place that has `there`; learned anew meanwhile, it stays.
+    fn clear(&self, at: usize, there: u64) {
+        let _ =
+            self.entries[at].compare_exchange(there, EMPTY, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -103,23 +192,54 @@ pub const fn is_group(mac: Mac) -> bool {
     mac[0] & 1 != 0
 }
 
+/// Whether a frame can be from that address.
 #[inline]
-fn entry(mac: Mac, peer: PeerIndex) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    let [g, h] = peer.to_be_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+pub const fn is_station(mac: Mac) -> bool {
+    !is_group(mac) && !matches!(mac, [0, 0, 0, 0, 0, 0])
 }
 
-#[inline]
-fn places(mac: Mac) -> std::ops::Range<usize> {
-    // Multiplicative hashing (Knuth): vendors number from the low end, so that all bits count.
-    let hash = (entry(mac, 0) >> 16).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let set = (hash >> 40) as usize % SETS;
-    set * WAYS..(set + 1) * WAYS
+/// Where a station's entry may be, and what it looks like.
+#[derive(Clone, Copy)]
+struct Place {
+    set: usize,
+    tag: u64,
+}
+
+impl Place {
+    #[inline]
+    fn of(station: Station) -> Self {
+        let [a, b, c, d, e, f] = station.mac;
+        let [g, h] = (station.vlan & 0xfff).to_be_bytes();
+        let key = u64::from_be_bytes([g, h, a, b, c, d, e, f]);
+        // Multiplicative hashing (Knuth): vendors number from the low end, so that all bits count.
+        // By an odd number and modulo a power of two, it tells all keys apart.
+        let hash = key.wrapping_mul(0x9E37_79B9_7F4A_7C15) & ((1 << KEY_BITS) - 1);
+        Self {
+            set: (hash >> TAG_BITS) as usize,
+            tag: hash & ((1 << TAG_BITS) - 1),
+        }
+    }
+
+    #[inline]
+    fn entry(self, peer: PeerIndex) -> u64 {
+        self.tag << PeerIndex::BITS | u64::from(peer)
+    }
+
+    #[inline]
+    fn is_of(self, entry: u64) -> bool {
+        entry != EMPTY && entry >> PeerIndex::BITS == self.tag
+    }
+
+    #[inline]
+    fn places(self) -> std::ops::Range<usize> {
+        self.set * WAYS..(self.set + 1) * WAYS
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn mac(n: u32) -> Mac {
@@ -174,5 +294,54 @@ mod tests {
             }
         }
         assert_eq!(stations.locate(mac(1), 100), Some(7));
+    }
+
+    #[test]
+    fn a_station_that_is_not_known_to_be_there_is_not_learned_by_its_frames() {
+        let stations = Stations::default();
+        let station = Station::from(mac(1));
+        assert_eq!(stations.touch(station, 7, 10), Seen::Unknown);
+        assert_eq!(stations.locate(station, 10), None);
+        stations.learn(station, 7, 10);
+        assert_eq!(stations.touch(station, LOCAL, 20), Seen::Elsewhere(7));
+        assert_eq!(stations.last_seen(station), Some((7, 10)));
+        assert_eq!(stations.touch(station, 7, 20), Seen::Here);
+        assert_eq!(stations.locate(station, 20 + AGE_S), Some(7));
+        stations.forget_station(station);
+        assert_eq!(stations.last_seen(station), None);
+    }
+
+    #[test]
+    fn one_address_in_two_vlans_is_two_stations() {
+        let stations = Stations::default();
+        for vlan in 0..4096 {
+            stations.learn(Station { vlan, mac: mac(1) }, vlan, 0);
+        }
+        for vlan in 0..4096 {
+            let located = stations.locate(Station { vlan, mac: mac(1) }, 0);
+            assert_eq!(located, Some(vlan));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_station_is_taken_for_another(
+            known in proptest::collection::hash_map((0_u16..4096, any::<Mac>()), 0..u16::MAX - 1, 1..200),
+            others in proptest::collection::vec((0_u16..4096, any::<Mac>()), 200),
+        ) {
+            let stations = Stations::default();
+            for ((vlan, mac), peer) in &known {
+                stations.learn(Station { vlan: *vlan, mac: *mac }, *peer, 0);
+            }
+            for key @ (vlan, mac) in others.iter().chain(known.keys()) {
+                if let Some(found) = stations.locate(Station { vlan: *vlan, mac: *mac }, 0) {
+                    prop_assert_eq!(Some(&found), known.get(key));
+                }
+            }
+            let lost = known.keys().filter(|(vlan, mac)| {
+                is_station(*mac) && stations.locate(Station { vlan: *vlan, mac: *mac }, 0).is_none()
+            });
+            prop_assert!(lost.count() <= 2, "few places are in the same set");
+        }
     }
 }

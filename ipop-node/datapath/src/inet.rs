@@ -18,13 +18,13 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// More than RFC 8200 section 4.1 has in mind. A bound, since the sender chooses the number.
 const MAX_EXTENSION_HEADERS: usize = 6;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-const MAX_VLAN_TAGS: usize = 2;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const VLAN_TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+pub(crate) const MAX_VLAN_TAGS: usize = 2;
 /// Bytes of an Ethernet header without VLAN tags.
 pub const ETHERNET_LEN: usize = 14;
-const VLAN_TAG_LEN: usize = 4;
+pub(crate) const VLAN_TAG_LEN: usize = 4;
 
 const IPV4_LEN: usize = 20;
 const IPV6_LEN: usize = 40;

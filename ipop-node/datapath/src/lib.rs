@@ -11,6 +11,7 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod envelope;
+pub mod ethernet;
 pub mod fragment;
 pub mod generation;
 pub mod inet;

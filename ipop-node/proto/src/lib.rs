@@ -21,3 +21,4 @@ pub mod signal;
 pub mod sim;
 pub mod stanza;
 pub mod status;
+pub mod switch;

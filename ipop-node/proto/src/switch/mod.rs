@@ -1,0 +1,9 @@
+//! The switch: what a node does with the Ethernet frames that are not plain unicast between known
+//! stations.
+//!
+//! The threads of the data path look up where a frame's destination is in
+//! [`Stations`](ipop_datapath::stations::Stations) and carry it there. Everything else that
+//! [`classify`](ipop_datapath::ethernet::classify) finds they hand over, one frame at a time.
+
+pub mod fdb;
+pub mod port;

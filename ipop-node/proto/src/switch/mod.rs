@@ -7,3 +7,4 @@
 
 pub mod fdb;
 pub mod port;
+pub mod storm;

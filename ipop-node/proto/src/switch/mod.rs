@@ -6,6 +6,7 @@
 //! [`classify`](ipop_datapath::ethernet::classify) finds they hand over, one frame at a time.
 
 pub mod fdb;
+pub mod guard;
 pub mod loops;
 pub mod port;
 pub mod probe;

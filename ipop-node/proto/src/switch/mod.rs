@@ -5,9 +5,12 @@
 //! [`Stations`](ipop_datapath::stations::Stations) and carry it there. Everything else that
 //! [`classify`](ipop_datapath::ethernet::classify) finds they hand over, one frame at a time.
 
+pub mod arp;
 pub mod fdb;
+mod frame;
 pub mod guard;
 pub mod loops;
+pub mod neighbours;
 pub mod port;
 pub mod probe;
 pub mod storm;

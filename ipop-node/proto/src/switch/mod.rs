@@ -6,6 +6,7 @@
 //! [`classify`](ipop_datapath::ethernet::classify) finds they hand over, one frame at a time.
 
 pub mod arp;
+pub mod discovery;
 pub mod fdb;
 mod frame;
 pub mod guard;

@@ -9,6 +9,7 @@
 //! a station which [`Stations::touch`] does not know where it came from hands the frame to the slow
 //! path, and that one calls [`Stations::learn`].
 
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// An Ethernet address.
@@ -51,6 +52,17 @@ pub struct Station {
 impl From<Mac> for Station {
     fn from(mac: Mac) -> Self {
         Self { vlan: 0, mac }
+    }
+}
+
+impl fmt::Display for Station {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.mac;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")?;
+        match self.vlan {
+            0 => Ok(()),
+            vlan => write!(f, " in VLAN {vlan}"),
+        }
     }
 }
 
@@ -309,6 +321,14 @@ mod tests {
         assert_eq!(stations.locate(station, 20 + AGE_S), Some(7));
         stations.forget_station(station);
         assert_eq!(stations.last_seen(station), None);
+    }
+
+    #[test]
+    fn a_station_is_written_with_its_vlan_if_it_has_one() {
+        let mac = [2, 0, 0, 0xab, 0, 1];
+        assert_eq!(Station::from(mac).to_string(), "02:00:00:ab:00:01");
+        let tagged = Station { vlan: 5, mac };
+        assert_eq!(tagged.to_string(), "02:00:00:ab:00:01 in VLAN 5");
     }
 
     #[test]

@@ -6,7 +6,6 @@
 //! else's stations from being learned, and what a member had before the flood stays.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -63,7 +62,7 @@ pub enum Learned {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NotLearned {
     /// As many stations are known there as may be.
-    #[error("{port} has {limit} stations already")]
+    #[error("there are {limit} stations already")]
     TooMany {
         /// Where it would be.
         port: Port,
@@ -71,7 +70,7 @@ pub enum NotLearned {
         limit: usize,
     },
     /// Two machines have one address: it was seen in two places in turns, and is held at one of them.
-    #[error("{} is on {holder} and on {claimant}", Address(*station))]
+    #[error("{station} is somewhere else, too")]
     Duplicate {
         /// Whose address it is.
         station: Station,
@@ -82,20 +81,6 @@ pub enum NotLearned {
         /// The first time since it is held there: somebody should hear of it.
         is_new: bool,
     },
-}
-
-/// A station as people write it.
-struct Address(Station);
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0.mac;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")?;
-        match self.0.vlan {
-            0 => Ok(()),
-            vlan => write!(f, " in VLAN {vlan}"),
-        }
-    }
 }
 
 /// The table.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipop_datapath::stations::Mac;
+use thiserror::Error;
 
 use super::probe::{BadProbe, NodeId, Probe, ProbeKey, Standing};
 
@@ -45,18 +46,22 @@ impl Default for Timing {
 }
 
 /// What changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Change {
     /// This node carries the LAN's frames from now on.
+    #[error("this node forwards for it")]
     Forwards,
     /// It does not any more: this node, a lower one, is on the LAN.
+    #[error("node {to} is on it, too, and forwards for it")]
     StoodDown {
         /// The lower one.
         to: NodeId,
     },
     /// It does not any more: its own probe came back.
+    #[error("it has a loop; this node does not forward for it")]
     Looped,
     /// It does not any more: it has no links.
+    #[error("this node has no links to forward over")]
     Unready,
 }
 

@@ -51,7 +51,7 @@ pub enum Refused {
     #[error("{0} is nobody's address")]
     Nobodys(IpAddr),
     /// As many addresses are known there as may be.
-    #[error("{port} has {limit} addresses already")]
+    #[error("there are {limit} addresses already")]
     TooMany {
         /// Where.
         port: Port,

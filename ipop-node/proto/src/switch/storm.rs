@@ -5,6 +5,7 @@
 //! passes when both have enough.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -20,6 +21,16 @@ pub enum Flood {
     Multicast,
     /// To a station that nobody knows.
     UnknownUnicast,
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broadcast => "broadcast",
+            Self::Multicast => "multicast",
+            Self::UnknownUnicast => "unicast to unknown stations",
+        })
+    }
 }
 
 /// A token bucket's measure.
@@ -84,7 +95,7 @@ impl Allowances {
 
 /// A frame too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("{port} sends more {flood:?} than is allowed")]
+#[error("more {flood} than is allowed")]
 pub struct Storm {
     /// Where it comes from.
     pub port: Port,

@@ -157,7 +157,8 @@ proptest! {
                 prop_assert_eq!(gets, world.now < *until);
             }
             let counted: usize = world.groups.counts.values().sum();
-            prop_assert_eq!(counted, world.groups.members.values().map(BTreeMap::len).sum());
+            let kept: usize = world.groups.members.values().map(BTreeMap::len).sum();
+            prop_assert_eq!(counted, kept);
         }
     }
 }

@@ -95,11 +95,25 @@ pub enum DropReason {
     QueueFull,
     /// The operating system refused to send.
     SendFailed,
+    /// A frame of a station that may not be learned where it came from.
+    Unlearned,
+    /// A frame by which somebody does what only another one may.
+    NotAllowed,
+    /// A frame for everybody, of which there were too many.
+    Storm,
+    /// A frame between the overlay and a LAN that another node forwards for.
+    Blocked,
+    /// A frame of the overlay whose station is not behind this node.
+    Returning,
+    /// A frame for the next bridge only, or a probe from where none can come.
+    ForBridges,
+    /// A frame that may hide what is inside.
+    Hidden,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 21] = [
         Self::NoMember,
         Self::NoLink,
         Self::Malformed,
@@ -114,6 +128,13 @@ impl DropReason {
         Self::KeysWorn,
         Self::QueueFull,
         Self::SendFailed,
+        Self::Unlearned,
+        Self::NotAllowed,
+        Self::Storm,
+        Self::Blocked,
+        Self::Returning,
+        Self::ForBridges,
+        Self::Hidden,
     ];
 }
 

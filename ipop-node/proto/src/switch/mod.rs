@@ -1,21 +1,331 @@
 //! The switch: what a node does with the Ethernet frames that are not plain unicast between known
 //! stations.
 //!
-//! The threads of the data path look up where a frame's destination is in
-//! [`Stations`](ipop_datapath::stations::Stations) and carry it there. Everything else that
-//! [`classify`](ipop_datapath::ethernet::classify) finds they hand over, one frame at a time.
+//! The threads of the data path look up where a frame's destination is in [`Stations`] and carry it
+//! there. Everything else that [`classify`](ipop_datapath::ethernet::classify) finds they hand over,
+//! one frame at a time, and so they do with frames of stations that are new or elsewhere than they
+//! were. The decisions are here:
+//!
+//! | Module | Decides |
+//! |---|---|
+//! | [`fdb`] | who is learned where |
+//! | [`loops`] | which of the nodes on one LAN forwards for it |
+//! | [`storm`] | how much one port may send to everybody |
+//! | [`guard`] | who may hand out addresses and be a router |
+//! | [`neighbours`] | who has which IP address, and what is answered in its place |
+//! | [`search`] | when a frame for an unknown station goes to everybody |
+//! | [`groups`] | who gets the frames of a multicast group |
+//!
+//! A [`Switch`] is driven like the rest of this crate: the caller hands in frames, messages of other
+//! switches and the time, and takes out [`Action`]s, [`Alarm`]s and the next deadline. A frame that
+//! came from a member goes to the LAN or nowhere; whatever a member sends, it makes no other member
+//! receive anything.
 
+pub mod alarm;
 pub mod arp;
 pub mod discovery;
 pub mod fdb;
 mod frame;
 pub mod groups;
 pub mod guard;
+mod lan;
 pub mod loops;
+mod member;
 pub mod membership;
 pub mod message;
 pub mod neighbours;
 pub mod port;
 pub mod probe;
+mod resolution;
 pub mod search;
 pub mod storm;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ipop_datapath::ethernet::{Class, Header};
+use ipop_datapath::inet::{Headers, Layer, Version};
+use ipop_datapath::stations::{Mac, PeerIndex, Station, Stations};
+
+use crate::status::DropReason;
+use alarm::{Alarm, Alarms, Trouble};
+use fdb::{Fdb, Learned, Limits};
+use groups::{Groups, Wanted};
+use guard::Policy;
+use loops::{Change, LoopGuard};
+use message::Message;
+use neighbours::Neighbours;
+use port::Port;
+use search::Search;
+use storm::{Allowances, Flood, StormControl};
+
+/// How often what is too old is forgotten.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// What a switch is to do and to allow.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Most stations.
+    pub limits: Limits,
+    /// What may be sent to everybody.
+    pub allowances: Allowances,
+    /// Who may hand out addresses and be a router.
+    pub policy: Policy,
+    /// Addresses that belong to certain stations.
+    pub addresses: Vec<(IpAddr, Mac)>,
+}
+
+/// What the caller has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Write the frame to the TAP device.
+    ToLan(Bytes),
+    /// Send the frame to the member.
+    ToMember(PeerIndex, Bytes),
+    /// Send the message to the member.
+    Tell(PeerIndex, Message),
+    /// Count a frame as dropped that came from there.
+    Drop(Port, DropReason),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Switch {
+    members: BTreeMap<PeerIndex, String>,
+    policy: Policy,
+    fdb: Fdb,
+    storm: StormControl,
+    neighbours: Neighbours,
+    search: Search,
+    groups: Groups,
+    loops: Option<LoopGuard>,
+    next_sweep: Instant,
+    actions: VecDeque<Action>,
+    alarms: Alarms,
+}
+
+/// Why a frame goes no farther.
+#[derive(Debug)]
+enum Refusal {
+    /// It is only counted.
+    Counted(DropReason),
+    /// Somebody should hear of it.
+    Said(Trouble),
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self::Counted(reason)
+    }
+}
+
+impl<T: Into<Trouble>> From<T> for Refusal {
+    fn from(trouble: T) -> Self {
+        Self::Said(trouble.into())
+    }
+}
+
+impl Switch {
+    /// A switch without members. Whom it learns the threads find in `stations`, whose seconds are
+    /// counted from `now`. With `loops` its TAP device is bridged to a LAN; without, this machine
+    /// is all there is.
+    pub fn new(
+        settings: Settings,
+        stations: Arc<Stations>,
+        loops: Option<LoopGuard>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            members: BTreeMap::new(),
+            policy: settings.policy,
+            fdb: Fdb::new(stations, now, settings.limits),
+            storm: StormControl::new(settings.allowances),
+            neighbours: Neighbours::new(settings.addresses),
+            search: Search::default(),
+            groups: Groups::default(),
+            loops,
+            next_sweep: now + SWEEP,
+            actions: VecDeque::new(),
+            alarms: Alarms::default(),
+        }
+    }
+
+    /// The link to a member is up. Its number is nobody else's until [`Self::member_left`].
+    pub fn member_joined(&mut self, member: PeerIndex, name: &str, now: Instant) {
+        self.members.insert(member, name.to_owned());
+        self.set_ready(now);
+    }
+
+    /// The link to a member is down.
+    pub fn member_left(&mut self, member: PeerIndex, now: Instant) {
+        if self.members.remove(&member).is_none() {
+            return;
+        }
+        self.forget(Port::Member(member));
+        self.storm.forget(Port::Member(member));
+        for (_, frames) in self.search.left(member, now) {
+            self.send_to_all(&frames);
+        }
+        self.set_ready(now);
+    }
+
+    /// Whether frames pass between the LAN and the overlay.
+    pub fn is_forwarding(&self) -> bool {
+        self.loops.as_ref().is_none_or(LoopGuard::is_forwarding)
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(loops) = &mut self.loops {
+            loops.handle_timeout(now);
+        }
+        self.follow_loops(now);
+        for (_, frames) in self.search.handle_timeout(now) {
+            self.send_to_all(&frames);
+        }
+        if self.next_sweep <= now {
+            self.next_sweep = now + SWEEP;
+            self.fdb.sweep(now);
+            self.neighbours.sweep(&self.fdb, now);
+            self.groups.sweep(now);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called next.
+    pub fn poll_timeout(&self) -> Instant {
+        let loops = self.loops.as_ref().and_then(LoopGuard::poll_timeout);
+        let due = [loops, self.search.poll_timeout()];
+        due.into_iter()
+            .flatten()
+            .fold(self.next_sweep, Instant::min)
+    }
+
+    /// What is to be done next.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// What somebody should hear of, each thing once in a minute.
+    pub fn take_alarms(&mut self) -> Vec<Alarm> {
+        self.alarms.take()
+    }
+
+    fn set_ready(&mut self, now: Instant) {
+        if let Some(loops) = &mut self.loops {
+            loops.set_ready(!self.members.is_empty(), now);
+        }
+        self.follow_loops(now);
+    }
+
+    /// Does what the state of the LAN asks for.
+    fn follow_loops(&mut self, now: Instant) {
+        let Some(loops) = &mut self.loops else {
+            return;
+        };
+        while let Some(frame) = loops.poll_frame() {
+            self.actions.push_back(Action::ToLan(frame));
+        }
+        let changes: Vec<_> = std::iter::from_fn(|| loops.poll_change()).collect();
+        for change in changes {
+            if change != Change::Forwards {
+                // The LAN's stations are behind another node, or behind none.
+                self.forget(Port::Lan);
+                for member in self.members.keys() {
+                    self.actions
+                        .push_back(Action::Tell(*member, Message::Flush));
+                }
+            }
+            self.raise(Port::Lan, Trouble::Lan(change), now);
+        }
+    }
+
+    fn forget(&mut self, port: Port) {
+        self.fdb.forget_port(port);
+        self.neighbours.forget_port(port);
+        self.groups.forget_port(port);
+    }
+
+    /// Takes note of where a station is, and sends what waited for it.
+    fn learn(&mut self, station: Station, port: Port, now: Instant) -> Result<(), Refusal> {
+        if self.fdb.learn(station, port, now)? == Learned::Known {
+            return Ok(());
+        }
+        for frame in self.search.found(station) {
+            if let Port::Member(member) = port {
+                self.actions.push_back(Action::ToMember(member, frame));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who wants a frame that is for more than one.
+    fn wanted(&self, header: &Header, frame: &[u8], now: Instant) -> Wanted {
+        let headers = Headers::parse(Layer::Ethernet, frame);
+        let destination = headers.ok().and_then(|headers| headers.destination(frame));
+        match destination {
+            Some(group) if group.is_multicast() => self.groups.wanted(header.vlan, group, now),
+            _ => Wanted::Everywhere,
+        }
+    }
+
+    /// Frames of the LAN that were let pass before.
+    fn send_to_all(&mut self, frames: &[Bytes]) {
+        for frame in frames {
+            for member in self.members.keys() {
+                self.actions
+                    .push_back(Action::ToMember(*member, frame.clone()));
+            }
+        }
+    }
+
+    fn refuse(&mut self, port: Port, refusal: Refusal, now: Instant) {
+        let reason = match refusal {
+            Refusal::Counted(reason) => reason,
+            Refusal::Said(trouble) => {
+                let reason = trouble.reason();
+                self.raise(port, trouble, now);
+                reason
+            }
+        };
+        self.actions.push_back(Action::Drop(port, reason));
+    }
+
+    fn raise(&mut self, port: Port, trouble: Trouble, now: Instant) {
+        let alarm = Alarm {
+            origin: self.name(port),
+            holder: trouble.holder().map(|port| self.name(port)),
+            trouble,
+        };
+        self.alarms.raise(alarm, now);
+    }
+
+    fn name(&self, port: Port) -> String {
+        let name = match port {
+            Port::Lan => None,
+            Port::Member(member) => self.members.get(&member).cloned(),
+        };
+        name.unwrap_or_else(|| port.to_string())
+    }
+}
+
+/// What storm control counts a frame as that is for more than one.
+const fn flood_of(header: &Header) -> Flood {
+    match header.destination {
+        [0xff, 0xff, 0xff, 0xff, 0xff, 0xff] => Flood::Broadcast,
+        _ => Flood::Multicast,
+    }
+}
+
+/// The version of IP whose groups a message is about.
+const fn version_of(class: Class) -> Version {
+    match class {
+        Class::Igmp => Version::V4,
+        _ => Version::V6,
+    }
+}
+
+#[cfg(test)]
+mod tests;

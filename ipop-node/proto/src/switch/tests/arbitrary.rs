@@ -1,0 +1,145 @@
+//! Whatever comes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipop_datapath::ethernet::BROADCAST;
+use ipop_datapath::stations::Stations;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::loops::{LoopGuard, Timing};
+use super::super::probe::{NodeId, ProbeKey};
+use super::super::*;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Lan(Vec<u8>),
+    Member(u16, Vec<u8>),
+    Message(u16, Vec<u8>),
+    Join(u16),
+    Leave(u16),
+    Pass(u64),
+}
+
+fn address() -> impl Strategy<Value = [u8; 6]> {
+    prop_oneof![
+        4 => (0_u8..4).prop_map(|n| [2, 0, 0, 0, 0, n]),
+        1 => Just(BROADCAST),
+        1 => (0_u8..3).prop_map(|n| [1, 0, 0x5e, 1, 2, n]),
+        1 => Just([0x33, 0x33, 0, 0, 0, 1]),
+        1 => any::<[u8; 6]>(),
+    ]
+}
+
+fn frame() -> impl Strategy<Value = Vec<u8>> {
+    let ethertypes: [&[u8]; 6] = [
+        &[8, 0],
+        &[8, 6],
+        &[0x86, 0xdd],
+        &[0x81, 0, 0, 5, 8, 6],
+        &[0x88, 0xb5],
+        &[0x12, 0x34],
+    ];
+    // ARP, IGMP, UDP, ICMPv6, and whatever there may be.
+    let starts: [&[u8]; 6] = [
+        &[0, 1, 8, 0, 6, 4, 0, 1],
+        &[0, 1, 8, 0, 6, 4, 0, 2],
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2],
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 17],
+        &[0x60, 0, 0, 0, 0, 32, 58, 255],
+        &[],
+    ];
+    let (ethertype, start) = (select(ethertypes.to_vec()), select(starts.to_vec()));
+    let rest = proptest::collection::vec(any::<u8>(), 0..80);
+    (address(), address(), ethertype, start, rest).prop_map(|(to, from, ethertype, start, rest)| {
+        [&to[..], &from, ethertype, start, &rest].concat()
+    })
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let message = prop_oneof![
+        (0_u8..4, 0_u8..4).prop_map(|(kind, n)| vec![1, kind, 0, 0, 2, 0, 0, 0, 0, n]),
+        proptest::collection::vec(any::<u8>(), 0..12),
+    ];
+    prop_oneof![
+        6 => frame().prop_map(Event::Lan),
+        6 => (0_u16..3, frame()).prop_map(|(from, frame)| Event::Member(from, frame)),
+        2 => (0_u16..3, message).prop_map(|(from, message)| Event::Message(from, message)),
+        1 => (0_u16..3).prop_map(Event::Join),
+        1 => (0_u16..3).prop_map(Event::Leave),
+        3 => (0_u64..5000).prop_map(Event::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn nothing_makes_it_panic_and_no_frame_of_a_member_reaches_another(
+        events in proptest::collection::vec(event(), 0..120),
+        is_bridged in any::<bool>(),
+    ) {
+        let mut now = Instant::now();
+        let loops = is_bridged.then(|| {
+            let key = ProbeKey::new(b"overlay");
+            LoopGuard::new(NodeId([1; 16]), 1, [2; 6], key, Timing::default())
+        });
+        let settings = Settings { policy: any_policy(), ..Settings::default() };
+        let mut switch = Switch::new(settings, Arc::new(Stations::default()), loops, now);
+        let mut of_the_lan = Vec::new();
+        for member in 0..3 {
+            switch.member_joined(member, &format!("node-{member}"), now);
+        }
+        for event in events {
+            let mut given = None;
+            match event {
+                Event::Lan(frame) => {
+                    of_the_lan.push(frame.clone());
+                    given = Some(frame.clone());
+                    switch.frame_from_lan(frame.into(), now);
+                }
+                Event::Member(from, frame) => switch.frame_from_member(from, frame.into(), now),
+                Event::Message(from, bytes) => {
+                    if let Some(message) = Message::read(&bytes) {
+                        switch.message_from_member(from, message, now);
+                    }
+                }
+                Event::Join(member) => switch.member_joined(member, "again", now),
+                Event::Leave(member) => switch.member_left(member, now),
+                Event::Pass(ms) => {
+                    now += Duration::from_millis(ms);
+                    switch.handle_timeout(now);
+                    prop_assert!(switch.poll_timeout() > now, "it spins");
+                }
+            }
+            let mut to = Vec::new();
+            while let Some(action) = switch.poll_action() {
+                match action {
+                    Action::ToMember(member, frame) => {
+                        prop_assert!(of_the_lan.iter().any(|sent| *sent == frame));
+                        prop_assert!(switch.is_forwarding());
+                        if given.as_deref() == Some(&frame[..]) {
+                            prop_assert!(!to.contains(&member), "twice to one member");
+                            to.push(member);
+                        }
+                    }
+                    Action::ToLan(frame) => {
+                        prop_assert!(given.as_deref() != Some(&frame[..]), "back to the LAN");
+                    }
+                    Action::Tell(member, _) => prop_assert!(member < 3),
+                    Action::Drop(..) => {}
+                }
+            }
+            switch.take_alarms();
+        }
+    }
+}
+
+fn any_policy() -> Policy {
+    Policy {
+        dhcp: guard::Allowed::Anybody,
+        dhcpv6: guard::Allowed::Anybody,
+        router: guard::Allowed::Anybody,
+    }
+}

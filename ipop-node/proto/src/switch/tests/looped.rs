@@ -1,0 +1,89 @@
+//! Several nodes on one LAN.
+
+use ipop_datapath::ethernet::BROADCAST;
+
+use super::super::*;
+use super::world::*;
+
+fn forwarding(world: &World) -> Vec<usize> {
+    let nodes = world.nodes.iter().enumerate();
+    nodes
+        .filter(|(_, node)| node.switch.as_ref().is_some_and(Switch::is_forwarding))
+        .map(|(at, _)| at)
+        .collect()
+}
+
+/// Nodes 0 and 1 on LAN 0, node 2 on LAN 1.
+fn doubled() -> World {
+    World::new(&[0, 0, 1], |_| Settings::default())
+}
+
+#[test]
+fn no_loop_forms_at_any_time_and_every_host_gets_a_broadcast_once() {
+    let mut world = doubled();
+    let [a, b, far] = [0, 0, 1].map(|lan| world.host(lan));
+    for tag in 0..200 {
+        let from_far = world.send_to(far, BROADCAST, 1000 + tag);
+        let from_a = world.send_to(a, BROADCAST, 2000 + tag);
+        world.run(SECOND / 10);
+        for host in [a, b] {
+            assert!(world.count(host, &from_far) <= 1);
+        }
+        assert_eq!(world.count(b, &from_a), 1, "its LAN is not disturbed");
+        assert!(world.count(far, &from_a) <= 1);
+        if tag > 50 {
+            assert_eq!(
+                (world.count(a, &from_far), world.count(far, &from_a)),
+                (1, 1)
+            );
+        }
+    }
+    assert_eq!(forwarding(&world), [0, 2]);
+}
+
+#[test]
+fn another_takes_over_when_the_one_that_forwards_is_gone_and_gives_way_when_it_is_back() {
+    let mut world = doubled();
+    let [a, far] = [0, 1].map(|lan| world.host(lan));
+    world.run(5 * SECOND);
+    world.stop(0);
+    world.run(5 * SECOND);
+    assert_eq!(forwarding(&world), [1, 2]);
+    let frame = world.send_to(a, BROADCAST, 1);
+    world.run(SECOND);
+    assert_eq!(world.count(far, &frame), 1);
+    world.start(0);
+    for tag in 0..100 {
+        let frame = world.send_to(a, BROADCAST, 100 + tag);
+        world.run(SECOND / 10);
+        assert!(world.count(far, &frame) <= 1);
+    }
+    assert_eq!(forwarding(&world), [0, 2]);
+    let reply = world.send_to(far, mac(1), 3);
+    world.run(SECOND);
+    assert_eq!(
+        (world.count(a, &reply), world.crossed_to(&reply)),
+        (1, vec![0])
+    );
+    let said: Vec<_> = world.nodes[1].alarms.iter().map(String::as_str).collect();
+    assert_eq!(
+        said[said.len() - 2..],
+        [
+            "the LAN: this node forwards for it",
+            "the LAN: node 00000000000000000000000000000000 is on it, too, and forwards for it"
+        ]
+    );
+}
+
+#[test]
+fn a_node_without_links_does_not_stand_in_the_way() {
+    let mut world = doubled();
+    world.host(0);
+    world.run(5 * SECOND);
+    for other in [1_u16, 2] {
+        let switch = world.nodes[0].switch.as_mut().expect("runs");
+        switch.member_left(other, world.now);
+    }
+    world.run(5 * SECOND);
+    assert_eq!(forwarding(&world), [1, 2]);
+}

@@ -231,14 +231,23 @@ impl Switch {
         let changes: Vec<_> = std::iter::from_fn(|| loops.poll_change()).collect();
         for change in changes {
             if change != Change::Forwards {
-                // The LAN's stations are behind another node, or behind none.
-                self.forget(Port::Lan);
-                for member in self.members.keys() {
-                    self.actions
-                        .push_back(Action::Tell(*member, Message::Flush));
-                }
+                self.stop_forwarding();
             }
             self.raise(Port::Lan, Trouble::Lan(change), now);
+        }
+    }
+
+    /// The LAN's stations are behind another node, or behind none. With nobody learned, the threads
+    /// carry nothing either.
+    fn stop_forwarding(&mut self) {
+        self.forget(Port::Lan);
+        for member in self.members.keys().copied().collect::<Vec<_>>() {
+            self.forget(Port::Member(member));
+            self.actions.push_back(Action::Tell(member, Message::Flush));
+        }
+        for _ in self.search.clear() {
+            let reason = DropReason::Blocked;
+            self.actions.push_back(Action::Drop(Port::Lan, reason));
         }
     }
 

@@ -119,6 +119,15 @@ impl Search {
             .collect()
     }
 
+    /// Nobody is looked for any more: what waited.
+    pub fn clear(&mut self) -> Vec<Bytes> {
+        let sought = std::mem::take(self).sought;
+        sought
+            .into_values()
+            .flat_map(|asked| asked.frames)
+            .collect()
+    }
+
     /// What waited for long enough, by station: it is to go to everybody.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(Station, Vec<Bytes>)> {
         self.silent.retain(|_, until| now < *until);

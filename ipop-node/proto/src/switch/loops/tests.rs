@@ -32,6 +32,8 @@ struct Lan {
     losses: Vec<bool>,
     /// Nodes below and above this hear nothing of each other.
     split_at: Option<usize>,
+    /// What this node sends is lost.
+    mute: Option<usize>,
 }
 
 impl Lan {
@@ -44,6 +46,7 @@ impl Lan {
             lost: BTreeMap::new(),
             losses,
             split_at: None,
+            mute: None,
         }
     }
 
@@ -98,6 +101,9 @@ impl Lan {
     }
 
     fn is_lost(&mut self, from: usize, to: usize) -> bool {
+        if self.mute == Some(from) {
+            return true;
+        }
         if self.split_at.is_some_and(|at| (from < at) != (to < at)) {
             return true;
         }
@@ -196,6 +202,20 @@ fn lans_that_are_joined_have_one_that_forwards_after_the_first_probe() {
     assert_eq!(lan.forwarding(), [0, 2], "each LAN has its own");
     lan.split_at = None;
     lan.run(TIMING.interval + DELAY);
+    assert_eq!(lan.forwarding(), [0]);
+}
+
+#[test]
+fn a_node_that_is_not_heard_does_not_forward_beside_one_that_does() {
+    let mut lan = Lan::new(2, Vec::new());
+    lan.mute = Some(0);
+    lan.start(1);
+    lan.run(ms(5000));
+    lan.start(0);
+    assert_eq!(lan.run(ms(20_000)), 1);
+    assert_eq!(lan.forwarding(), [1]);
+    lan.mute = None;
+    assert_eq!(lan.run(2 * TIMING.hold), 1);
     assert_eq!(lan.forwarding(), [0]);
 }
 

@@ -66,6 +66,16 @@ fn frames_for_a_silent_station_go_to_everybody_once_nobody_had_it_or_time_is_ove
 }
 
 #[test]
+fn what_waits_can_be_given_up() {
+    let (mut search, now) = (Search::default(), Instant::now());
+    search.look_for(station(1), frame(1), [3], now);
+    search.look_for(station(2), frame(2), [3], now);
+    assert_eq!(search.clear(), [frame(1), frame(2)]);
+    assert_eq!((search.poll_timeout(), search.bytes), (None, 0));
+    assert!(search.handle_timeout(now + ANSWER).is_empty());
+}
+
+#[test]
 fn what_waits_is_bounded() {
     let (mut search, now) = (Search::default(), Instant::now());
     for n in 0..20 {

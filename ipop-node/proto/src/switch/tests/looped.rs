@@ -59,6 +59,14 @@ fn another_takes_over_when_the_one_that_forwards_is_gone_and_gives_way_when_it_i
         assert!(world.count(far, &frame) <= 1);
     }
     assert_eq!(forwarding(&world), [0, 2]);
+    let blocked = world.nodes[1].switch.as_ref().expect("runs");
+    for port in [Port::Lan, Port::Member(0), Port::Member(2)] {
+        assert_eq!(
+            blocked.fdb.count(port),
+            0,
+            "the threads find nobody at {port}"
+        );
+    }
     let reply = world.send_to(far, mac(1), 3);
     world.run(SECOND);
     assert_eq!(
@@ -73,6 +81,23 @@ fn another_takes_over_when_the_one_that_forwards_is_gone_and_gives_way_when_it_i
             "the LAN: node 00000000000000000000000000000000 is on it, too, and forwards for it"
         ]
     );
+}
+
+#[test]
+fn what_waits_in_a_node_that_stands_down_is_not_sent_any_more() {
+    let mut world = doubled();
+    let a = world.host(0);
+    world.stop(0);
+    world.run(5 * SECOND);
+    assert_eq!(forwarding(&world), [1, 2]);
+    let frame = world.send_to(a, mac(77), 1);
+    world.run(SECOND / 1000);
+    // Its first probe is faster than the answer of node 2.
+    world.start(0);
+    world.run(SECOND);
+    assert_eq!(forwarding(&world), [2]);
+    assert!(world.crossed_to(&frame).is_empty());
+    assert_eq!(world.nodes[1].drops.get(&DropReason::Blocked), Some(&1));
 }
 
 #[test]

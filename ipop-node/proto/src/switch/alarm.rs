@@ -17,8 +17,9 @@ use crate::status::DropReason;
 
 /// For how long the same thing is not said again.
 const ONCE_IN: Duration = Duration::from_secs(60);
-/// Most different things that are said in that time.
-const MOST: usize = 64;
+/// Most different things that are said of one place in that time, so that one that makes trouble of
+/// every kind hides nobody else's.
+const MOST: usize = 8;
 
 /// Something that is not as it should be, and whose doing it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +122,11 @@ impl Alarms {
         self.said
             .retain(|(_, at)| now.saturating_duration_since(*at) < ONCE_IN);
         let was_said = self.said.iter().any(|(said, _)| *said == alarm);
-        if was_said || self.said.len() >= MOST || alarm.trouble.is_known() {
+        let here = self
+            .said
+            .iter()
+            .filter(|(said, _)| said.origin == alarm.origin);
+        if was_said || here.count() >= MOST || alarm.trouble.is_known() {
             return;
         }
         // A node that stands down and takes over again says so each time.

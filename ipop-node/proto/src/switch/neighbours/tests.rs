@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipop_datapath::stations::Stations;
+use proptest::prelude::*;
 
 use super::super::fdb::Limits;
 use super::*;
@@ -145,4 +147,63 @@ fn a_member_that_claims_every_address_gets_so_many_and_takes_none_of_others() {
     world.neighbours.sweep(&world.fdb, world.now);
     assert_eq!(world.find(ip(1)), None);
     assert_eq!(world.claim(mac(2), B, ip(9)), Ok(()), "there is room again");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Claim(u8, u16, u8),
+    Speak(u8, u16),
+    Pass(u64),
+    Sweep,
+    Forget(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_u8..4, 0_u16..3, 0_u8..5).prop_map(|(n, port, ip)| Step::Claim(n, port, ip)),
+        2 => (0_u8..4, 0_u16..3).prop_map(|(n, port)| Step::Speak(n, port)),
+        2 => (0_u64..200).prop_map(Step::Pass),
+        1 => Just(Step::Sweep),
+        1 => (0_u16..3).prop_map(Step::Forget),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_address_changes_hands_while_its_holder_is_heard_of(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut world = World::new(&[(ip(0), mac(0))]);
+        for step in steps {
+            match step {
+                Step::Claim(n, port, address) => {
+                    let (station, port) = (Station::from(mac(n)), Port::Member(port));
+                    if world.fdb.learn(station, port, world.now).is_err() {
+                        continue;
+                    }
+                    let before = world.find(ip(address));
+                    let claimed = world.claim(mac(n), port, ip(address));
+                    let others = before.is_some_and(|(holder, _)| holder != mac(n));
+                    let is_configured = address == 0 && n != 0;
+                    prop_assert_eq!(claimed.is_err(), others || is_configured);
+                    let after = if claimed.is_ok() { Some((mac(n), port)) } else { before };
+                    prop_assert_eq!(world.find(ip(address)), after);
+                }
+                Step::Speak(n, port) => {
+                    let _ = world.fdb.learn(mac(n).into(), Port::Member(port), world.now);
+                }
+                Step::Pass(s) => world.now += Duration::from_secs(s),
+                Step::Sweep => world.neighbours.sweep(&world.fdb, world.now),
+                Step::Forget(port) => world.neighbours.forget_port(Port::Member(port)),
+            }
+            let mut counts = BTreeMap::new();
+            for known in world.neighbours.known.values() {
+                *counts.entry(known.neighbour.port).or_insert(0) += 1;
+            }
+            for port in (0..3).map(Port::Member) {
+                let count = world.neighbours.counts.get(&port).copied().unwrap_or(0);
+                prop_assert_eq!(count, counts.get(&port).copied().unwrap_or(0));
+            }
+        }
+    }
 }

@@ -136,6 +136,33 @@ fn who_speaks_for_another_station_is_named() {
 }
 
 #[test]
+fn who_makes_much_trouble_is_named_a_few_times_and_hides_nobody_else() {
+    let mut world = World::new(&[0, 1, 2], |_| settings(Policy::default()));
+    for n in 0..100 {
+        let mut claim = arp(
+            BROADCAST,
+            Operation::Reply,
+            (mac(n), ip(n)),
+            (mac(2), ip(2)),
+        )
+        .to_vec();
+        claim[6..12].copy_from_slice(&mac(200));
+        world.inject(0, 1, claim);
+    }
+    world.inject(0, 2, udp(BROADCAST, mac(201), 67, 68));
+    world.run(SECOND);
+    let of = |name: &str| {
+        let alarms = world.nodes[0].alarms.iter();
+        alarms.filter(|alarm| alarm.starts_with(name)).count()
+    };
+    assert_eq!((of("node-1"), of("node-2")), (8, 1));
+    assert_eq!(
+        world.nodes[0].drops.get(&DropReason::NotAllowed),
+        Some(&101)
+    );
+}
+
+#[test]
 fn an_address_in_use_is_defended_against_who_probes_for_it() {
     let mut world = World::new(&[0, 1], |_| settings(Policy::default()));
     let [a, holder, newcomer] = [0, 1, 0].map(|lan| world.host(lan));

@@ -165,4 +165,4 @@ fn link_layer(mut options: &[u8], wanted: u8) -> Option<Option<Mac>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

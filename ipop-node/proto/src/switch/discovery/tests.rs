@@ -2,15 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ASKER: Mac = [2, 0, 0, 0, 0, 1];
+pub const ASKER: Mac = [2, 0, 0, 0, 0, 1];
 const HOLDER: Mac = [2, 0, 0, 0, 0, 2];
 
 fn ip(n: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n)
 }
 
-/// A message with a sound checksum.
-fn frame(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8], tags: &[u8]) -> Vec<u8> {
+/// A message with a sound checksum, from a certain station.
+pub fn frame(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8], tags: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
     message[2..4].fill(0);
     let (source, destination) = (source.octets(), destination.octets());
@@ -27,7 +27,8 @@ fn frame(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8], tags: &[u8]) -
     frame
 }
 
-fn message(kind: u8, flags: u8, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+/// A solicitation or an advertisement.
+pub fn message(kind: u8, flags: u8, target: Ipv6Addr, options: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, flags, 0, 0, 0];
     message.extend(target.octets());
     message.extend(options);

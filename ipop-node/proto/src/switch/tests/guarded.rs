@@ -1,8 +1,11 @@
 //! What is kept out, and what is said of it.
 
+use std::net::Ipv6Addr;
+
 use ipop_datapath::ethernet::BROADCAST;
 
 use super::super::arp::Operation;
+use super::super::discovery::tests as discovery;
 use super::super::guard::{Allowed, Place, Policy};
 use super::super::storm::Allowances;
 use super::super::*;
@@ -191,8 +194,52 @@ fn an_address_in_use_is_defended_against_who_probes_for_it() {
         crossed + 1,
         "others are asked for a free one"
     );
+    world.send(a, probe(mac(1), ip(1)));
+    world.run(SECOND);
+    assert_eq!(
+        world.crossed.len(),
+        crossed + 2,
+        "and for one's own, after a start"
+    );
     assert_eq!(world.nodes[0].drops.len(), 0);
-    assert_eq!(world.hosts[holder].got.len(), 2);
+    assert_eq!(world.hosts[holder].got.len(), 3);
+}
+
+#[test]
+fn an_ipv6_address_in_use_is_kept_and_defended_as_well() {
+    let mut world = World::new(&[0, 1], |_| settings(Policy::default()));
+    let newcomer = world.host(0);
+    let ip = |n| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n);
+    let claim = discovery::frame(ip(2), ip(9), &discovery::message(136, 0, ip(2), &[]), &[]);
+    world.inject(0, 1, claim.clone());
+    world.run(SECOND);
+    let from = |mut frame: Vec<u8>| {
+        frame[6..12].copy_from_slice(&mac(1));
+        frame
+    };
+    let unspecified = Ipv6Addr::UNSPECIFIED;
+    let detection = |target| {
+        let message = discovery::message(135, 0, target, &[]);
+        from(discovery::frame(unspecified, ip(9), &message, &[]))
+    };
+    world.send(newcomer, detection(ip(2)));
+    world.run(SECOND);
+    let answer = world.hosts[newcomer].got.last().expect("defended");
+    assert_eq!(
+        answer[..12],
+        [[0x33, 0x33, 0, 0, 0, 1], discovery::ASKER].concat()
+    );
+    assert!(world.crossed.is_empty());
+    world.send(newcomer, detection(ip(3)));
+    world.run(SECOND);
+    assert_eq!(world.crossed.len(), 1, "others are asked for a free one");
+    world.send(newcomer, from(claim));
+    world.run(SECOND);
+    assert_eq!(world.crossed.len(), 1);
+    assert_eq!(
+        world.nodes[0].alarms,
+        ["the LAN: 02:00:00:00:01:01: fd00::2 belongs to another station; node-1 has it"]
+    );
 }
 
 #[test]

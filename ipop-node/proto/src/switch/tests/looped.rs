@@ -101,6 +101,28 @@ fn what_waits_in_a_node_that_stands_down_is_not_sent_any_more() {
 }
 
 #[test]
+fn a_loop_that_probes_do_not_find_ends_by_itself_and_is_named() {
+    let mut world = doubled();
+    let [near, far] = [0, 1].map(|lan| world.host(lan));
+    world.nodes[1].key = b"another";
+    world.start(1);
+    world.run(5 * SECOND);
+    assert_eq!(
+        forwarding(&world),
+        [0, 1, 2],
+        "they do not believe each other"
+    );
+    let frame = world.send_to(far, BROADCAST, 1);
+    world.run(10 * SECOND);
+    assert!(world.count(near, &frame) >= 2, "there was a loop");
+    let crossed = world.crossed_to(&frame).len();
+    assert!(crossed < 50, "{crossed}");
+    let alarm = "02:00:00:00:01:02 is somewhere else, too";
+    let alarms: Vec<_> = world.nodes.iter().flat_map(|node| &node.alarms).collect();
+    assert!(alarms.iter().any(|said| said.contains(alarm)), "{alarms:?}");
+}
+
+#[test]
 fn a_node_without_links_does_not_stand_in_the_way() {
     let mut world = doubled();
     world.host(0);

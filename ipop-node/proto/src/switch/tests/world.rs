@@ -64,6 +64,8 @@ pub struct Node {
     pub lan: usize,
     pub drops: BTreeMap<DropReason, usize>,
     pub alarms: Vec<String>,
+    /// What its probes are authenticated by.
+    pub key: &'static [u8],
     settings: Settings,
     is_bridged: bool,
 }
@@ -97,6 +99,7 @@ impl World {
                 lan: *lan,
                 drops: BTreeMap::new(),
                 alarms: Vec::new(),
+                key: b"overlay",
                 settings: settings(at),
                 is_bridged: lans.iter().filter(|other| *other == lan).count() > 1,
             });
@@ -114,7 +117,7 @@ impl World {
         let node = &mut self.nodes[at];
         let loops = node.is_bridged.then(|| {
             let id = NodeId([at as u8; 16]);
-            let key = ProbeKey::new(b"overlay");
+            let key = ProbeKey::new(node.key);
             LoopGuard::new(
                 id,
                 self.runs,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::ethernet::BROADCAST;
-use ipop_datapath::stations::Stations;
+use ipop_datapath::stations::{LOCAL, Stations};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -86,13 +87,31 @@ proptest! {
             LoopGuard::new(NodeId([1; 16]), 1, [2; 6], key, Timing::default())
         });
         let settings = Settings { policy: any_policy(), ..Settings::default() };
-        let mut switch = Switch::new(settings, Arc::new(Stations::default()), loops, now);
+        let (stations, started) = (Arc::new(Stations::default()), now);
+        let mut switch = Switch::new(settings, stations.clone(), loops, now);
         let mut of_the_lan = Vec::new();
         for member in 0..3 {
             switch.member_joined(member, &format!("node-{member}"), now);
         }
         for event in events {
             let mut given = None;
+            let now_s = (now - started).as_secs() as u32;
+            let carried = match &event {
+                Event::Lan(frame) => carry(&stations, LOCAL, frame, now_s),
+                Event::Member(from, frame) => carry(&stations, *from, frame, now_s),
+                _ => Carry::HandOver,
+            };
+            let expected = match (&event, carried) {
+                (Event::Lan(frame), Carry::ToPeer(peer)) => {
+                    Some(vec![Action::ToMember(peer, frame.clone().into())])
+                }
+                (Event::Member(_, frame), Carry::ToDevice) => {
+                    Some(vec![Action::ToLan(frame.clone().into())])
+                }
+                (Event::Lan(_), Carry::Stays) => Some(Vec::new()),
+                (_, Carry::HandOver) => None,
+                (event, carried) => panic!("{carried:?} for {event:?}"),
+            };
             match event {
                 Event::Lan(frame) => {
                     of_the_lan.push(frame.clone());
@@ -114,7 +133,11 @@ proptest! {
                 }
             }
             let mut to = Vec::new();
-            while let Some(action) = switch.poll_action() {
+            let actions: Vec<_> = std::iter::from_fn(|| switch.poll_action()).collect();
+            if let Some(expected) = expected {
+                prop_assert_eq!(&actions, &expected, "the threads would do something else");
+            }
+            for action in actions {
                 match action {
                     Action::ToMember(member, frame) => {
                         prop_assert!(of_the_lan.iter().any(|sent| *sent == frame));

@@ -42,6 +42,11 @@ fn frames_for_a_silent_station_go_to_everybody_once_nobody_had_it_or_time_is_ove
         "they need not be asked again"
     );
 
+    assert!(search.found(station(1)).is_empty());
+    let next = search.look_for(station(1), frame(2), [3, 4], now);
+    assert_eq!(next, Sought::Ask, "it spoke");
+    search.found(station(1));
+
     search.look_for(station(2), frame(1), [3, 4], now);
     assert_eq!(search.poll_timeout(), Some(now + ANSWER));
     assert!(search.handle_timeout(now + ANSWER / 2).is_empty());

@@ -52,6 +52,8 @@ fn another_takes_over_when_the_one_that_forwards_is_gone_and_gives_way_when_it_i
     let frame = world.send_to(a, BROADCAST, 1);
     world.run(SECOND);
     assert_eq!(world.count(far, &frame), 1);
+    world.send_to(far, BROADCAST, 2);
+    world.run(SECOND);
     world.start(0);
     for tag in 0..100 {
         let frame = world.send_to(a, BROADCAST, 100 + tag);

@@ -249,7 +249,7 @@ impl Inbound {
         count: &mut Count,
     ) -> Result<(), DropReason> {
         let envelope =
-            Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::BadRecord)?;
+            Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::UnknownContent)?;
         let packet = content.start + ENVELOPE..content.end;
         match (envelope.kind, self.mode) {
             (Kind::Nothing, _) => return Ok(()),

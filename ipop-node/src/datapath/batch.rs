@@ -1,6 +1,5 @@
 //! Records for one peer that leave in one call.
 
-use std::io;
 use std::sync::Arc;
 
 use ipop_datapath::record::{ContentType, TAG};
@@ -8,7 +7,7 @@ use ipop_proto::status::DropReason;
 
 use super::map::Way;
 use super::message::{MAX_SEGMENTS, MAX_SEND};
-use super::socket::Socket;
+use super::socket::{Socket, drop_reason};
 
 /// TURN channel number and length (RFC 8656 section 12.4).
 const CHANNEL_HEADER: usize = 4;
@@ -92,13 +91,7 @@ impl Batch {
         let sent = socket.send_batch(&way.remote, &self.bytes[..used], self.segment);
         if let Err((lost, error)) = sent {
             tracing::trace!(remote = ?way.remote, %error, "datagrams not sent");
-            let is_full = error.kind() == io::ErrorKind::WouldBlock
-                || error.raw_os_error() == Some(libc::ENOBUFS);
-            let reason = if is_full {
-                DropReason::QueueFull
-            } else {
-                DropReason::SendFailed
-            };
+            let reason = drop_reason(&error);
             way.path.traffic.dropped_many(reason, lost as u64);
         }
     }

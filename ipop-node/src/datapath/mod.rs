@@ -40,7 +40,7 @@ pub use self::inbox::Taken;
 use self::map::Map;
 use self::outbound::Outbound;
 pub use self::queue::Queue;
-use self::socket::Socket;
+use self::socket::{Socket, drop_reason};
 use crate::tun::Device;
 
 /// The threads, and what the node's task has of them.
@@ -285,10 +285,7 @@ impl Datapath {
         };
         if let Err(error) = socket.send(&transmit.payload, transmit.remote) {
             tracing::trace!(remote = %transmit.remote, %error, "datagram not sent");
-            self.drops.dropped(match error.kind() {
-                io::ErrorKind::WouldBlock => DropReason::QueueFull,
-                _ => DropReason::SendFailed,
-            });
+            self.drops.dropped(drop_reason(&error));
         }
     }
 

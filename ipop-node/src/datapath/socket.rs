@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipop_proto::status::DropReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -141,6 +142,15 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
+/// What a datagram that was not sent counts as.
+pub fn drop_reason(error: &io::Error) -> DropReason {
+    if is_full(error) {
+        DropReason::QueueFull
+    } else {
+        DropReason::SendFailed
+    }
+}
+
 /// ENOBUFS is what a full queue of a network device says.
 fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
@@ -239,6 +249,24 @@ mod tests {
             a.send_batch(&to, &[7; 250], 100).expect("sent");
             a.send_batch(&to, &[3; 10], 10).expect("sent");
             assert_eq!(received(&b, 4), [100, 100, 50, 10], "offload {offload}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_counts_as_full_or_as_failed() {
+        for (errno, reason) in [
+            (libc::EAGAIN, DropReason::QueueFull),
+            (libc::ENOBUFS, DropReason::QueueFull),
+            // A firewall, no route, a device that is down or gone, a datagram that is too long.
+            (libc::EPERM, DropReason::SendFailed),
+            (libc::EACCES, DropReason::SendFailed),
+            (libc::ENETUNREACH, DropReason::SendFailed),
+            (libc::EHOSTUNREACH, DropReason::SendFailed),
+            (libc::ENETDOWN, DropReason::SendFailed),
+            (libc::ENODEV, DropReason::SendFailed),
+            (libc::EMSGSIZE, DropReason::SendFailed),
+        ] {
+            assert_eq!(drop_reason(&io::Error::from_raw_os_error(errno)), reason);
         }
     }
 

@@ -27,7 +27,7 @@ use ipop_datapath::coalesce::Offload;
 use ipop_datapath::published::Published;
 use ipop_datapath::stations::{PeerIndex, Stations};
 use ipop_datapath::vnet::VnetHdr;
-use ipop_proto::config::{NodeConfig, OverlayMode};
+use ipop_proto::config::{NodeConfig, OffloadSection, OverlayMode};
 use ipop_proto::net::Transmit;
 use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
 use ipop_proto::status::{DatapathStatus, DropReason};
@@ -49,6 +49,8 @@ pub struct Datapath {
     port: u16,
     mode: OverlayMode,
     offload: Offload,
+    /// What the configuration wants of sockets.
+    asked: OffloadSection,
     taken: mpsc::Receiver<Taken>,
     map: Arc<Published<Map>>,
     paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
@@ -106,6 +108,7 @@ impl Datapath {
             port: config.ice.port,
             mode: config.overlay.mode,
             offload: device.offload,
+            asked: config.offload,
             taken,
             map,
             paths: HashMap::new(),
@@ -208,11 +211,12 @@ impl Datapath {
     /// Binds an address once for each thread that receives.
     fn bind(&mut self, addr: IpAddr) -> io::Result<SocketAddr> {
         let threads = self.epolls.len();
-        let first = Socket::bind(SocketAddr::new(addr, self.port), threads > 1)?;
+        let bind = |addr, shared| Socket::bind(addr, shared, self.asked);
+        let first = bind(SocketAddr::new(addr, self.port), threads > 1)?;
         let local = first.local();
         let mut sockets = vec![first];
         while sockets.len() < threads {
-            sockets.push(Socket::bind(local, true)?);
+            sockets.push(bind(local, true)?);
         }
         let start = self.sockets.len();
         for (thread, socket) in sockets.into_iter().enumerate() {

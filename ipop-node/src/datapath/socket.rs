@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipop_proto::config::OffloadSection;
 use ipop_proto::status::DropReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -37,7 +38,7 @@ pub struct Socket {
 impl Socket {
     /// Binds `addr`; port 0 means any. With `shared` several sockets may be bound to one address,
     /// among which the kernel spreads the peers.
-    pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<Self> {
+    pub fn bind(addr: SocketAddr, shared: bool, offload: OffloadSection) -> io::Result<Self> {
         let socket = Socket2::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if shared {
             socket.set_reuse_port(true)?;
@@ -46,9 +47,12 @@ impl Socket {
         socket.set_nonblocking(true)?;
         enlarge(&socket);
         may_fragment(&socket, addr);
-        let coalesces = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        // Refused by kernels before 5.0.
+        let coalesces =
+            offload.coalescing && set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         // Refused by kernels before 4.18; harmless, 0 is what it is.
-        let segments = set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let segments =
+            offload.segmentation && set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         let socket = std::net::UdpSocket::from(socket);
         let local = socket.local_addr()?;
         Ok(Self {
@@ -218,8 +222,13 @@ mod tests {
     use super::super::message::{MESSAGE, Receiver};
     use super::*;
 
+    fn bind(addr: &str, shared: bool) -> io::Result<Socket> {
+        let addr = addr.parse().expect("valid");
+        Socket::bind(addr, shared, OffloadSection::default())
+    }
+
     fn bound() -> Socket {
-        Socket::bind("127.0.0.1:0".parse().expect("valid"), false).expect("bound")
+        bind("127.0.0.1:0", false).expect("bound")
     }
 
     /// Lengths of the next datagrams, however the kernel put them together.
@@ -272,8 +281,9 @@ mod tests {
 
     #[test]
     fn several_sockets_share_an_address_when_asked_to() {
-        let first = Socket::bind("127.0.0.1:0".parse().expect("valid"), true).expect("bound");
-        Socket::bind(first.local(), true).expect("shared");
-        Socket::bind(first.local(), false).expect_err("not shared");
+        let first = bind("127.0.0.1:0", true).expect("bound");
+        let same = first.local().to_string();
+        bind(&same, true).expect("shared");
+        bind(&same, false).expect_err("not shared");
     }
 }

@@ -180,8 +180,11 @@ impl Datapath {
         self.sockets.retain(|bound| {
             let stays = addresses.contains(&bound.socket.local().ip());
             if !stays {
-                // Closing it, which threads may delay, would do the same.
+                // The same happens when the last descriptor of it is closed.
                 let _ = epoll::delete(&epolls[bound.thread], bound.socket.as_fd());
+                if let Err(error) = bound.socket.close() {
+                    tracing::warn!(local = %bound.socket.local(), %error, "socket not closed");
+                }
             }
             stays
         });

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ipop_proto::config::OffloadSection;
 use ipop_proto::status::DropReason;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket as Socket2, Type};
@@ -66,6 +66,18 @@ impl Socket {
     /// The address it is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Closes it now, whoever still holds it: threads do until they look for a newer map, and its
+    /// address can be bound again before that. What they send by it fails.
+    pub fn close(&self) -> io::Result<()> {
+        let nothing = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let (nothing, own) = (nothing.as_raw_fd(), self.socket.as_raw_fd());
+        // SAFETY: both descriptors are open, and `own` stays so: only what it stands for is another.
+        match unsafe { libc::dup3(nothing, own, libc::O_CLOEXEC) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Whether batches are cut by the kernel, and received ones put together.
@@ -199,7 +211,6 @@ fn set_int(
     option: libc::c_int,
     value: libc::c_int,
 ) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd as _;
     // SAFETY: the option's value is an int that lives until after the call.
     let result = unsafe {
         libc::setsockopt(
@@ -277,6 +288,17 @@ mod tests {
         ] {
             assert_eq!(drop_reason(&io::Error::from_raw_os_error(errno)), reason);
         }
+    }
+
+    #[test]
+    fn a_closed_socket_frees_its_address_at_once_and_sends_no_more() {
+        let [held, other] = [bound(), bound()];
+        let same = held.local().to_string();
+        bind(&same, false).expect_err("in use");
+        held.close().expect("closed");
+        bind(&same, false).expect("free");
+        let error = held.send(b"late", other.local()).expect_err("closed");
+        assert_eq!(drop_reason(&error), DropReason::SendFailed);
     }
 
     #[test]

@@ -99,11 +99,14 @@ pub enum DropReason {
     QueueFull,
     /// The operating system refused to send.
     SendFailed,
+    /// The underlay marked congestion on the datagram of a packet whose ends do not know of ECN (RFC
+    /// 6040 section 4.2).
+    Congested,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoMember,
         Self::NoLink,
         Self::Malformed,
@@ -119,6 +122,7 @@ impl DropReason {
         Self::KeysWorn,
         Self::QueueFull,
         Self::SendFailed,
+        Self::Congested,
     ];
 }
 

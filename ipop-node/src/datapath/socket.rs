@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ipop_datapath::ecn::Ecn;
 use ipop_proto::config::OffloadSection;
 use ipop_proto::status::DropReason;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -33,6 +34,8 @@ pub struct Socket {
     segments: AtomicBool,
     /// Whether the kernel puts datagrams together.
     coalesces: bool,
+    /// Whether the kernel takes a congestion mark with a call.
+    marks: AtomicBool,
 }
 
 impl Socket {
@@ -47,6 +50,7 @@ impl Socket {
         socket.set_nonblocking(true)?;
         enlarge(&socket);
         may_fragment(&socket, addr);
+        hear_marks(&socket, addr);
         // Refused by kernels before 5.0.
         let coalesces =
             offload.coalescing && set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
@@ -60,6 +64,7 @@ impl Socket {
             local,
             segments: AtomicBool::new(segments),
             coalesces,
+            marks: AtomicBool::new(true),
         })
     }
 
@@ -87,20 +92,21 @@ impl Socket {
 
     /// Sends one datagram, or says `WouldBlock`.
     pub fn send(&self, payload: &[u8], remote: SocketAddr) -> io::Result<()> {
-        self.retried(&remote.into(), payload, payload.len())
+        self.retried(&remote.into(), payload, payload.len(), Ecn::NotEct)
     }
 
-    /// Sends datagrams of `segment` bytes, of which the last may be shorter, and waits a little
-    /// when the kernel has no room. Gives how many were not sent, and why.
+    /// Sends datagrams of `segment` bytes, of which the last may be shorter, each with the field
+    /// `ecn`, and waits a little when the kernel has no room. Gives how many were not sent, and why.
     pub fn send_batch(
         &self,
         remote: &Name,
         bytes: &[u8],
         segment: usize,
+        ecn: Ecn,
     ) -> Result<(), (usize, io::Error)> {
         let count = bytes.len().div_ceil(segment);
         if count == 1 || self.segments.load(Ordering::Relaxed) {
-            match self.patient(remote, bytes, segment) {
+            match self.patient(remote, bytes, segment, ecn) {
                 Err(error) if count > 1 && is_unsupported(&error) => {
                     // EIO: the device cannot. EINVAL: a segment is larger than this path's MTU,
                     // which only this batch has to do with.
@@ -116,7 +122,7 @@ impl Socket {
         let mut failed = None;
         let mut lost = 0;
         for datagram in bytes.chunks(segment) {
-            if let Err(error) = self.patient(remote, datagram, datagram.len()) {
+            if let Err(error) = self.patient(remote, datagram, datagram.len(), ecn) {
                 lost += 1;
                 failed = Some(error);
             }
@@ -124,24 +130,38 @@ impl Socket {
         failed.map_or(Ok(()), |error| Err((lost, error)))
     }
 
-    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
-        match self.retried(remote, bytes, segment) {
+    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
+        match self.retried(remote, bytes, segment, ecn) {
             Err(error) if is_full(&error) => {
                 let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
                 let patience = Timespec::try_from(PATIENCE).ok();
                 // Whatever comes of it, the next call tells.
                 let _ = poll(&mut fds, patience.as_ref());
-                self.retried(remote, bytes, segment)
+                self.retried(remote, bytes, segment, ecn)
             }
             result => result,
         }
     }
 
-    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
-        match message::send(self.socket.as_fd(), remote, bytes, segment) {
+    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
+        let ecn = match self.marks.load(Ordering::Relaxed) {
+            true => ecn,
+            false => Ecn::NotEct,
+        };
+        let send = |ecn| message::send(self.socket.as_fd(), remote, bytes, segment, ecn);
+        match send(ecn) {
             // The error belongs to an earlier datagram (ICMP) and has been cleared by this call.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                message::send(self.socket.as_fd(), remote, bytes, segment)
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(ecn),
+            // With more than one datagram it is segmentation that is refused.
+            Err(error)
+                if ecn != Ecn::NotEct
+                    && bytes.len() <= segment
+                    && error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                send(Ecn::NotEct)?;
+                tracing::info!(local = %self.local, "no congestion marks");
+                self.marks.store(false, Ordering::Relaxed);
+                Ok(())
             }
             result => result,
         }
@@ -202,6 +222,19 @@ fn may_fragment(socket: &Socket2, addr: SocketAddr) {
     };
     if let Err(error) = set {
         tracing::debug!(%error, "fragmentation of datagrams not allowed");
+    }
+}
+
+/// Asks for the congestion mark of what is received (RFC 6040 wants it of a tunnel's end). Every
+/// kernel since 2.6.14 has it.
+fn hear_marks(socket: &Socket2, addr: SocketAddr) {
+    let set = if addr.is_ipv4() {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    } else {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    };
+    if let Err(error) = set {
+        tracing::warn!(%error, "congestion marks of the underlay are not heard");
     }
 }
 
@@ -266,9 +299,34 @@ mod tests {
         let to = Name::from(b.local());
         for offload in [true, false] {
             a.segments.store(offload, Ordering::Relaxed);
-            a.send_batch(&to, &[7; 250], 100).expect("sent");
-            a.send_batch(&to, &[3; 10], 10).expect("sent");
+            a.send_batch(&to, &[7; 250], 100, Ecn::NotEct)
+                .expect("sent");
+            a.send_batch(&to, &[3; 10], 10, Ecn::NotEct).expect("sent");
             assert_eq!(received(&b, 4), [100, 100, 50, 10], "offload {offload}");
+        }
+    }
+
+    #[test]
+    fn a_batch_keeps_its_mark_and_is_not_put_together_with_another() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let [a, b] = [address; 2].map(|address| bind(address, false).expect("bound"));
+            let to = Name::from(b.local());
+            for offload in [true, false] {
+                a.segments.store(offload, Ordering::Relaxed);
+                for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ce, Ecn::Ect1] {
+                    a.send_batch(&to, &[7; 250], 100, ecn).expect("sent");
+                }
+                assert!(a.marks.load(Ordering::Relaxed));
+                let mut receiver = Receiver::new(16);
+                let mut buffer = vec![0; 16 * MESSAGE];
+                let messages = receiver
+                    .receive(b.as_fd(), &mut buffer)
+                    .expect("loopback delivers at once");
+                let messages = (0..messages).map(|at| receiver.message(at).expect("IP"));
+                let mut marks: Vec<_> = messages.map(|message| message.ecn).collect();
+                marks.dedup();
+                assert_eq!(marks, [Ecn::NotEct, Ecn::Ect0, Ecn::Ce, Ecn::Ect1]);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use ipop_datapath::checksum;
 use ipop_datapath::coalesce::{Coalescer, Offload};
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::inet::{Headers, Layer, Version};
 use ipop_datapath::secret::Suite;
 use ipop_datapath::segment::{Segments, Sum, Sums};
@@ -51,6 +52,7 @@ pub fn all() -> Vec<Operation> {
         coalesce("coalesce-46-partial", 1, TRAIN, Sum::Partial),
         coalesce("coalesce-46-complete", 1, TRAIN, Sum::Complete),
         coalesce("coalesce-8-flows-of-8-partial", 8, 8, Sum::Partial),
+        congestion("congestion-unmarked"),
         records::seal("seal-aes-128-gcm", Suite::Aes128Gcm),
         records::seal_and_open("seal-and-open-aes-128-gcm", Suite::Aes128Gcm),
         records::seal("seal-chacha20-poly1305", Suite::ChaCha20Poly1305),
@@ -88,6 +90,16 @@ fn classify(name: &'static str, version: Version) -> Operation {
         let packet = black_box(packet.as_slice());
         let headers = Headers::parse(Layer::Ip, packet).expect("a packet");
         black_box(headers.destination(packet));
+    })
+}
+
+/// Reads the mark of a packet that goes out, and combines it with that of a datagram that has none.
+fn congestion(name: &'static str) -> Operation {
+    let mut packet = train(0, 1).build(Sum::Complete);
+    operation(name, 1, move || {
+        black_box(Ecn::of(Layer::Ip, black_box(&packet)));
+        let outer = black_box(Ecn::NotEct);
+        outer.mark(Layer::Ip, &mut packet).expect("not marked");
     })
 }
 

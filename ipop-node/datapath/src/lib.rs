@@ -10,6 +10,7 @@
 
 pub mod checksum;
 pub mod coalesce;
+pub mod ecn;
 pub mod envelope;
 pub mod fragment;
 pub mod generation;

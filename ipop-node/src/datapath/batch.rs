@@ -1,25 +1,27 @@
 //! Records for one peer that leave in one call.
 
-use std::io;
 use std::sync::Arc;
 
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::record::{ContentType, TAG};
 use ipop_proto::status::DropReason;
 
 use super::map::Way;
 use super::message::{MAX_SEGMENTS, MAX_SEND};
-use super::socket::Socket;
+use super::socket::{Socket, drop_reason};
 
 /// TURN channel number and length (RFC 8656 section 12.4).
 const CHANNEL_HEADER: usize = 4;
 
-/// Datagrams that are ready, all for one peer and of one size but for the last.
+/// Datagrams that are ready, all for one peer, with one congestion mark, and of one size but for the
+/// last.
 pub struct Batch {
     bytes: Box<[u8]>,
     used: usize,
     /// Bytes of each datagram but the last.
     segment: usize,
     count: usize,
+    ecn: Ecn,
     /// The last one is shorter, and must stay the last.
     is_closed: bool,
     to: Option<(Arc<Way>, Arc<Socket>)>,
@@ -32,6 +34,7 @@ impl Default for Batch {
             used: 0,
             segment: 0,
             count: 0,
+            ecn: Ecn::NotEct,
             is_closed: false,
             to: None,
         }
@@ -39,24 +42,26 @@ impl Default for Batch {
 }
 
 impl Batch {
-    /// Adds a record whose content, of `len` bytes, is what `write` writes. What was ready before
-    /// is sent first when this cannot go with it.
+    /// Adds a record whose content, of `len` bytes, is what `write` writes, in a datagram with the
+    /// field `ecn`. What was ready before is sent first when this cannot go with it.
     pub fn seal(
         &mut self,
         socket: &Arc<Socket>,
         way: &Arc<Way>,
+        ecn: Ecn,
         len: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), DropReason> {
         let keys = &way.path.keys.sending;
         let head = way.path.route.channel.map_or(0, |_| CHANNEL_HEADER);
         let datagram = head + keys.overhead() + len;
-        if !self.has_room(way, datagram) {
+        if self.ecn != ecn || !self.has_room(way, datagram) {
             self.flush();
         }
         if self.to.is_none() {
             self.to = Some((way.clone(), socket.clone()));
             self.segment = datagram;
+            self.ecn = ecn;
         }
         let out = &mut self.bytes[self.used..self.used + datagram];
         if let Some(channel) = way.path.route.channel {
@@ -89,16 +94,10 @@ impl Batch {
         if used == 0 {
             return;
         }
-        let sent = socket.send_batch(&way.remote, &self.bytes[..used], self.segment);
+        let sent = socket.send_batch(&way.remote, &self.bytes[..used], self.segment, self.ecn);
         if let Err((lost, error)) = sent {
             tracing::trace!(remote = ?way.remote, %error, "datagrams not sent");
-            let is_full = error.kind() == io::ErrorKind::WouldBlock
-                || error.raw_os_error() == Some(libc::ENOBUFS);
-            let reason = if is_full {
-                DropReason::QueueFull
-            } else {
-                DropReason::SendFailed
-            };
+            let reason = drop_reason(&error);
             way.path.traffic.dropped_many(reason, lost as u64);
         }
     }

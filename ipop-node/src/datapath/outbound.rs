@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, PATH_CONTENT, Pieces};
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
@@ -57,6 +58,8 @@ pub struct Outbound {
     /// Where such a packet is written first.
     whole: Vec<u8>,
     packet: Box<[u8]>,
+    /// The congestion mark of what is in `packet`, which its datagrams get as well.
+    ecn: Ecn,
     batch: Batch,
     /// Where the packet before went.
     last: Option<(IpAddr, Arc<Way>)>,
@@ -82,6 +85,7 @@ impl Outbound {
             next_id: 0,
             whole: Vec::new(),
             packet: vec![0; LARGEST].into_boxed_slice(),
+            ecn: Ecn::NotEct,
             batch: Batch::default(),
             last: None,
         }
@@ -125,6 +129,7 @@ impl Outbound {
             OverlayMode::Route => Layer::Ip,
             OverlayMode::Switch => Layer::Ethernet,
         };
+        self.ecn = Ecn::of(layer, &self.packet[..len]);
         let segments = header
             .map_err(Malformed::from)
             .and_then(|header| Segments::of(layer, &header, &self.packet[..len]));
@@ -218,15 +223,17 @@ impl Outbound {
         let packet = &self.packet[..len];
         let content_len = ENVELOPE + segments.len(index);
         let socket = &way.sockets[self.number % way.sockets.len()];
-        self.batch.seal(socket, way, content_len, |content| {
-            let (envelope, body) = content.split_at_mut(ENVELOPE);
-            let sum = segments.write(packet, index, Sums::Partial, body);
-            let partial_sum = sum == Sum::Partial;
-            envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
-        })
+        self.batch
+            .seal(socket, way, self.ecn, content_len, |content| {
+                let (envelope, body) = content.split_at_mut(ENVELOPE);
+                let sum = segments.write(packet, index, Sums::Partial, body);
+                let partial_sum = sum == Sum::Partial;
+                envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
+            })
     }
 
-    /// Seals packet `index` as several records, none larger than a path takes.
+    /// Seals packet `index` as several records, none larger than a path takes. Congestion may not
+    /// be marked on these: the receiver would have to remember it until it has all of them.
     fn seal_pieces(
         &mut self,
         way: &Arc<Way>,
@@ -253,7 +260,8 @@ impl Outbound {
                 count: pieces.count as u8,
             };
             let content_len = ENVELOPE + FRAGMENT_HEADER + piece.len();
-            self.batch.seal(socket, way, content_len, |content| {
+            let ecn = Ecn::NotEct;
+            self.batch.seal(socket, way, ecn, content_len, |content| {
                 content[..ENVELOPE].copy_from_slice(&FRAGMENT.bytes());
                 content[ENVELOPE..][..FRAGMENT_HEADER].copy_from_slice(&header.bytes());
                 content[ENVELOPE + FRAGMENT_HEADER..].copy_from_slice(piece);

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ipop_datapath::ecn::Ecn;
+use ipop_proto::config::OffloadSection;
+use ipop_proto::status::DropReason;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket as Socket2, Type};
@@ -31,12 +34,14 @@ pub struct Socket {
     segments: AtomicBool,
     /// Whether the kernel puts datagrams together.
     coalesces: bool,
+    /// Whether the kernel takes a congestion mark with a call.
+    marks: AtomicBool,
 }
 
 impl Socket {
     /// Binds `addr`; port 0 means any. With `shared` several sockets may be bound to one address,
     /// among which the kernel spreads the peers.
-    pub fn bind(addr: SocketAddr, shared: bool) -> io::Result<Self> {
+    pub fn bind(addr: SocketAddr, shared: bool, offload: OffloadSection) -> io::Result<Self> {
         let socket = Socket2::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
         if shared {
             socket.set_reuse_port(true)?;
@@ -45,9 +50,13 @@ impl Socket {
         socket.set_nonblocking(true)?;
         enlarge(&socket);
         may_fragment(&socket, addr);
-        let coalesces = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+        hear_marks(&socket, addr);
+        // Refused by kernels before 5.0.
+        let coalesces =
+            offload.coalescing && set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
         // Refused by kernels before 4.18; harmless, 0 is what it is.
-        let segments = set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+        let segments =
+            offload.segmentation && set_int(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
         let socket = std::net::UdpSocket::from(socket);
         let local = socket.local_addr()?;
         Ok(Self {
@@ -55,12 +64,25 @@ impl Socket {
             local,
             segments: AtomicBool::new(segments),
             coalesces,
+            marks: AtomicBool::new(true),
         })
     }
 
     /// The address it is bound to.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Closes it now, whoever still holds it: threads do until they look for a newer map, and its
+    /// address can be bound again before that. What they send by it fails.
+    pub fn close(&self) -> io::Result<()> {
+        let nothing = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let (nothing, own) = (nothing.as_raw_fd(), self.socket.as_raw_fd());
+        // SAFETY: both descriptors are open, and `own` stays so: only what it stands for is another.
+        match unsafe { libc::dup3(nothing, own, libc::O_CLOEXEC) } {
+            0.. => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Whether batches are cut by the kernel, and received ones put together.
@@ -70,20 +92,21 @@ impl Socket {
 
     /// Sends one datagram, or says `WouldBlock`.
     pub fn send(&self, payload: &[u8], remote: SocketAddr) -> io::Result<()> {
-        self.retried(&remote.into(), payload, payload.len())
+        self.retried(&remote.into(), payload, payload.len(), Ecn::NotEct)
     }
 
-    /// Sends datagrams of `segment` bytes, of which the last may be shorter, and waits a little
-    /// when the kernel has no room. Gives how many were not sent, and why.
+    /// Sends datagrams of `segment` bytes, of which the last may be shorter, each with the field
+    /// `ecn`, and waits a little when the kernel has no room. Gives how many were not sent, and why.
     pub fn send_batch(
         &self,
         remote: &Name,
         bytes: &[u8],
         segment: usize,
+        ecn: Ecn,
     ) -> Result<(), (usize, io::Error)> {
         let count = bytes.len().div_ceil(segment);
         if count == 1 || self.segments.load(Ordering::Relaxed) {
-            match self.patient(remote, bytes, segment) {
+            match self.patient(remote, bytes, segment, ecn) {
                 Err(error) if count > 1 && is_unsupported(&error) => {
                     // EIO: the device cannot. EINVAL: a segment is larger than this path's MTU,
                     // which only this batch has to do with.
@@ -99,7 +122,7 @@ impl Socket {
         let mut failed = None;
         let mut lost = 0;
         for datagram in bytes.chunks(segment) {
-            if let Err(error) = self.patient(remote, datagram, datagram.len()) {
+            if let Err(error) = self.patient(remote, datagram, datagram.len(), ecn) {
                 lost += 1;
                 failed = Some(error);
             }
@@ -107,24 +130,38 @@ impl Socket {
         failed.map_or(Ok(()), |error| Err((lost, error)))
     }
 
-    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
-        match self.retried(remote, bytes, segment) {
+    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
+        match self.retried(remote, bytes, segment, ecn) {
             Err(error) if is_full(&error) => {
                 let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
                 let patience = Timespec::try_from(PATIENCE).ok();
                 // Whatever comes of it, the next call tells.
                 let _ = poll(&mut fds, patience.as_ref());
-                self.retried(remote, bytes, segment)
+                self.retried(remote, bytes, segment, ecn)
             }
             result => result,
         }
     }
 
-    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
-        match message::send(self.socket.as_fd(), remote, bytes, segment) {
+    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
+        let ecn = match self.marks.load(Ordering::Relaxed) {
+            true => ecn,
+            false => Ecn::NotEct,
+        };
+        let send = |ecn| message::send(self.socket.as_fd(), remote, bytes, segment, ecn);
+        match send(ecn) {
             // The error belongs to an earlier datagram (ICMP) and has been cleared by this call.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                message::send(self.socket.as_fd(), remote, bytes, segment)
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(ecn),
+            // With more than one datagram it is segmentation that is refused.
+            Err(error)
+                if ecn != Ecn::NotEct
+                    && bytes.len() <= segment
+                    && error.raw_os_error() == Some(libc::EINVAL) =>
+            {
+                send(Ecn::NotEct)?;
+                tracing::info!(local = %self.local, "no congestion marks");
+                self.marks.store(false, Ordering::Relaxed);
+                Ok(())
             }
             result => result,
         }
@@ -139,6 +176,15 @@ impl AsFd for Socket {
 
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
+}
+
+/// What a datagram that was not sent counts as.
+pub fn drop_reason(error: &io::Error) -> DropReason {
+    if is_full(error) {
+        DropReason::QueueFull
+    } else {
+        DropReason::SendFailed
+    }
 }
 
 /// ENOBUFS is what a full queue of a network device says.
@@ -179,13 +225,25 @@ fn may_fragment(socket: &Socket2, addr: SocketAddr) {
     }
 }
 
+/// Asks for the congestion mark of what is received (RFC 6040 wants it of a tunnel's end). Every
+/// kernel since 2.6.14 has it.
+fn hear_marks(socket: &Socket2, addr: SocketAddr) {
+    let set = if addr.is_ipv4() {
+        set_int(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    } else {
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    };
+    if let Err(error) = set {
+        tracing::warn!(%error, "congestion marks of the underlay are not heard");
+    }
+}
+
 fn set_int(
     socket: &Socket2,
     level: libc::c_int,
     option: libc::c_int,
     value: libc::c_int,
 ) -> Result<(), Errno> {
-    use std::os::fd::AsRawFd as _;
     // SAFETY: the option's value is an int that lives until after the call.
     let result = unsafe {
         libc::setsockopt(
@@ -208,8 +266,13 @@ mod tests {
     use super::super::message::{MESSAGE, Receiver};
     use super::*;
 
+    fn bind(addr: &str, shared: bool) -> io::Result<Socket> {
+        let addr = addr.parse().expect("valid");
+        Socket::bind(addr, shared, OffloadSection::default())
+    }
+
     fn bound() -> Socket {
-        Socket::bind("127.0.0.1:0".parse().expect("valid"), false).expect("bound")
+        bind("127.0.0.1:0", false).expect("bound")
     }
 
     /// Lengths of the next datagrams, however the kernel put them together.
@@ -236,16 +299,71 @@ mod tests {
         let to = Name::from(b.local());
         for offload in [true, false] {
             a.segments.store(offload, Ordering::Relaxed);
-            a.send_batch(&to, &[7; 250], 100).expect("sent");
-            a.send_batch(&to, &[3; 10], 10).expect("sent");
+            a.send_batch(&to, &[7; 250], 100, Ecn::NotEct)
+                .expect("sent");
+            a.send_batch(&to, &[3; 10], 10, Ecn::NotEct).expect("sent");
             assert_eq!(received(&b, 4), [100, 100, 50, 10], "offload {offload}");
         }
     }
 
     #[test]
+    fn a_batch_keeps_its_mark_and_is_not_put_together_with_another() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let [a, b] = [address; 2].map(|address| bind(address, false).expect("bound"));
+            let to = Name::from(b.local());
+            for offload in [true, false] {
+                a.segments.store(offload, Ordering::Relaxed);
+                for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ce, Ecn::Ect1] {
+                    a.send_batch(&to, &[7; 250], 100, ecn).expect("sent");
+                }
+                assert!(a.marks.load(Ordering::Relaxed));
+                let mut receiver = Receiver::new(16);
+                let mut buffer = vec![0; 16 * MESSAGE];
+                let messages = receiver
+                    .receive(b.as_fd(), &mut buffer)
+                    .expect("loopback delivers at once");
+                let messages = (0..messages).map(|at| receiver.message(at).expect("IP"));
+                let mut marks: Vec<_> = messages.map(|message| message.ecn).collect();
+                marks.dedup();
+                assert_eq!(marks, [Ecn::NotEct, Ecn::Ect0, Ecn::Ce, Ecn::Ect1]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_counts_as_full_or_as_failed() {
+        for (errno, reason) in [
+            (libc::EAGAIN, DropReason::QueueFull),
+            (libc::ENOBUFS, DropReason::QueueFull),
+            // A firewall, no route, a device that is down or gone, a datagram that is too long.
+            (libc::EPERM, DropReason::SendFailed),
+            (libc::EACCES, DropReason::SendFailed),
+            (libc::ENETUNREACH, DropReason::SendFailed),
+            (libc::EHOSTUNREACH, DropReason::SendFailed),
+            (libc::ENETDOWN, DropReason::SendFailed),
+            (libc::ENODEV, DropReason::SendFailed),
+            (libc::EMSGSIZE, DropReason::SendFailed),
+        ] {
+            assert_eq!(drop_reason(&io::Error::from_raw_os_error(errno)), reason);
+        }
+    }
+
+    #[test]
+    fn a_closed_socket_frees_its_address_at_once_and_sends_no_more() {
+        let [held, other] = [bound(), bound()];
+        let same = held.local().to_string();
+        bind(&same, false).expect_err("in use");
+        held.close().expect("closed");
+        bind(&same, false).expect("free");
+        let error = held.send(b"late", other.local()).expect_err("closed");
+        assert_eq!(drop_reason(&error), DropReason::SendFailed);
+    }
+
+    #[test]
     fn several_sockets_share_an_address_when_asked_to() {
-        let first = Socket::bind("127.0.0.1:0".parse().expect("valid"), true).expect("bound");
-        Socket::bind(first.local(), true).expect("shared");
-        Socket::bind(first.local(), false).expect_err("not shared");
+        let first = bind("127.0.0.1:0", true).expect("bound");
+        let same = first.local().to_string();
+        bind(&same, true).expect("shared");
+        bind(&same, false).expect_err("not shared");
     }
 }

@@ -87,7 +87,7 @@ impl<T> Backlog<T> {
 
     /// What is to be sent next. The same until it is [`pop`](Self::pop)ped, unless something is
     /// pushed.
-    pub fn front(&mut self) -> Option<&T> {
+    pub fn front(&mut self) -> Option<&mut T> {
         let peer = loop {
             let peer = *self.turns.front()?;
             let queue = self.queues.get_mut(&peer)?;
@@ -98,7 +98,7 @@ impl<T> Backlog<T> {
             queue.deficit += self.limits.quantum;
             self.turns.rotate_left(1);
         };
-        let (_, item) = self.queues.get(&peer)?.items.front()?;
+        let (_, item) = self.queues.get_mut(&peer)?.items.front_mut()?;
         Some(item)
     }
 

@@ -1,7 +1,7 @@
 //! Datagrams in bulk: UDP segmentation offload on the way out, several messages and UDP receive
 //! offload on the way in (`udp(7)`: UDP_SEGMENT, UDP_GRO).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -17,25 +17,28 @@ pub const MESSAGE: usize = 65_536;
 /// Room for one control message with an `int`.
 type ControlBuffer = [u64; 4];
 
-/// Sends `bytes` to `remote`, as datagrams of `segment` bytes of which the last may be shorter.
+/// Sends what `parts` say to `remote`, as datagrams of `segment` bytes of which the last may be shorter.
 ///
 /// # Errors
 ///
 /// Those of `sendmsg(2)`. EIO and EINVAL with more than one segment mean that the way there has no
 /// segmentation offload for this.
-pub fn send(socket: BorrowedFd<'_>, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
+pub fn send(
+    socket: BorrowedFd<'_>,
+    remote: &Name,
+    parts: &[IoSlice<'_>],
+    segment: usize,
+) -> io::Result<()> {
     let mut control: ControlBuffer = [0; 4];
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+    let len: usize = parts.iter().map(|part| part.len()).sum();
     // SAFETY: all zeros is a valid value of this plain C structure.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = ptr::from_ref(&remote.storage).cast_mut().cast();
     message.msg_namelen = remote.len;
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
-    if segment < bytes.len() {
+    // An `IoSlice` is an `iovec` in memory.
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    if segment < len {
         let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
         message.msg_control = control.as_mut_ptr().cast();
         // SAFETY: CMSG_SPACE only computes.
@@ -281,7 +284,8 @@ mod tests {
         let b = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let to = Name::from(b.local_addr().expect("bound"));
         let bytes: Vec<u8> = (0..3333_u32).map(|n| n as u8).collect();
-        send(a.as_fd(), &to, &bytes, 1000).expect("sent");
+        let parts = [IoSlice::new(&bytes[..1000]), IoSlice::new(&bytes[1000..])];
+        send(a.as_fd(), &to, &parts, 1000).expect("sent");
         let mut receiver = Receiver::new(4);
         let mut buffer = vec![0; 4 * MESSAGE];
         let mut got = Vec::new();

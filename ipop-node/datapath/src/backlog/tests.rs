@@ -110,7 +110,7 @@ proptest! {
                     }
                 }
                 Step::Pop => {
-                    let front = backlog.front().copied();
+                    let front = backlog.front().map(|item| *item);
                     let popped = backlog.pop();
                     prop_assert_eq!(front, popped);
                     prop_assert_eq!(popped.is_none(), waiting.values().all(VecDeque::is_empty));

@@ -158,7 +158,10 @@ impl Hub {
         wait_until(&format!("{count} links"), PATIENCE, || {
             let status = self.0.status()?;
             let peers = status["peers"].as_array()?;
-            let up = peers.iter().filter(|peer| peer["link"]["state"] == "up").count();
+            let up = peers
+                .iter()
+                .filter(|peer| peer["link"]["state"] == "up")
+                .count();
             (up >= count).then_some(())
         });
     }

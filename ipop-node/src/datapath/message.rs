@@ -2,7 +2,7 @@
 //! offload on the way in (`udp(7)`: UDP_SEGMENT, UDP_GRO), with their congestion marks (`ip(7)`:
 //! IP_TOS, IP_RECVTOS; `ipv6(7)`: IPV6_TCLASS, IPV6_RECVTCLASS).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -20,8 +20,8 @@ pub const MESSAGE: usize = 65_536;
 /// Room for two control messages with an `int` each, aligned for them.
 type ControlBuffer = [u64; 6];
 
-/// Sends `bytes` to `remote`, as datagrams of `segment` bytes of which the last may be shorter, each
-/// with the field `ecn`.
+/// Sends what `parts` say to `remote`, as datagrams of `segment` bytes of which the last may be
+/// shorter, each with the field `ecn`.
 ///
 /// # Errors
 ///
@@ -31,22 +31,20 @@ type ControlBuffer = [u64; 6];
 pub fn send(
     socket: BorrowedFd<'_>,
     remote: &Name,
-    bytes: &[u8],
+    parts: &[IoSlice<'_>],
     segment: usize,
     ecn: Ecn,
 ) -> io::Result<()> {
     let mut control = Control::default();
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+    let len: usize = parts.iter().map(|part| part.len()).sum();
     // SAFETY: all zeros is a valid value of this plain C structure.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = ptr::from_ref(&remote.storage).cast_mut().cast();
     message.msg_namelen = remote.len;
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
-    if segment < bytes.len() {
+    // An `IoSlice` is an `iovec` in memory.
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    if segment < len {
         let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
     }
@@ -332,7 +330,8 @@ mod tests {
         let b = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let to = Name::from(b.local_addr().expect("bound"));
         let bytes: Vec<u8> = (0..3333_u32).map(|n| n as u8).collect();
-        send(a.as_fd(), &to, &bytes, 1000, Ecn::NotEct).expect("sent");
+        let parts = [IoSlice::new(&bytes[..1000]), IoSlice::new(&bytes[1000..])];
+        send(a.as_fd(), &to, &parts, 1000, Ecn::NotEct).expect("sent");
         let mut receiver = Receiver::new(4);
         let mut buffer = vec![0; 4 * MESSAGE];
         let mut got = Vec::new();

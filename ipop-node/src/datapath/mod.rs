@@ -14,6 +14,7 @@ mod message;
 mod outbound;
 mod queue;
 mod socket;
+mod uplink;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, IoSlice};

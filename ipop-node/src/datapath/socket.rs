@@ -1,15 +1,16 @@
 //! One UDP socket on one local address, shared by the task that signals and the threads that carry.
 
-use std::io;
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipop_datapath::ecn::Ecn;
 use ipop_proto::config::OffloadSection;
 use ipop_proto::status::DropReason;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket as Socket2, Type};
@@ -19,11 +20,10 @@ use super::message::{self, MAX_SEGMENTS, Name};
 /// Kernel buffer for what was received, in bytes: a burst of a few thousand packets.
 const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Kernel buffer for what is sent, in bytes. What waits here waits longer for nothing, so that it
-/// holds a few batches and no more.
+/// holds a few batches and no more; then they wait by peer (`uplink`).
 const SEND_BUFFER: usize = 1024 * 1024;
-/// How long a full send buffer is waited for before a batch is dropped. Packets wait in the device
-/// meanwhile.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// Datagrams of signalling that wait at the most.
+const MAX_WAITING: usize = 256;
 
 /// A bound, non-blocking socket.
 #[derive(Debug)]
@@ -36,6 +36,37 @@ pub struct Socket {
     coalesces: bool,
     /// Whether the kernel takes a congestion mark with a call.
     marks: AtomicBool,
+    /// Signalling that the kernel had no room for: without it a link that is busy would end.
+    waiting: Mutex<VecDeque<(Name, Vec<u8>)>>,
+    /// Whether there is any, for those that would not take the lock for nothing.
+    has_waiting: AtomicBool,
+}
+
+/// How far a batch came.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// Bytes that are dealt with.
+    pub bytes: usize,
+    /// The kernel has no room for the rest.
+    pub is_full: bool,
+    /// Datagrams among those dealt with that were lost, and why the last one was.
+    pub lost: Option<(usize, io::Error)>,
+}
+
+impl Sent {
+    /// With what became of the next `count` datagrams, of `len` bytes together.
+    fn and(mut self, result: io::Result<()>, len: usize, count: usize) -> Self {
+        match result {
+            Ok(()) => self.bytes += len,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_full = true,
+            Err(error) => {
+                self.bytes += len;
+                let before = self.lost.map_or(0, |(lost, _)| lost);
+                self.lost = Some((before + count, error));
+            }
+        }
+        self
+    }
 }
 
 impl Socket {
@@ -65,6 +96,8 @@ impl Socket {
             segments: AtomicBool::new(segments),
             coalesces,
             marks: AtomicBool::new(true),
+            waiting: Mutex::default(),
+            has_waiting: AtomicBool::new(false),
         })
     }
 
@@ -90,23 +123,65 @@ impl Socket {
         (self.segments.load(Ordering::Relaxed), self.coalesces)
     }
 
-    /// Sends one datagram, or says `WouldBlock`.
+    /// Sends one datagram before those of batches that wait. When the kernel has no room it waits
+    /// for [`Self::send_waiting`], or for the next of these.
     pub fn send(&self, payload: &[u8], remote: SocketAddr) -> io::Result<()> {
-        self.retried(&remote.into(), payload, payload.len(), Ecn::NotEct)
+        let remote = remote.into();
+        self.send_waiting();
+        match self.retried(
+            &remote,
+            &[IoSlice::new(payload)],
+            payload.len(),
+            Ecn::NotEct,
+        ) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut waiting = self.waiting();
+                if waiting.len() == MAX_WAITING {
+                    return Err(error);
+                }
+                waiting.push_back((remote, payload.to_vec()));
+                self.has_waiting.store(true, Ordering::Release);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Sends what [`Self::send`] found no room for, as far as there is room now.
+    pub fn send_waiting(&self) {
+        if !self.has_waiting.load(Ordering::Acquire) {
+            return;
+        }
+        let mut waiting = self.waiting();
+        while let Some((remote, payload)) = waiting.front() {
+            let result = self.retried(remote, &[IoSlice::new(payload)], payload.len(), Ecn::NotEct);
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => tracing::trace!(?remote, %error, "datagram not sent"),
+                Ok(()) => {}
+            }
+            waiting.pop_front();
+        }
+        self.has_waiting.store(false, Ordering::Release);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<(Name, Vec<u8>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends datagrams of `segment` bytes, of which the last may be shorter, each with the field
-    /// `ecn`, and waits a little when the kernel has no room. Gives how many were not sent, and why.
+    /// `ecn`. No datagram is in two parts.
     pub fn send_batch(
         &self,
         remote: &Name,
-        bytes: &[u8],
+        parts: &[IoSlice<'_>],
         segment: usize,
         ecn: Ecn,
-    ) -> Result<(), (usize, io::Error)> {
-        let count = bytes.len().div_ceil(segment);
+    ) -> Sent {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        let count = len.div_ceil(segment);
         if count == 1 || self.segments.load(Ordering::Relaxed) {
-            match self.patient(remote, bytes, segment, ecn) {
+            match self.retried(remote, parts, segment, ecn) {
                 Err(error) if count > 1 && is_unsupported(&error) => {
                     // EIO: the device cannot. EINVAL: a segment is larger than this path's MTU,
                     // which only this batch has to do with.
@@ -115,48 +190,39 @@ impl Socket {
                         self.segments.store(false, Ordering::Relaxed);
                     }
                 }
-                result => return result.map_err(|error| (count, error)),
+                result => return Sent::default().and(result, len, count),
             }
         }
         debug_assert!(count <= MAX_SEGMENTS);
-        let mut failed = None;
-        let mut lost = 0;
-        for datagram in bytes.chunks(segment) {
-            if let Err(error) = self.patient(remote, datagram, datagram.len(), ecn) {
-                lost += 1;
-                failed = Some(error);
+        let datagrams = parts.iter().flat_map(|part| part.chunks(segment));
+        datagrams.fold(Sent::default(), |sent, datagram| {
+            if sent.is_full {
+                return sent;
             }
-        }
-        failed.map_or(Ok(()), |error| Err((lost, error)))
+            let result = self.retried(remote, &[IoSlice::new(datagram)], datagram.len(), ecn);
+            sent.and(result, datagram.len(), 1)
+        })
     }
 
-    fn patient(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
-        match self.retried(remote, bytes, segment, ecn) {
-            Err(error) if is_full(&error) => {
-                let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
-                let patience = Timespec::try_from(PATIENCE).ok();
-                // Whatever comes of it, the next call tells.
-                let _ = poll(&mut fds, patience.as_ref());
-                self.retried(remote, bytes, segment, ecn)
-            }
-            result => result,
-        }
-    }
-
-    fn retried(&self, remote: &Name, bytes: &[u8], segment: usize, ecn: Ecn) -> io::Result<()> {
+    fn retried(
+        &self,
+        remote: &Name,
+        parts: &[IoSlice<'_>],
+        segment: usize,
+        ecn: Ecn,
+    ) -> io::Result<()> {
         let ecn = match self.marks.load(Ordering::Relaxed) {
             true => ecn,
             false => Ecn::NotEct,
         };
-        let send = |ecn| message::send(self.socket.as_fd(), remote, bytes, segment, ecn);
+        let is_one = || parts.iter().map(|part| part.len()).sum::<usize>() <= segment;
+        let send = |ecn| message::send(self.socket.as_fd(), remote, parts, segment, ecn);
         match send(ecn) {
             // The error belongs to an earlier datagram (ICMP) and has been cleared by this call.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(ecn),
             // With more than one datagram it is segmentation that is refused.
             Err(error)
-                if ecn != Ecn::NotEct
-                    && bytes.len() <= segment
-                    && error.raw_os_error() == Some(libc::EINVAL) =>
+                if ecn != Ecn::NotEct && error.raw_os_error() == Some(libc::EINVAL) && is_one() =>
             {
                 send(Ecn::NotEct)?;
                 tracing::info!(local = %self.local, "no congestion marks");
@@ -178,18 +244,13 @@ fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL))
 }
 
-/// What a datagram that was not sent counts as.
+/// What a datagram that was not sent counts as. ENOBUFS is what a full queue of a network device says.
 pub fn drop_reason(error: &io::Error) -> DropReason {
-    if is_full(error) {
+    if error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS) {
         DropReason::QueueFull
     } else {
         DropReason::SendFailed
     }
-}
-
-/// ENOBUFS is what a full queue of a network device says.
-fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
 /// The forced option needs CAP_NET_ADMIN, which a node has; without it the system's limit applies.
@@ -299,9 +360,12 @@ mod tests {
         let to = Name::from(b.local());
         for offload in [true, false] {
             a.segments.store(offload, Ordering::Relaxed);
-            a.send_batch(&to, &[7; 250], 100, Ecn::NotEct)
-                .expect("sent");
-            a.send_batch(&to, &[3; 10], 10, Ecn::NotEct).expect("sent");
+            let batches = [&[&[7; 100][..], &[8; 150]][..], &[&[3; 10]]];
+            for (parts, segment) in batches.into_iter().zip([100, 10]) {
+                let parts: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+                let sent = a.send_batch(&to, &parts, segment, Ecn::NotEct);
+                assert!(!sent.is_full && sent.lost.is_none(), "{sent:?}");
+            }
             assert_eq!(received(&b, 4), [100, 100, 50, 10], "offload {offload}");
         }
     }
@@ -314,7 +378,8 @@ mod tests {
             for offload in [true, false] {
                 a.segments.store(offload, Ordering::Relaxed);
                 for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ce, Ecn::Ect1] {
-                    a.send_batch(&to, &[7; 250], 100, ecn).expect("sent");
+                    let sent = a.send_batch(&to, &[IoSlice::new(&[7; 250])], 100, ecn);
+                    assert!(!sent.is_full && sent.lost.is_none(), "{sent:?}");
                 }
                 assert!(a.marks.load(Ordering::Relaxed));
                 let mut receiver = Receiver::new(16);

@@ -123,8 +123,12 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
         };
         let look = || {
             let looked = look(context, &sites, rendezvous, everywhere, &owner, &report)?;
-            let known = known(context)?;
-            Ok(leftovers(looked.seen, &known, &owner, &allowed))
+            Ok(leftovers(
+                looked.seen,
+                &self::known(context)?,
+                &owner,
+                &allowed,
+            ))
         };
         let removal = remove_with_late(outcome.groups.clone(), |g| hands.remove(g), look)?;
         outcome.removal = Some(removal);

@@ -33,11 +33,13 @@ pub struct Device {
 }
 
 /// Makes the device, gives it both addresses and the MTU, and brings it up, with `queues` queues if
-/// the kernel has that. What the kernel does not offer is done without.
+/// the kernel has that. What the kernel does not offer, or the configuration does not want, is done
+/// without.
 pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
     let interface = &config.overlay.interface;
     let made = [(true, queues > 1), (true, false), (false, false)]
         .into_iter()
+        .filter(|(offload, _)| config.offload.device || !offload)
         .map(|(offload, several)| {
             build(config, offload, several, if several { queues } else { 1 })
         });

@@ -8,7 +8,7 @@ use ipop_proto::candidate::{Candidate, CandidateKind};
 use ipop_proto::service::IceServerKind;
 use ipop_proto::signal::{Fingerprint, LinkDescription, SessionId, Setup, Signal, TerminateReason};
 use ipop_proto::status::{Advertisement, NodeStatus, RoleState, SignIn};
-use ipop_tests::ejabberd::{DOMAIN, Ejabberd, Options, own_loopback};
+use ipop_testbed::ejabberd::{DOMAIN, Ejabberd, Options, own_loopback};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;

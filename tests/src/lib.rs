@@ -10,7 +10,6 @@
 
 pub mod capture;
 pub mod ec2;
-pub mod imds;
 pub mod kill;
 pub mod lab;
 pub mod light_node;
@@ -22,4 +21,4 @@ pub mod scale;
 pub mod sshd;
 pub mod tcp;
 
-pub use ipop_testbed::{ejabberd, netns, wait_until};
+pub use ipop_testbed::{ejabberd, imds, netns, wait_until};

@@ -105,10 +105,7 @@ impl Headers {
     /// When there is no whole IP packet.
     #[inline]
     pub fn parse(layer: Layer, packet: &[u8]) -> Result<Self, Unreadable> {
-        let ip_at = match layer {
-            Layer::Ip => 0,
-            Layer::Ethernet => ethernet_len(packet)?,
-        };
+        let ip_at = ip_at(layer, packet)?;
         let first = *packet.get(ip_at).ok_or(Unreadable::Truncated)?;
         match first >> 4 {
             4 => ipv4(packet, ip_at),
@@ -175,6 +172,15 @@ impl Headers {
                     .first_chunk::<16>()?,
             ),
         })
+    }
+}
+
+/// Where the IP header of a packet starts, if it has one.
+#[inline]
+pub(crate) fn ip_at(layer: Layer, packet: &[u8]) -> Result<usize, Unreadable> {
+    match layer {
+        Layer::Ip => Ok(0),
+        Layer::Ethernet => ethernet_len(packet),
     }
 }
 

@@ -8,9 +8,11 @@
 //! each written where its record will be sealed; on the way in [`coalesce`] finds the packets of
 //! one flow among those that came out of records, so that they are written to the device as one.
 
+pub mod backlog;
 pub mod carry;
 pub mod checksum;
 pub mod coalesce;
+pub mod ecn;
 pub mod envelope;
 pub mod ethernet;
 pub mod fragment;

@@ -29,6 +29,9 @@ pub struct NodeConfig {
     /// `[ice]`
     #[serde(default)]
     pub ice: IceSection,
+    /// `[offload]`
+    #[serde(default, skip_serializing_if = "OffloadSection::is_default")]
+    pub offload: OffloadSection,
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
@@ -127,6 +130,35 @@ pub struct IceSection {
     pub ignore_addresses: Vec<IpAddr>,
     /// Only relay candidates are offered and used.
     pub relay_only: bool,
+}
+
+/// `[offload]`: what the kernel is asked to do for the data path. It is tried, and done without
+/// where the kernel has it not; this is for a kernel or a driver that has it and does it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OffloadSection {
+    /// Super-packets, checksums and several queues of the TUN or TAP device.
+    pub device: bool,
+    /// Batches that the kernel, or the network card, cuts into datagrams (UDP_SEGMENT).
+    pub segmentation: bool,
+    /// Received datagrams that the kernel puts together (UDP_GRO).
+    pub coalescing: bool,
+}
+
+impl Default for OffloadSection {
+    fn default() -> Self {
+        Self {
+            device: true,
+            segmentation: true,
+            coalescing: true,
+        }
+    }
+}
+
+impl OffloadSection {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `[[peer]]`: a node that is known without a server.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use serde::de::value::{self, StrDeserializer};
+use serde::de::{Deserializer, IntoDeserializer as _};
 use serde::{Deserialize, Serialize};
 
 use crate::address::OverlayAddrs;
@@ -89,6 +91,8 @@ pub enum DropReason {
     Replayed,
     /// A frame from a member in mode `route`, or a packet from one in mode `switch`.
     WrongMode,
+    /// A record that carries what only a later version understands, or nothing at all.
+    UnknownContent,
     /// The keys have sealed as much as they may, and new ones are not there yet.
     KeysWorn,
     /// A queue was full.
@@ -109,11 +113,14 @@ pub enum DropReason {
     ForBridges,
     /// A frame that may hide what is inside.
     Hidden,
+    /// The underlay marked congestion on the datagram of a packet whose ends do not know of ECN (RFC
+    /// 6040 section 4.2).
+    Congested,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::NoMember,
         Self::NoLink,
         Self::Malformed,
@@ -125,6 +132,7 @@ impl DropReason {
         Self::BadRecord,
         Self::Replayed,
         Self::WrongMode,
+        Self::UnknownContent,
         Self::KeysWorn,
         Self::QueueFull,
         Self::SendFailed,
@@ -135,7 +143,21 @@ impl DropReason {
         Self::Returning,
         Self::ForBridges,
         Self::Hidden,
+        Self::Congested,
     ];
+}
+
+/// Reads drops, without those for reasons that only a later version has.
+fn known_drops<'de, D>(deserializer: D) -> Result<BTreeMap<DropReason, u64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let drops = BTreeMap::<String, u64>::deserialize(deserializer)?;
+    let known = drops.into_iter().filter_map(|(reason, count)| {
+        let reason: StrDeserializer<'_, value::Error> = reason.as_str().into_deserializer();
+        Some((DropReason::deserialize(reason).ok()?, count))
+    });
+    Ok(known.collect())
 }
 
 /// How far the link to a peer is.
@@ -194,6 +216,7 @@ pub struct PeerStatus {
     /// Overlay packets received.
     pub rx_packets: u64,
     /// Drops on this link.
+    #[serde(deserialize_with = "known_drops")]
     pub drops: BTreeMap<DropReason, u64>,
 }
 
@@ -258,6 +281,7 @@ pub struct NodeStatus {
     /// Peers, sorted by name.
     pub peers: Vec<PeerStatus>,
     /// Drops that belong to no peer.
+    #[serde(deserialize_with = "known_drops")]
     pub drops: BTreeMap<DropReason, u64>,
     /// Public SSH host key of the machine (`ssh-ed25519 AAAA…`), where it made its own and nobody
     /// else can know it.

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipop_proto::config::{
-    IceSection, NodeConfig, NodeSection, OverlayMode, OverlaySection, XmppSection, is_dns_label,
+    IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
+    is_dns_label,
 };
 use proptest::prelude::*;
 
@@ -222,6 +223,10 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 ignore_interfaces: ice.1,
                 ignore_addresses: ice.2,
                 relay_only: ice.3,
+            },
+            offload: OffloadSection {
+                segmentation: ice.3,
+                ..OffloadSection::default()
             },
             peers: Vec::new(),
         },

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use ipop_datapath::coalesce::{Coalescer, Offload};
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, Reassembly};
 use ipop_datapath::generation::Refused;
@@ -53,6 +54,9 @@ pub struct Inbound {
     drops: Arc<Traffic>,
     me: OverlayAddrs,
     mode: OverlayMode,
+    layer: Layer,
+    /// The congestion mark of the message that is looked at.
+    ecn: Ecn,
     stations: Arc<Stations>,
     started: Instant,
     /// Seconds since then, as of the last look.
@@ -93,6 +97,8 @@ impl Inbound {
             drops: common.drops.clone(),
             me,
             mode: common.mode,
+            layer,
+            ecn: Ecn::NotEct,
             stations: common.stations.clone(),
             started: common.started,
             now_s: 0,
@@ -158,6 +164,7 @@ impl Inbound {
 
     /// One message: datagrams of one sender.
     fn take(&mut self, socket: &Socket, start: usize, message: &Received) {
+        self.ecn = message.ecn;
         let mut from = None;
         let mut count = Count::default();
         let end = start + message.len.min(MESSAGE);
@@ -249,7 +256,7 @@ impl Inbound {
         count: &mut Count,
     ) -> Result<(), DropReason> {
         let envelope =
-            Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::BadRecord)?;
+            Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::UnknownContent)?;
         let packet = content.start + ENVELOPE..content.end;
         match (envelope.kind, self.mode) {
             (Kind::Nothing, _) => return Ok(()),
@@ -264,6 +271,9 @@ impl Inbound {
             // The other node is in another mode.
             (Kind::Packet | Kind::Frame, _) => return Err(DropReason::WrongMode),
         }
+        self.ecn
+            .mark(self.layer, &mut self.buffer[packet.clone()])
+            .map_err(|_| DropReason::Congested)?;
         count.packets += 1;
         count.bytes += packet.len() as u64;
         let sum = if envelope.partial_sum {

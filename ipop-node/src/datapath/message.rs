@@ -1,11 +1,14 @@
 //! Datagrams in bulk: UDP segmentation offload on the way out, several messages and UDP receive
-//! offload on the way in (`udp(7)`: UDP_SEGMENT, UDP_GRO).
+//! offload on the way in (`udp(7)`: UDP_SEGMENT, UDP_GRO), with their congestion marks (`ip(7)`:
+//! IP_TOS, IP_RECVTOS; `ipv6(7)`: IPV6_TCLASS, IPV6_RECVTCLASS).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+
+use ipop_datapath::ecn::Ecn;
 
 /// Segments that one call may send (`UDP_MAX_SEGMENTS` of older kernels).
 pub const MAX_SEGMENTS: usize = 64;
@@ -14,42 +17,47 @@ pub const MAX_SEND: usize = 65_507;
 /// Bytes of one received message: what a UDP length can say.
 pub const MESSAGE: usize = 65_536;
 
-/// Room for one control message with an `int`.
-type ControlBuffer = [u64; 4];
+/// Room for two control messages with an `int` each, aligned for them.
+type ControlBuffer = [u64; 6];
 
-/// Sends `bytes` to `remote`, as datagrams of `segment` bytes of which the last may be shorter.
+/// Sends what `parts` say to `remote`, as datagrams of `segment` bytes of which the last may be
+/// shorter, each with the field `ecn`.
 ///
 /// # Errors
 ///
 /// Those of `sendmsg(2)`. EIO and EINVAL with more than one segment mean that the way there has no
-/// segmentation offload for this.
-pub fn send(socket: BorrowedFd<'_>, remote: &Name, bytes: &[u8], segment: usize) -> io::Result<()> {
-    let mut control: ControlBuffer = [0; 4];
-    let mut iov = libc::iovec {
-        iov_base: bytes.as_ptr().cast_mut().cast(),
-        iov_len: bytes.len(),
-    };
+/// segmentation offload for this; EINVAL with one segment and a field, that the kernel takes the
+/// field from the socket only (IPv4 before Linux 3.13).
+pub fn send(
+    socket: BorrowedFd<'_>,
+    remote: &Name,
+    parts: &[IoSlice<'_>],
+    segment: usize,
+    ecn: Ecn,
+) -> io::Result<()> {
+    let mut control = Control::default();
+    let len: usize = parts.iter().map(|part| part.len()).sum();
     // SAFETY: all zeros is a valid value of this plain C structure.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_name = ptr::from_ref(&remote.storage).cast_mut().cast();
     message.msg_namelen = remote.len;
-    message.msg_iov = &raw mut iov;
-    message.msg_iovlen = 1;
-    if segment < bytes.len() {
+    // An `IoSlice` is an `iovec` in memory.
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len() as _;
+    if segment < len {
         let size = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
-        message.msg_control = control.as_mut_ptr().cast();
-        // SAFETY: CMSG_SPACE only computes.
-        let space = unsafe { libc::CMSG_SPACE(size_of::<u16>() as u32) };
-        message.msg_controllen = space as _;
-        // SAFETY: the control buffer is larger than `space` and aligned for a cmsghdr, so that the
-        // first header and its data lie within it.
-        unsafe {
-            let header = libc::CMSG_FIRSTHDR(&raw const message);
-            (*header).cmsg_level = libc::SOL_UDP;
-            (*header).cmsg_type = libc::UDP_SEGMENT;
-            (*header).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as _;
-            libc::CMSG_DATA(header).cast::<u16>().write_unaligned(size);
+        control.push(libc::SOL_UDP, libc::UDP_SEGMENT, size);
+    }
+    if ecn != Ecn::NotEct {
+        let class = ecn as libc::c_int;
+        match remote.storage.ss_family.into() {
+            libc::AF_INET => control.push(libc::IPPROTO_IP, libc::IP_TOS, class),
+            _ => control.push(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class),
         }
+    }
+    if control.used > 0 {
+        message.msg_control = control.buffer.as_mut_ptr().cast();
+        message.msg_controllen = control.used as _;
     }
     // SAFETY: every pointer in `message` is to something that lives until after the call.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT) };
@@ -57,6 +65,36 @@ pub fn send(socket: BorrowedFd<'_>, remote: &Name, bytes: &[u8], segment: usize)
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Control messages for one call.
+#[derive(Default)]
+struct Control {
+    buffer: ControlBuffer,
+    /// Bytes.
+    used: usize,
+}
+
+impl Control {
+    /// Adds one; there may be two, none larger than an `int`.
+    fn push<T: Copy>(&mut self, level: libc::c_int, kind: libc::c_int, value: T) {
+        let len = size_of::<T>() as u32;
+        // SAFETY: these two only compute.
+        let (space, len) = unsafe { (libc::CMSG_SPACE(len), libc::CMSG_LEN(len)) };
+        let end = self.used + space as usize;
+        assert!(end <= size_of::<ControlBuffer>(), "two control messages");
+        // SAFETY: header and value lie before `end`, within the buffer, and `used` is a multiple of
+        // what a header is aligned to, as the buffer is.
+        unsafe {
+            let header = self.buffer.as_mut_ptr().byte_add(self.used);
+            let header = header.cast::<libc::cmsghdr>();
+            (*header).cmsg_level = level;
+            (*header).cmsg_type = kind;
+            (*header).cmsg_len = len as _;
+            libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
+        }
+        self.used = end;
+    }
 }
 
 /// A socket address in the kernel's form.
@@ -147,6 +185,8 @@ pub struct Received {
     pub len: usize,
     /// Bytes of every datagram but the last.
     pub segment: usize,
+    /// The congestion mark of all of them.
+    pub ecn: Ecn,
 }
 
 /// What receiving several messages at once needs; made once, used again and again.
@@ -175,7 +215,7 @@ impl Receiver {
         };
         Self {
             names: vec![name; messages],
-            controls: vec![[0; 4]; messages],
+            controls: vec![ControlBuffer::default(); messages],
             iovs: vec![iov; messages],
             headers: vec![header; messages],
             received: Vec::with_capacity(messages),
@@ -217,14 +257,14 @@ impl Receiver {
         self.received.clear();
         for i in 0..received {
             let len = self.headers[i].msg_len as usize;
-            let segment = segment_size(&self.headers[i].msg_hdr)
-                .filter(|size| *size > 0)
-                .unwrap_or(len);
+            let (segment, ecn) = notes(&self.headers[i].msg_hdr);
+            let segment = segment.filter(|size| *size > 0).unwrap_or(len);
             self.received
                 .push(self.names[i].addr().map(|remote| Received {
                     remote,
                     len,
                     segment,
+                    ecn,
                 }));
         }
         Ok(received)
@@ -241,23 +281,32 @@ impl Receiver {
     }
 }
 
-/// The size of the datagrams in a message, when the kernel put several together.
-fn segment_size(message: &libc::msghdr) -> Option<usize> {
-    // SAFETY: the kernel wrote the control buffer and set its length; the macros stay within it,
-    // and the payload of UDP_GRO is an int.
+/// The size of the datagrams in a message, when the kernel put several together, and their mark.
+fn notes(message: &libc::msghdr) -> (Option<usize>, Ecn) {
+    let mut segment = None;
+    let mut ecn = Ecn::NotEct;
+    // SAFETY: the kernel wrote the control buffer and set its length; the macros stay within it.
+    // The payloads of UDP_GRO and IPV6_TCLASS are ints, that of IP_TOS is a byte.
     unsafe {
         let mut header = libc::CMSG_FIRSTHDR(message);
         while let Some(current) = header.as_ref() {
-            if current.cmsg_level == libc::SOL_UDP && current.cmsg_type == libc::UDP_GRO {
-                let size = libc::CMSG_DATA(current)
-                    .cast::<libc::c_int>()
-                    .read_unaligned();
-                return usize::try_from(size).ok();
+            let data = libc::CMSG_DATA(current);
+            match (current.cmsg_level, current.cmsg_type) {
+                (libc::SOL_UDP, libc::UDP_GRO) => {
+                    let size = data.cast::<libc::c_int>().read_unaligned();
+                    segment = usize::try_from(size).ok();
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) => ecn = Ecn::of_class(*data),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class = data.cast::<libc::c_int>().read_unaligned();
+                    ecn = Ecn::of_class(class as u8);
+                }
+                _ => {}
             }
             header = libc::CMSG_NXTHDR(message, current);
         }
     }
-    None
+    (segment, ecn)
 }
 
 #[cfg(test)]
@@ -281,7 +330,8 @@ mod tests {
         let b = UdpSocket::bind("127.0.0.1:0").expect("bound");
         let to = Name::from(b.local_addr().expect("bound"));
         let bytes: Vec<u8> = (0..3333_u32).map(|n| n as u8).collect();
-        send(a.as_fd(), &to, &bytes, 1000).expect("sent");
+        let parts = [IoSlice::new(&bytes[..1000]), IoSlice::new(&bytes[1000..])];
+        send(a.as_fd(), &to, &parts, 1000, Ecn::NotEct).expect("sent");
         let mut receiver = Receiver::new(4);
         let mut buffer = vec![0; 4 * MESSAGE];
         let mut got = Vec::new();

@@ -14,6 +14,7 @@ mod message;
 mod outbound;
 mod queue;
 mod socket;
+mod uplink;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, IoSlice};
@@ -27,7 +28,7 @@ use ipop_datapath::coalesce::Offload;
 use ipop_datapath::published::Published;
 use ipop_datapath::stations::{PeerIndex, Stations};
 use ipop_datapath::vnet::VnetHdr;
-use ipop_proto::config::{NodeConfig, OverlayMode};
+use ipop_proto::config::{NodeConfig, OffloadSection, OverlayMode};
 use ipop_proto::net::Transmit;
 use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
 use ipop_proto::status::{DatapathStatus, DropReason};
@@ -40,7 +41,7 @@ pub use self::inbox::Taken;
 use self::map::Map;
 use self::outbound::Outbound;
 pub use self::queue::Queue;
-use self::socket::Socket;
+use self::socket::{Socket, drop_reason};
 use crate::tun::Device;
 
 /// The threads, and what the node's task has of them.
@@ -49,6 +50,8 @@ pub struct Datapath {
     port: u16,
     mode: OverlayMode,
     offload: Offload,
+    /// What the configuration wants of sockets.
+    asked: OffloadSection,
     taken: mpsc::Receiver<Taken>,
     map: Arc<Published<Map>>,
     paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
@@ -106,6 +109,7 @@ impl Datapath {
             port: config.ice.port,
             mode: config.overlay.mode,
             offload: device.offload,
+            asked: config.offload,
             taken,
             map,
             paths: HashMap::new(),
@@ -177,8 +181,11 @@ impl Datapath {
         self.sockets.retain(|bound| {
             let stays = addresses.contains(&bound.socket.local().ip());
             if !stays {
-                // Closing it, which threads may delay, would do the same.
+                // The same happens when the last descriptor of it is closed.
                 let _ = epoll::delete(&epolls[bound.thread], bound.socket.as_fd());
+                if let Err(error) = bound.socket.close() {
+                    tracing::warn!(local = %bound.socket.local(), %error, "socket not closed");
+                }
             }
             stays
         });
@@ -208,11 +215,12 @@ impl Datapath {
     /// Binds an address once for each thread that receives.
     fn bind(&mut self, addr: IpAddr) -> io::Result<SocketAddr> {
         let threads = self.epolls.len();
-        let first = Socket::bind(SocketAddr::new(addr, self.port), threads > 1)?;
+        let bind = |addr, shared| Socket::bind(addr, shared, self.asked);
+        let first = bind(SocketAddr::new(addr, self.port), threads > 1)?;
         let local = first.local();
         let mut sockets = vec![first];
         while sockets.len() < threads {
-            sockets.push(Socket::bind(local, true)?);
+            sockets.push(bind(local, true)?);
         }
         let start = self.sockets.len();
         for (thread, socket) in sockets.into_iter().enumerate() {
@@ -285,10 +293,7 @@ impl Datapath {
         };
         if let Err(error) = socket.send(&transmit.payload, transmit.remote) {
             tracing::trace!(remote = %transmit.remote, %error, "datagram not sent");
-            self.drops.dropped(match error.kind() {
-                io::ErrorKind::WouldBlock => DropReason::QueueFull,
-                _ => DropReason::SendFailed,
-            });
+            self.drops.dropped(drop_reason(&error));
         }
     }
 

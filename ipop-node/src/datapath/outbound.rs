@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, PATH_CONTENT, Pieces};
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
@@ -20,13 +21,15 @@ use ipop_proto::status::DropReason;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::Common;
-use super::batch::Batch;
+use super::batch::Batches;
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::queue::{LARGEST, Queue};
+use super::uplink::Uplinks;
 
-/// Packets read before what is ready is sent, however much more there is.
-const BUDGET: usize = 64;
+/// Packets read before what is ready is sent, however much more there is: some for each of many
+/// peers.
+const BUDGET: usize = 512;
 /// MTU of an Ethernet that may be behind this node.
 const LAN_MTU: usize = 1500;
 /// Bytes of two VLAN tags.
@@ -57,7 +60,9 @@ pub struct Outbound {
     /// Where such a packet is written first.
     whole: Vec<u8>,
     packet: Box<[u8]>,
-    batch: Batch,
+    /// The congestion mark of what is in `packet`, which its datagrams get as well.
+    ecn: Ecn,
+    batches: Batches,
     /// Where the packet before went.
     last: Option<(IpAddr, Arc<Way>)>,
 }
@@ -82,7 +87,8 @@ impl Outbound {
             next_id: 0,
             whole: Vec::new(),
             packet: vec![0; LARGEST].into_boxed_slice(),
-            batch: Batch::default(),
+            ecn: Ecn::NotEct,
+            batches: Batches::new(Uplinks::default()),
             last: None,
         }
     }
@@ -91,21 +97,52 @@ impl Outbound {
     pub fn run(mut self, stop: &OwnedFd) -> io::Result<()> {
         loop {
             self.refresh();
-            for _ in 0..BUDGET {
-                match self.queue.read(&mut self.packet) {
-                    Ok((header, len)) => self.take(header, len),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.flush();
-                        if wait(&self.queue, stop)? {
-                            return Ok(());
-                        }
-                        self.refresh();
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
+            self.batches.uplinks().resume();
+            if self.round()? && self.wait(stop)? {
+                return Ok(());
             }
-            self.flush();
+        }
+    }
+
+    /// Takes packets and sends them. Whether the device has nothing more.
+    fn round(&mut self) -> io::Result<bool> {
+        let mut is_dry = false;
+        for _ in 0..BUDGET {
+            match self.queue.read(&mut self.packet) {
+                Ok((header, len)) => self.take(header, len),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    is_dry = true;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.batches.flush();
+        Ok(is_dry)
+    }
+
+    /// Waits until there is something to read, or room for what waits; whether it is time to stop.
+    fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
+        let queue = self.queue.as_fd();
+        let first = [
+            PollFd::new(stop, PollFlags::IN),
+            PollFd::new(&queue, PollFlags::IN),
+        ];
+        let uplinks = self.batches.uplinks();
+        let (mut few, mut many);
+        let fds: &mut [PollFd<'_>] = if uplinks.is_empty() {
+            few = first;
+            &mut few
+        } else {
+            let full = uplinks.full();
+            many = Vec::from(first);
+            many.extend(full.map(|socket| PollFd::new(socket, PollFlags::OUT)));
+            &mut many
+        };
+        match poll(fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -114,8 +151,10 @@ impl Outbound {
             self.now_s = self.started.elapsed().as_secs() as u32;
         }
         if self.map.refresh() {
-            self.flush();
             self.last = None;
+            let sockets = &self.map.get().sockets;
+            let is_bound = |socket: &Arc<_>| sockets.values().any(|own| Arc::ptr_eq(own, socket));
+            self.batches.uplinks().retain(is_bound);
         }
     }
 
@@ -125,6 +164,7 @@ impl Outbound {
             OverlayMode::Route => Layer::Ip,
             OverlayMode::Switch => Layer::Ethernet,
         };
+        self.ecn = Ecn::of(layer, &self.packet[..len]);
         let segments = header
             .map_err(Malformed::from)
             .and_then(|header| Segments::of(layer, &header, &self.packet[..len]));
@@ -218,15 +258,17 @@ impl Outbound {
         let packet = &self.packet[..len];
         let content_len = ENVELOPE + segments.len(index);
         let socket = &way.sockets[self.number % way.sockets.len()];
-        self.batch.seal(socket, way, content_len, |content| {
-            let (envelope, body) = content.split_at_mut(ENVELOPE);
-            let sum = segments.write(packet, index, Sums::Partial, body);
-            let partial_sum = sum == Sum::Partial;
-            envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
-        })
+        self.batches
+            .seal(socket, way, self.ecn, content_len, |content| {
+                let (envelope, body) = content.split_at_mut(ENVELOPE);
+                let sum = segments.write(packet, index, Sums::Partial, body);
+                let partial_sum = sum == Sum::Partial;
+                envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
+            })
     }
 
-    /// Seals packet `index` as several records, none larger than a path takes.
+    /// Seals packet `index` as several records, none larger than a path takes. Congestion may not
+    /// be marked on these: the receiver would have to remember it until it has all of them.
     fn seal_pieces(
         &mut self,
         way: &Arc<Way>,
@@ -253,11 +295,13 @@ impl Outbound {
                 count: pieces.count as u8,
             };
             let content_len = ENVELOPE + FRAGMENT_HEADER + piece.len();
-            self.batch.seal(socket, way, content_len, |content| {
-                content[..ENVELOPE].copy_from_slice(&FRAGMENT.bytes());
-                content[ENVELOPE..][..FRAGMENT_HEADER].copy_from_slice(&header.bytes());
-                content[ENVELOPE + FRAGMENT_HEADER..].copy_from_slice(piece);
-            })?;
+            let ecn = Ecn::NotEct;
+            self.batches
+                .seal(socket, way, ecn, content_len, |content| {
+                    content[..ENVELOPE].copy_from_slice(&FRAGMENT.bytes());
+                    content[ENVELOPE..][..FRAGMENT_HEADER].copy_from_slice(&header.bytes());
+                    content[ENVELOPE + FRAGMENT_HEADER..].copy_from_slice(piece);
+                })?;
         }
         Ok(())
     }
@@ -278,10 +322,6 @@ impl Outbound {
             self.drops.dropped(DropReason::QueueFull);
         }
     }
-
-    fn flush(&mut self) {
-        self.batch.flush();
-    }
 }
 
 /// The destination of an IP packet, if it has one.
@@ -290,18 +330,5 @@ fn destination(packet: &[u8]) -> Option<IpAddr> {
         4 => Some(IpAddr::from(*packet.get(16..)?.first_chunk::<4>()?)),
         6 => Some(IpAddr::from(*packet.get(24..)?.first_chunk::<16>()?)),
         _ => None,
-    }
-}
-
-/// Waits until the queue can be read; whether it is time to stop.
-fn wait(queue: &Queue, stop: &OwnedFd) -> io::Result<bool> {
-    let queue = queue.as_fd();
-    let mut fds = [
-        PollFd::new(&queue, PollFlags::IN),
-        PollFd::new(stop, PollFlags::IN),
-    ];
-    match poll(&mut fds, None) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[1].revents().is_empty()),
-        Err(error) => Err(error.into()),
     }
 }

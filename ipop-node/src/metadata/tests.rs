@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use ipop_tests::imds::{Imds, Manner};
+use ipop_testbed::imds::{Imds, Manner};
 
 use super::*;
 

@@ -12,6 +12,7 @@ use super::Context;
 use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
+use crate::gc::late::remove_with_late;
 use crate::gc::look::Looked;
 use crate::gc::plan::{Allowed, Group, Known, Verdict, leftovers};
 use crate::gc::remove::{Hands, Removal};
@@ -120,7 +121,17 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
             interrupt: &interrupt,
             events: &report,
         };
-        outcome.removal = Some(hands.remove(outcome.groups.clone())?);
+        let look = || {
+            let looked = look(context, &sites, rendezvous, everywhere, &owner, &report)?;
+            Ok(leftovers(
+                looked.seen,
+                &self::known(context)?,
+                &owner,
+                &allowed,
+            ))
+        };
+        let removal = remove_with_late(outcome.groups.clone(), |g| hands.remove(g), look)?;
+        outcome.removal = Some(removal);
     }
     report.finish(&outcome, text);
     finished(&outcome)

@@ -108,10 +108,12 @@ impl Engine<'_> {
             let (running, done) = mpsc::channel();
             if let Some(quorum) = quorum {
                 let (early, plan) = (&self.opened.early, &scene.plan);
+                early.set_watching(true);
                 scope.spawn(move || early.watch(self, plan, quorum, &done));
             }
             let run = self.carry_out(&scene, &plan, &images, &mut observed);
             drop(running);
+            self.opened.early.set_watching(false);
             run
         })?;
         let run = self.check_shared(run)?;
@@ -397,7 +399,10 @@ impl Engine<'_> {
         let new = todo.actions.iter().filter(new);
         let new: Vec<_> = new.map(|a| record_of(a, &self.deployment.uid)).collect();
         self.database.want(id, &new)?;
-        let hands = Hands::new(self, plan, images, recorded, &todo.actions);
+        let mut hands = Hands::new(self, plan, images, recorded, &todo.actions);
+        if self.opened.early.is_watching() {
+            hands = hands.paced()?;
+        }
         let run = execute(&todo.actions, &hands, self.interrupt);
         for (index, error) in &run.failed {
             self.events.emit(Event::Warning {

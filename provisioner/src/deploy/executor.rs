@@ -37,6 +37,12 @@ pub trait Doer: Sync {
     /// Does it, by `deadline`, and records that.
     fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError>;
 
+    /// Whether an action that is ready may begin now; it is asked for again until it may. Asked
+    /// under a lock: it must not wait.
+    fn may_begin(&self, _: &Action) -> bool {
+        true
+    }
+
     /// Whether a failed action need not be tried again, as things came good without it.
     fn is_needless(&self, _: &Action) -> bool {
         false
@@ -160,21 +166,28 @@ impl<'a> Board<'a> {
     }
 
     /// Takes the next action that may begin now; otherwise says when to look again.
-    fn take(&mut self, owner: &'a Owner, now: Instant) -> Result<usize, Instant> {
+    fn take(
+        &mut self,
+        owner: &'a Owner,
+        now: Instant,
+        may_begin: impl Fn(usize) -> bool,
+    ) -> Result<usize, Instant> {
         let desk = self.desk(owner);
         let pace = desk.pace.next(now);
-        let next = desk
-            .ready
+        if pace > now {
+            return Err(pace);
+        }
+        desk.ready.sort_unstable();
+        let due = desk.ready.partition_point(|(from, _)| *from <= now);
+        match desk.ready[..due]
             .iter()
-            .enumerate()
-            .min_by_key(|(_, ready)| **ready);
-        match next {
-            Some((place, (from, _))) if *from <= now && pace <= now => {
+            .position(|(_, index)| may_begin(*index))
+        {
+            Some(place) => {
                 desk.pace.begin(now);
-                Ok(desk.ready.swap_remove(place).1)
+                Ok(desk.ready.remove(place).1)
             }
-            Some((_, (from, _))) => Err(pace.max(*from)),
-            None => Err(now + LOOK),
+            None => Err(desk.ready.get(due).map_or(now + LOOK, |(from, _)| *from)),
         }
     }
 
@@ -219,7 +232,8 @@ impl<'a> Executor<'a> {
                 return;
             }
             let now = Instant::now();
-            match board.take(owner, now) {
+            let may_begin = |index: usize| self.doer.may_begin(&self.actions[index]);
+            match board.take(owner, now, may_begin) {
                 Ok(index) => {
                     drop(board);
                     self.attempt(index);

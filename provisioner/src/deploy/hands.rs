@@ -11,6 +11,7 @@ use super::engine::Engine;
 use super::executor::Doer;
 use super::fault;
 use super::planner::Action;
+use super::starts::Starts;
 use super::wanted::DIRECTORY;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Stage};
@@ -41,6 +42,9 @@ pub(super) struct Hands<'a> {
     specs: BTreeMap<NodeName, Mutex<Option<Arc<MachineSpec>>>>,
     /// How many parts of each node's machine are still to be made.
     parts_left: Mutex<BTreeMap<NodeName, usize>>,
+    starts: Mutex<Starts>,
+    /// Most machines of each site that start at once; sites without such a limit are not here.
+    most_starting: BTreeMap<String, usize>,
 }
 
 impl<'a> Hands<'a> {
@@ -76,7 +80,42 @@ impl<'a> Hands<'a> {
             reached: Mutex::new(reached(recorded)),
             specs: specs.collect(),
             parts_left: Mutex::new(parts_left),
+            starts: Mutex::default(),
+            most_starting: BTreeMap::new(),
         }
+    }
+
+    /// Lets only so many machines of a site start at once as it says. Somebody has to watch which
+    /// of them are up ([`Early`](super::early::Early)).
+    pub fn paced(mut self) -> Result<Self, CliError> {
+        let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
+        let parts_left = unpoisoned(&self.parts_left).clone();
+        for node in self.plan.into_iter().flat_map(|plan| &plan.nodes) {
+            *counts.entry(&node.site).or_default() +=
+                usize::from(parts_left.contains_key(&node.name));
+        }
+        for (site, count) in counts.into_iter().filter(|(_, count)| *count > 1) {
+            let Some(most) = self.engine.provider(site)?.most_starting()? else {
+                continue;
+            };
+            if count > most {
+                self.engine.step(format!(
+                    "{site}: {most} machines start at a time, as starting keeps processors busy"
+                ));
+            }
+            self.most_starting.insert(site.clone(), most);
+        }
+        Ok(self)
+    }
+
+    /// The node and site of an action that makes the last part of a machine, which starts it.
+    fn starts<'b>(&self, action: &'b Action) -> Option<(&'b NodeName, &'b String)> {
+        let (Verb::Make, Owner::Site(site), Some(node)) =
+            (action.verb, &action.key.owner, action.node())
+        else {
+            return None;
+        };
+        (unpoisoned(&self.parts_left).get(node) == Some(&1)).then_some((node, site))
     }
 
     fn make(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
@@ -376,9 +415,26 @@ impl Doer for Hands<'_> {
         }
     }
 
+    fn may_begin(&self, action: &Action) -> bool {
+        let Some((node, site)) = self.starts(action) else {
+            return true;
+        };
+        let Some(most) = self.most_starting.get(site) else {
+            return true;
+        };
+        let early = &self.engine.opened.early;
+        // What is left after that, a mount, is little work, and may wait for the front end.
+        let is_up = |node: &NodeName| early.of(node).is_some_and(|n| n.stage >= Stage::SignedIn);
+        unpoisoned(&self.starts).claim(site, node, *most, Instant::now(), is_up)
+    }
+
     fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
         match action.verb {
-            Verb::Make => self.make(action, deadline),
+            Verb::Make => self.make(action, deadline).inspect_err(|_| {
+                if let Some(node) = action.node() {
+                    unpoisoned(&self.starts).release(node);
+                }
+            }),
             Verb::Remove => self.remove(action, deadline),
         }
     }

@@ -28,6 +28,7 @@ pub mod planner;
 pub mod preview;
 pub mod real;
 pub mod settings;
+mod starts;
 #[cfg(test)]
 mod tests;
 mod wanted;

@@ -11,8 +11,10 @@
 //! alone unless the user says otherwise, and what has no tags is only ever shown, unless named.
 //!
 //! Looking comes before reading the database: everything is recorded before it is made, so
-//! whatever was seen and is not recorded afterwards belongs to nobody.
+//! whatever was seen and is not recorded afterwards belongs to nobody. After removing, it is looked
+//! again for what came late.
 
+pub mod late;
 pub mod look;
 pub mod plan;
 pub mod remove;

@@ -1,7 +1,7 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
 use ipop_proto::config::{
-    IceSection, NodeConfig, NodeSection, OverlayMode, OverlaySection, XmppSection,
+    IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -137,6 +137,7 @@ pub fn config(
             ca_file: bundle::CA.into(),
         }),
         ice: IceSection::default(),
+        offload: OffloadSection::default(),
         peers: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {

@@ -271,6 +271,12 @@ pub trait Provider: Send + Sync {
         8
     }
 
+    /// Most machines that start at once, where each keeps a processor of the host busy; none where
+    /// that is no concern.
+    fn most_starting(&self) -> Result<Option<usize>, CliError> {
+        Ok(None)
+    }
+
     /// What must exist for these machines. Pure: the same plan gives the same steps, whatever is
     /// there. The last step of each node is the one that starts its machine.
     fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError>;

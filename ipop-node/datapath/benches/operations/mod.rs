@@ -4,13 +4,17 @@
 #[path = "../../tests/offload/packets.rs"]
 #[expect(dead_code, reason = "shared with the tests")]
 mod packets;
+mod records;
+mod tables;
 
 use std::hint::black_box;
 use std::ops::Range;
 
 use ipop_datapath::checksum;
 use ipop_datapath::coalesce::{Coalescer, Offload};
+use ipop_datapath::ecn::Ecn;
 use ipop_datapath::inet::{Headers, Layer, Version};
+use ipop_datapath::secret::Suite;
 use ipop_datapath::segment::{Segments, Sum, Sums};
 use ipop_datapath::vnet::{GsoType, VnetHdr};
 
@@ -18,6 +22,8 @@ use packets::Packet;
 
 /// Payload of a TCP segment with timestamps at an overlay MTU of 1400.
 const GSO_SIZE: usize = 1348;
+/// Such a packet: headers with options, and payload.
+const PACKET: usize = GSO_SIZE + 52;
 /// From one packet to the next in a buffer, with room for a record around each.
 const STRIDE: usize = 1440;
 /// Packets of a full super-packet at that size.
@@ -46,6 +52,16 @@ pub fn all() -> Vec<Operation> {
         coalesce("coalesce-46-partial", 1, TRAIN, Sum::Partial),
         coalesce("coalesce-46-complete", 1, TRAIN, Sum::Complete),
         coalesce("coalesce-8-flows-of-8-partial", 8, 8, Sum::Partial),
+        congestion("congestion-unmarked"),
+        records::seal("seal-aes-128-gcm", Suite::Aes128Gcm),
+        records::seal_and_open("seal-and-open-aes-128-gcm", Suite::Aes128Gcm),
+        records::seal("seal-chacha20-poly1305", Suite::ChaCha20Poly1305),
+        records::seal_and_open("seal-and-open-chacha20-poly1305", Suite::ChaCha20Poly1305),
+        records::replay("replay-in-order"),
+        tables::route("route-v4-of-1000", Version::V4),
+        tables::route("route-v6-of-1000", Version::V6),
+        tables::locate("station-locate-of-1000"),
+        tables::learn("station-learn-of-1000"),
     ]
 }
 
@@ -77,6 +93,16 @@ fn classify(name: &'static str, version: Version) -> Operation {
     })
 }
 
+/// Reads the mark of a packet that goes out, and combines it with that of a datagram that has none.
+fn congestion(name: &'static str) -> Operation {
+    let mut packet = train(0, 1).build(Sum::Complete);
+    operation(name, 1, move || {
+        black_box(Ecn::of(Layer::Ip, black_box(&packet)));
+        let outer = black_box(Ecn::NotEct);
+        outer.mark(Layer::Ip, &mut packet).expect("not marked");
+    })
+}
+
 /// What no segmentation can be faster than.
 fn copy(name: &'static str) -> Operation {
     let packets = [7_u8; STRIDE].repeat(TRAIN);
@@ -86,7 +112,7 @@ fn copy(name: &'static str) -> Operation {
             .chunks(STRIDE)
             .zip(out.chunks_mut(STRIDE))
         {
-            out[..GSO_SIZE + 52].copy_from_slice(&packet[..GSO_SIZE + 52]);
+            out[..PACKET].copy_from_slice(&packet[..PACKET]);
         }
         black_box(&mut out);
     })

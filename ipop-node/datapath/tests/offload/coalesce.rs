@@ -183,9 +183,11 @@ fn psh_ends_a_group_and_is_kept() {
 
 #[test]
 fn a_change_in_a_header_starts_a_group() {
-    let changes: [fn(&mut Packet); 9] = [
+    let changes: [fn(&mut Packet); 10] = [
         |packet| packet.flags |= ECE,
+        // ECN, and DSCP.
         |packet| packet.tos ^= 1,
+        |packet| packet.tos ^= 4,
         |packet| packet.ttl -= 1,
         |packet| packet.dont_fragment = false,
         |packet| packet.acknowledgement += 1,
@@ -197,15 +199,21 @@ fn a_change_in_a_header_starts_a_group() {
     for change in changes {
         assert_eq!(groups_with(change), [[0], [1], [2]]);
     }
-    let (_, mut packets) = train(
-        &Packet {
+    let changes: [fn(&mut Packet); 4] = [
+        |packet| packet.flow_label += 1,
+        |packet| packet.tos ^= 1,
+        |packet| packet.tos ^= 4,
+        |packet| packet.ttl -= 1,
+    ];
+    for change in changes {
+        let packet = Packet {
             version: Version::V6,
             ..Packet::default()
-        },
-        3,
-    );
-    packets[1].flow_label += 1;
-    assert_eq!(groups(&packets), [[0], [1], [2]]);
+        };
+        let (_, mut packets) = train(&packet, 3);
+        change(&mut packets[1]);
+        assert_eq!(groups(&packets), [[0], [1], [2]]);
+    }
 }
 
 #[test]

@@ -461,7 +461,8 @@ impl Channel {
                 _ => Ok(()),
             },
             ContentType::ApplicationData => {
-                let envelope = Envelope::read(&content).ok_or(BAD)?;
+                let envelope = Envelope::read(&content)
+                    .ok_or(Rejected::Dropped(DropReason::UnknownContent))?;
                 if envelope.kind != Kind::Nothing {
                     contents.push((envelope, content.split_off(ENVELOPE)));
                 }

@@ -153,32 +153,25 @@ fn candidates(transport: &Element) -> Result<Vec<Candidate>, JingleFault> {
     if count > MAX_CANDIDATES {
         return Err(JingleFault::TooManyCandidates(count));
     }
-    elements().map(candidate).collect()
+    let read = elements().map(candidate);
+    read.filter_map(Result::transpose).collect()
 }
 
-fn candidate(element: &Element) -> Result<Candidate, JingleFault> {
+/// Reads a candidate; `None` for one that only a later version can use: of another component,
+/// transport or type (RFC 8839 section 5.1).
+fn candidate(element: &Element) -> Result<Option<Candidate>, JingleFault> {
     const NAME: &str = "candidate";
-    match number::<u8>(element, NAME, "component", "1")? {
-        1 => {}
-        other => return Err(value(NAME, "component", &other.to_string(), "1")),
-    }
+    let component = number::<u8>(element, NAME, "component", "1")?;
     let protocol = attr(element, NAME, "protocol")?;
-    if !protocol.eq_ignore_ascii_case("udp") {
-        return Err(value(NAME, "protocol", protocol, "`udp`"));
+    if component != 1 || !protocol.eq_ignore_ascii_case("udp") {
+        return Ok(None);
     }
     let kind = match attr(element, NAME, "type")? {
         "host" => CandidateKind::Host,
         "srflx" => CandidateKind::Srflx,
         "prflx" => CandidateKind::Prflx,
         "relay" => CandidateKind::Relay,
-        other => {
-            return Err(value(
-                NAME,
-                "type",
-                other,
-                "`host`, `srflx`, `prflx` or `relay`",
-            ));
-        }
+        _ => return Ok(None),
     };
     let ip: IpAddr = number(element, NAME, "ip", "an IP address")?;
     if ip.is_unspecified() || ip.is_multicast() {
@@ -188,13 +181,13 @@ fn candidate(element: &Element) -> Result<Candidate, JingleFault> {
         0 => return Err(value(NAME, "port", "0", "1 to 65535")),
         port => port,
     };
-    Ok(Candidate {
+    Ok(Some(Candidate {
         foundation: ice_chars(element, NAME, "foundation", 1, 32)?.to_owned(),
         kind,
         addr: SocketAddr::new(ip.to_canonical(), port),
         priority: number(element, NAME, "priority", "0 to 4294967295")?,
         related: related(element)?,
-    })
+    }))
 }
 
 /// The related address: both attributes or none.

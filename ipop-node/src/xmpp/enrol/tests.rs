@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use ipop_tests::ejabberd::{DOMAIN, Ejabberd};
+use ipop_testbed::ejabberd::{DOMAIN, Ejabberd};
 use tokio_xmpp::xmlstream::FallibleStreamElement;
 
 use super::super::account::Account;

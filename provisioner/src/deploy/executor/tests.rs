@@ -224,3 +224,44 @@ fn what_failed_and_is_needless_is_not_tried_again() {
     assert!(run.failed[0].1.to_string().contains("enough workers"));
     assert_eq!(hopeless.0.into_inner(), 2);
 }
+
+/// Does everything, but lets `gated` begin last.
+struct Gated {
+    order: Mutex<Vec<String>>,
+    others: usize,
+}
+
+impl Doer for Gated {
+    fn parallel(&self, _: &Owner) -> usize {
+        2
+    }
+
+    fn may_begin(&self, action: &Action) -> bool {
+        let done = self.order.lock().expect("whole").len();
+        action.key.resource.id != "gated" || done == self.others
+    }
+
+    fn act(&self, action: &Action, _: Instant) -> Result<(), CliError> {
+        let name = action.key.resource.id.clone();
+        self.order.lock().expect("whole").push(name);
+        Ok(())
+    }
+
+    fn answers(&self, _: &Owner) -> bool {
+        true
+    }
+}
+
+#[test]
+fn what_may_not_begin_yet_holds_up_nothing_else_and_is_done_once_it_may() {
+    let mut actions = vec![action("a", "gated", &[])];
+    actions.extend((0..5).map(|n| action("a", &n.to_string(), &[])));
+    let gated = Gated {
+        order: Mutex::default(),
+        others: 5,
+    };
+    let run = execute(&actions, &gated, &Interrupt::default());
+    assert_eq!(run.done.len(), 6);
+    let order = gated.order.into_inner().expect("whole");
+    assert_eq!(order.last().map(String::as_str), Some("gated"));
+}

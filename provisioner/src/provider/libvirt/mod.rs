@@ -68,6 +68,10 @@ pub const KVM_JOIN_LIMIT: Duration = Duration::from_secs(120);
 /// machine and several machines share its processors.
 pub const TCG_JOIN_LIMIT: Duration = Duration::from_secs(900);
 
+/// Machines that start at once under software emulation, for each of the host's processors: one
+/// keeps a processor busy for most of its start.
+const TCG_STARTING: usize = 2;
+
 /// Prefixes of the volumes that are parts of images.
 const IMAGES: [&str; 3] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-"];
 /// Prefixes of the volumes that belong to no deployment: images, and what a killed try left.
@@ -397,6 +401,21 @@ impl Provider for Libvirt {
                 Some(Accel::Kvm) => KVM_JOIN_LIMIT,
                 Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
             })
+        })
+    }
+
+    /// Before the first launch on a host nothing was tried: as many as of the slow kind.
+    fn most_starting(&self) -> Result<Option<usize>, CliError> {
+        self.ask("asking for its processors", task::ASK, |host| {
+            let conn = host.connection.open()?;
+            let memory = Memory::new(&host.cache, &host.connection, &conn, Versions::of(&conn)?);
+            if memory.recall().map(|v| v.accel) == Some(Accel::Kvm) {
+                return Ok(None);
+            }
+            let info = conn
+                .node_info()
+                .context(|| "cannot ask for the host's processors".to_owned())?;
+            Ok(Some(info.cpus as usize * TCG_STARTING))
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use ipop_datapath::record::ContentType;
 use proptest::prelude::*;
 
 use super::pair::Pair;
@@ -122,6 +123,57 @@ fn a_record_that_was_changed_on_the_way_is_a_bad_record() {
     pair.deliver(transmit.remote, transmit.local, transmit.payload);
     pair.drain();
     assert_eq!(pair.nodes[1].packets.len(), 1, "once, though it came twice");
+}
+
+#[test]
+fn a_record_that_is_cut_short_or_goes_on_too_long_is_a_bad_record() {
+    let mut pair = neighbours(38);
+    pair.signal();
+    assert!(pair.run_until_up(SECOND));
+    pair.nodes[0].link.send(b"packet").expect("sent");
+    let transmit = pair.nodes[0].link.poll_transmit().expect("record");
+    let whole = transmit.payload.len();
+    pair.nodes[1].refused.clear();
+    for len in 14..whole {
+        let mut payload = transmit.payload.clone();
+        payload.truncate(len);
+        pair.deliver(transmit.remote, transmit.local, payload);
+    }
+    assert_eq!(
+        pair.nodes[1].refused,
+        vec![DropReason::BadRecord; whole - 14]
+    );
+    let mut payload = transmit.payload;
+    payload.extend_from_slice(&[0; 60_000]);
+    pair.deliver(transmit.remote, transmit.local, payload);
+    pair.drain();
+    assert_eq!(pair.nodes[1].refused.len(), whole - 14 + 1);
+    assert_eq!(pair.nodes[1].packets.len(), 1, "what was whole counts");
+    assert_eq!(pair.nodes[1].link.state(), &LinkState::Up);
+}
+
+#[test]
+fn what_a_later_version_puts_into_records_is_dropped_and_counted() {
+    let mut pair = neighbours(39);
+    pair.signal();
+    assert!(pair.run_until_up(SECOND));
+    let keys = pair.nodes[0].link.poll_keys().expect("up").sending;
+    let (local, remote) = pair.nodes[0].link.selected().expect("up");
+    pair.nodes[1].refused.clear();
+    // A kind, and a flag, that this version has not; and nothing, not even an envelope.
+    for content in [&[9, 0, 1, 2, 3][..], &[1, 0x80, 0x45, 0], &[]] {
+        let mut record = BytesMut::zeroed(keys.overhead() + content.len());
+        let prefix = keys.prefix();
+        record[prefix..][..content.len()].copy_from_slice(content);
+        let mut number = keys.reserve(1).expect("a number");
+        keys.seal(ContentType::ApplicationData, &mut number, &mut record)
+            .expect("sealed");
+        pair.deliver(remote, local, record);
+    }
+    pair.drain();
+    assert_eq!(pair.nodes[1].refused, [DropReason::UnknownContent; 3]);
+    assert!(pair.nodes[1].packets.is_empty());
+    assert_eq!(pair.nodes[1].link.state(), &LinkState::Up);
 }
 
 #[test]

@@ -1,0 +1,60 @@
+//! Where a packet or a frame goes, among a thousand peers. Each is asked for in turn, so that no
+//! figure depends on where the tables' random seeds put one of them.
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipop_datapath::inet::Version;
+use ipop_datapath::prefix::PrefixTable;
+use ipop_datapath::stations::{Mac, Stations};
+
+use super::{Operation, operation};
+
+const PEERS: u16 = 1000;
+
+pub fn route(name: &'static str, version: Version) -> Operation {
+    let v4 = |peer| IpAddr::from(Ipv4Addr::new(10, 73, 0, 0) | Ipv4Addr::from(u32::from(peer)));
+    let v6 = |peer| IpAddr::from(Ipv6Addr::new(0xfd73, 0x5a, 0, 0, 0, 0, 0, peer));
+    let mut table = PrefixTable::default();
+    for peer in 0..PEERS {
+        table.insert(v4(peer), 32, peer);
+        table.insert(v6(peer), 128, peer);
+    }
+    let destinations: Vec<_> = match version {
+        Version::V4 => (0..PEERS).map(v4).collect(),
+        Version::V6 => (0..PEERS).map(v6).collect(),
+    };
+    operation(name, destinations.len(), move || {
+        for destination in &destinations {
+            black_box(table.route(black_box(*destination)).expect("a peer's"));
+        }
+    })
+}
+
+/// Finds the peer that a frame's destination is behind.
+pub fn locate(name: &'static str) -> Operation {
+    let stations = Stations::default();
+    learn_all(&stations, 0);
+    operation(name, usize::from(PEERS), move || {
+        for peer in 0..PEERS {
+            black_box(stations.locate(black_box(mac(peer)), 1));
+        }
+    })
+}
+
+/// Notes the peer that a frame's source is behind.
+pub fn learn(name: &'static str) -> Operation {
+    let stations = Stations::default();
+    operation(name, usize::from(PEERS), move || learn_all(&stations, 1))
+}
+
+fn learn_all(stations: &Stations, now_s: u32) {
+    for peer in 0..PEERS {
+        stations.learn(black_box(mac(peer)), peer, now_s);
+    }
+}
+
+fn mac(peer: u16) -> Mac {
+    let [high, low] = peer.to_be_bytes();
+    [2, 0, 0, 0, high, low]
+}

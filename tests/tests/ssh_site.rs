@@ -437,7 +437,11 @@ fn what_a_killed_installation_left_goes_with_the_claim_to_the_host() {
     );
     let found = provider.find(None).expect("found");
     let found: Vec<_> = found.into_iter().map(|f| f.resource).collect();
-    assert_eq!(found, [claim.resource.clone()], "no part is whole");
+    assert_eq!(
+        found,
+        std::slice::from_ref(&claim.resource),
+        "no part is whole"
+    );
     let removed = deployment.remove(&provider, claim, PATIENCE);
     removed.expect("removed");
     assert_eq!(machine.changes(), before);

@@ -30,13 +30,12 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), CliError> {
     start_log(args.log.as_deref())?;
     let settings = Settings::load(&args.config, credentials_directory().as_deref())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One for the packets, one for TLS and XML.
-        .worker_threads(2)
+    // One thread: packets have threads of their own, and what is left is little. A second one would
+    // cost every answer to a peer a change of threads.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::new(Exit::System, "cannot start").caused_by(error))?;
-    // Spawned, so that it runs on a worker and not across threads.
     let ended = runtime.block_on(async { tokio::spawn(node::run(settings)).await });
     match ended {
         Ok(ended) => Ok(ended?),

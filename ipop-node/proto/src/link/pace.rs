@@ -10,8 +10,8 @@ const CHECK_ROUNDS: [(Duration, Duration); 3] = [
     (Duration::from_secs(5), Duration::from_millis(100)),
     (Duration::MAX, Duration::from_millis(250)),
 ];
-/// How often a selected pair that answers is checked.
-const KEEPALIVE: Duration = Duration::from_millis(2500);
+/// How often a selected pair that answers is checked (RFC 7675 section 5.1).
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// How often a selected pair that missed an answer is checked.
 pub(super) const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 

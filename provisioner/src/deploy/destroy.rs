@@ -120,7 +120,7 @@ impl Engine<'_> {
 
     fn remove(&self, recorded: &[ResourceRecord], removal: &mut Removal) -> Result<(), CliError> {
         let plan = self.planned(&[], recorded, &Observed::default());
-        let run = self.run(None, recorded, &plan, &Images::new())?;
+        let run = self.run(None, recorded, &plan, &Images::new(), false)?;
         let resource = |index: usize| plan.actions[index].key.resource.clone();
         for index in &run.done {
             removal.removed.push(resource(*index));

@@ -31,7 +31,6 @@ pub(super) struct Noted {
 pub(super) struct Early {
     noted: Mutex<BTreeMap<NodeName, Noted>>,
     enough: AtomicBool,
-    watching: AtomicBool,
 }
 
 impl Early {
@@ -48,16 +47,6 @@ impl Early {
     /// Whether enough nodes had joined at one time.
     pub fn is_enough(&self) -> bool {
         self.enough.load(Ordering::Relaxed)
-    }
-
-    /// Whether somebody notes what nodes reach, or is about to.
-    pub fn is_watching(&self) -> bool {
-        self.watching.load(Ordering::Relaxed)
-    }
-
-    /// Says whether somebody does.
-    pub fn set_watching(&self, watching: bool) {
-        self.watching.store(watching, Ordering::Relaxed);
     }
 
     /// Notes what launched nodes reach, until `done` is closed.

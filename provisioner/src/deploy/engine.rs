@@ -97,7 +97,13 @@ impl Engine<'_> {
         let mut observed = self.observe(&scene, &sites)?;
         // What can fail at once comes before what takes minutes.
         let plan = self.plan(&scene, &sites, &observed, &Images::new())?;
-        let run = self.carry_out(&scene, &foundation(plan), &Images::new(), &mut observed)?;
+        let run = self.carry_out(
+            &scene,
+            &foundation(plan),
+            &Images::new(),
+            false,
+            &mut observed,
+        )?;
         self.check_shared(run)?;
         let scene = self.scene(scene.nodes)?;
         self.serve(&scene)?;
@@ -108,12 +114,10 @@ impl Engine<'_> {
             let (running, done) = mpsc::channel();
             if let Some(quorum) = quorum {
                 let (early, plan) = (&self.opened.early, &scene.plan);
-                early.set_watching(true);
                 scope.spawn(move || early.watch(self, plan, quorum, &done));
             }
-            let run = self.carry_out(&scene, &plan, &images, &mut observed);
+            let run = self.carry_out(&scene, &plan, &images, quorum.is_some(), &mut observed);
             drop(running);
-            self.opened.early.set_watching(false);
             run
         })?;
         let run = self.check_shared(run)?;
@@ -364,9 +368,10 @@ impl Engine<'_> {
         scene: &Scene,
         plan: &Plan,
         images: &Images,
+        watched: bool,
         observed: &mut Observed,
     ) -> Result<Done, CliError> {
-        let run = self.run(Some(&scene.plan), &scene.recorded, plan, images)?;
+        let run = self.run(Some(&scene.plan), &scene.recorded, plan, images, watched)?;
         for index in &run.done {
             let action = &plan.actions[*index];
             match action.verb {
@@ -392,6 +397,7 @@ impl Engine<'_> {
         recorded: &[ResourceRecord],
         todo: &Plan,
         images: &Images,
+        watched: bool,
     ) -> Result<Run, CliError> {
         let id = self.deployment.id;
         self.database.release(id, &todo.released)?;
@@ -400,7 +406,7 @@ impl Engine<'_> {
         let new: Vec<_> = new.map(|a| record_of(a, &self.deployment.uid)).collect();
         self.database.want(id, &new)?;
         let mut hands = Hands::new(self, plan, images, recorded, &todo.actions);
-        if self.opened.early.is_watching() {
+        if watched {
             hands = hands.paced()?;
         }
         let run = execute(&todo.actions, &hands, self.interrupt);

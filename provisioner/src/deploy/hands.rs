@@ -56,12 +56,9 @@ impl<'a> Hands<'a> {
         actions: &[Action],
     ) -> Self {
         let mut parts_left = BTreeMap::new();
-        for action in actions {
-            if let (Verb::Make, Owner::Site(_), Some(node)) =
-                (action.verb, &action.key.owner, action.node())
-            {
-                *parts_left.entry(node.clone()).or_insert(0) += 1;
-            }
+        let made = actions.iter().filter(|action| action.verb == Verb::Make);
+        for (node, _) in made.filter_map(machine_part) {
+            *parts_left.entry(node.clone()).or_insert(0) += 1;
         }
         let account = |r: &ResourceRecord| match (&r.key.owner, r.node()) {
             (Owner::Rendezvous, Some(node)) => Some((node.clone(), r.attempt)),
@@ -89,10 +86,11 @@ impl<'a> Hands<'a> {
     /// of them are up ([`Early`](super::early::Early)).
     pub fn paced(mut self) -> Result<Self, CliError> {
         let mut counts: BTreeMap<&String, usize> = BTreeMap::new();
-        let parts_left = unpoisoned(&self.parts_left).clone();
-        for node in self.plan.into_iter().flat_map(|plan| &plan.nodes) {
-            *counts.entry(&node.site).or_default() +=
-                usize::from(parts_left.contains_key(&node.name));
+        let parts_left = self.parts_left.get_mut();
+        let parts_left = parts_left.unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.plan.into_iter().flat_map(|plan| &plan.nodes);
+        for node in nodes.filter(|node| parts_left.contains_key(&node.name)) {
+            *counts.entry(&node.site).or_default() += 1;
         }
         for (site, count) in counts.into_iter().filter(|(_, count)| *count > 1) {
             let Some(most) = self.engine.provider(site)?.most_starting()? else {
@@ -110,11 +108,7 @@ impl<'a> Hands<'a> {
 
     /// The node and site of an action that makes the last part of a machine, which starts it.
     fn starts<'b>(&self, action: &'b Action) -> Option<(&'b NodeName, &'b String)> {
-        let (Verb::Make, Owner::Site(site), Some(node)) =
-            (action.verb, &action.key.owner, action.node())
-        else {
-            return None;
-        };
+        let (node, site) = machine_part(action).filter(|_| action.verb == Verb::Make)?;
         (unpoisoned(&self.parts_left).get(node) == Some(&1)).then_some((node, site))
     }
 
@@ -260,7 +254,7 @@ impl<'a> Hands<'a> {
     }
 
     fn machine_part_made(&self, action: &Action) -> Result<(), CliError> {
-        let (Owner::Site(_), Some(node)) = (&action.key.owner, action.node()) else {
+        let Some((node, _)) = machine_part(action) else {
             return Ok(());
         };
         let left = {
@@ -467,6 +461,14 @@ pub(super) fn reached(recorded: &[ResourceRecord]) -> Vec<IpAddr> {
         }
     }
     addresses
+}
+
+/// The node and site of an action on a part of a machine.
+fn machine_part(action: &Action) -> Option<(&NodeName, &String)> {
+    match &action.key.owner {
+        Owner::Site(site) => Some((action.node()?, site)),
+        Owner::Rendezvous | Owner::Files => None,
+    }
 }
 
 /// As an action will be recorded.

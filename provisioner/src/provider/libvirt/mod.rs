@@ -136,6 +136,12 @@ impl Host {
         Pool::ensure(conn, self.site.pool_name(), self.site.pool_path())
     }
 
+    /// What is remembered of the host's acceleration.
+    fn memory(&self, conn: &Connect) -> Result<Memory, CliError> {
+        let versions = Versions::of(conn)?;
+        Ok(Memory::new(&self.cache, &self.connection, conn, versions))
+    }
+
     fn acceleration(
         &self,
         conn: &Connect,
@@ -143,7 +149,7 @@ impl Host {
         kernel: &str,
         events: &dyn Sink,
     ) -> Result<Verdict, CliError> {
-        let memory = Memory::new(&self.cache, &self.connection, conn, Versions::of(conn)?);
+        let memory = self.memory(conn)?;
         if let Some(verdict) = memory.recall() {
             return Ok(verdict);
         }
@@ -396,8 +402,7 @@ impl Provider for Libvirt {
     fn join_limit(&self) -> Result<Duration, CliError> {
         self.ask("asking for its versions", task::ASK, |host| {
             let conn = host.connection.open()?;
-            let memory = Memory::new(&host.cache, &host.connection, &conn, Versions::of(&conn)?);
-            Ok(match memory.recall().map(|v| v.accel) {
+            Ok(match host.memory(&conn)?.recall().map(|v| v.accel) {
                 Some(Accel::Kvm) => KVM_JOIN_LIMIT,
                 Some(Accel::Tcg) | None => TCG_JOIN_LIMIT,
             })
@@ -408,8 +413,7 @@ impl Provider for Libvirt {
     fn most_starting(&self) -> Result<Option<usize>, CliError> {
         self.ask("asking for its processors", task::ASK, |host| {
             let conn = host.connection.open()?;
-            let memory = Memory::new(&host.cache, &host.connection, &conn, Versions::of(&conn)?);
-            if memory.recall().map(|v| v.accel) == Some(Accel::Kvm) {
+            if host.memory(&conn)?.recall().map(|v| v.accel) == Some(Accel::Kvm) {
                 return Ok(None);
             }
             let info = conn

@@ -36,6 +36,7 @@ pub fn run(args: &Args) -> Result<(), CliError> {
         .enable_all()
         .build()
         .map_err(|error| CliError::new(Exit::System, "cannot start").caused_by(error))?;
+    // Spawned, so that a panic comes back as an error.
     let ended = runtime.block_on(async { tokio::spawn(node::run(settings)).await });
     match ended {
         Ok(ended) => Ok(ended?),

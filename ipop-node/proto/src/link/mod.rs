@@ -54,6 +54,7 @@ use self::dtls::{Ended, Rejected};
 use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
+pub(crate) use self::pace::KEEPALIVE_EARLY;
 pub use self::stun::stun_username;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
@@ -290,6 +291,11 @@ impl Link {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether [`Link::handle_timeout`] does its work up to [`KEEPALIVE_EARLY`] before it is due.
+    pub(crate) fn is_patient(&mut self) -> bool {
+        self.ice.is_patient() && self.poll_timeout() == self.ice.poll_timeout()
     }
 
     /// Next datagram to send.

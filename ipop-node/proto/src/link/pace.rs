@@ -14,6 +14,11 @@ const LAST_ROUND: Duration = Duration::from_millis(250);
 const ROUNDS: u32 = 8;
 /// How often a selected pair that answers is checked (RFC 7675 section 5.1).
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How much sooner the check of a selected pair that answers may be made, so that one wake-up serves
+/// many links.
+pub(crate) const KEEPALIVE_EARLY: Duration = Duration::from_secs(1);
+/// A check of the peer's brings ours forward by this much at most: both then come in one wake-up.
+pub(super) const KEEPALIVE_JOINT: Duration = Duration::from_millis(2500);
 /// How often a selected pair that missed an answer is checked.
 pub(super) const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 
@@ -25,9 +30,14 @@ pub(super) fn checks(age: Duration, pairs: usize) -> Duration {
         .max(CHECK_PACE.saturating_mul(pairs))
 }
 
+/// Whether a selected pair whose last answer was so long ago has missed one.
+pub(super) fn is_silent(silence: Duration) -> bool {
+    silence > KEEPALIVE
+}
+
 /// Time from one check of the selected pair to the next, `silence` after its last answer.
 pub(super) fn keepalive(silence: Duration) -> Duration {
-    if silence > KEEPALIVE {
+    if is_silent(silence) {
         KEEPALIVE_SILENT
     } else {
         KEEPALIVE

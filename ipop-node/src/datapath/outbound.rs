@@ -226,6 +226,7 @@ impl Outbound {
     }
 
     fn seal(&mut self, way: &Arc<Way>, segments: &Segments, len: usize) {
+        let segments = &segments.within(PATH_CONTENT - ENVELOPE);
         let mut bytes = 0;
         let mut packets = 0;
         for index in 0..segments.count() {

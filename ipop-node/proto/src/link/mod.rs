@@ -49,7 +49,7 @@ use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 
 use self::channel::Channel;
-pub use self::channel::{Keys, RENEW_EVERY};
+pub use self::channel::{Keys, RENEW_EVERY, RENEW_IDLE};
 use self::dtls::{Ended, Rejected};
 use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};

@@ -42,7 +42,7 @@ const NEXT_TO_NOTHING: u64 = 32;
 /// From a renewal that failed to the next.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// How long a renewal may take.
-const RENEW_WITHIN: Duration = Duration::from_secs(15);
+const RENEW_WITHIN: Duration = Duration::from_secs(30);
 /// Least time between two renewals that a peer begins.
 const RENEW_PACE: Duration = Duration::from_secs(1);
 /// How long old keys are good for after the peer has used the new ones.

@@ -65,7 +65,7 @@ use crate::status::{DropReason, LinkState, PairEnd};
 /// Largest IP packet a link carries, in bytes; the largest overlay MTU that can be configured.
 pub const MAX_PACKET: usize = 9000;
 /// From a selected pair to packets flowing.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most datagrams that wait for [`Link::poll_transmit`].
 const MAX_TRANSMITS: usize = 4096;

@@ -21,7 +21,7 @@ const FEW: usize = 16;
 /// Most bytes of them: less than a super-packet of a stream under way.
 const FEW_BYTES: usize = 16 * 1024;
 /// For how long there must be little to do until the thread is off duty.
-const QUIET: Duration = Duration::from_millis(10);
+pub const QUIET: Duration = Duration::from_millis(10);
 
 /// One queue and its two threads.
 pub struct Duty {

@@ -22,7 +22,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Common;
 use super::batch::Batches;
-use super::duty::Load;
+use super::duty::{Load, QUIET};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::queue::{LARGEST, Queue};
@@ -38,7 +38,7 @@ const VLAN_TAGS: usize = 8;
 /// Longest wait of a thread for something to do, before it sees that there is little.
 const PAUSE: Timespec = Timespec {
     tv_sec: 0,
-    tv_nsec: 10_000_000,
+    tv_nsec: QUIET.subsec_nanos() as i64,
 };
 const FRAGMENT: Envelope = Envelope {
     kind: Kind::Fragment,

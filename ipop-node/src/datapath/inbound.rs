@@ -269,7 +269,7 @@ impl Inbound {
             (Kind::Packet, OverlayMode::Route) => self.admit_packet(way, &packet)?,
             (Kind::Frame, OverlayMode::Switch) => self.admit_frame(way, &packet)?,
             // The other node is in another mode.
-            (Kind::Packet | Kind::Frame, _) => return Err(DropReason::WrongMode),
+            (Kind::Packet | Kind::Frame | Kind::Message, _) => return Err(DropReason::WrongMode),
         }
         self.ecn
             .mark(self.layer, &mut self.buffer[packet.clone()])

@@ -28,6 +28,7 @@ pub mod fdb;
 mod frame;
 pub mod groups;
 pub mod guard;
+pub mod journal;
 mod lan;
 pub mod loops;
 mod member;
@@ -175,6 +176,16 @@ impl Switch {
     /// Whether frames pass between the LAN and the overlay.
     pub fn is_forwarding(&self) -> bool {
         self.loops.as_ref().is_none_or(LoopGuard::is_forwarding)
+    }
+
+    /// How many stations are known, on the LAN and behind each member that has any, by name.
+    pub fn stations(&self) -> Vec<(String, usize)> {
+        let members = self.members.keys().map(|member| Port::Member(*member));
+        std::iter::once(Port::Lan)
+            .chain(members)
+            .map(|port| (self.name(port), self.fdb.count(port)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// Does what is due.

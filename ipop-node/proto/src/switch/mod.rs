@@ -67,7 +67,7 @@ use storm::{Allowances, Flood, StormControl};
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// What a switch is to do and to allow.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Most stations.
     pub limits: Limits,

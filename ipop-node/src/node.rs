@@ -232,7 +232,10 @@ impl Node {
                     let question = question.ok_or(NodeError::Ended("control socket"))?;
                     self.answer(question);
                 }
-                () = watch.changed() => self.rebind(),
+                () = watch.changed() => {
+                    self.rebind();
+                    self.look_for_bridge();
+                }
                 event = next(events) => {
                     let mut event = Some(event.ok_or(NodeError::Ended("XMPP session"))?);
                     for _ in 0..EVENT_BATCH {

@@ -1,46 +1,18 @@
-//! What passes between LANs that are joined by nodes in mode `switch`. Needs root and `tcpdump`; see
-//! the module of the LANs.
+//! What passes between LANs that are joined by nodes in mode `switch`. Needs root; see the
+//! module of the LANs.
 
 #[expect(dead_code, reason = "shared with other tests")]
 mod lans;
 
-use ipop_testbed::wait_until;
+use lans::{BROADCAST, Host, Lans, count, frame, heard};
 
-use lans::{DEVICE, Lans, PATIENCE, Wire, frame};
-
-const BROADCAST: [u8; 6] = [0xff; 6];
 /// Of a host on the second LAN that did not say anything yet.
 const SILENT: [u8; 6] = [2, 0, 0, 0, 7, 7];
 
-/// Three LANs whose TAP devices are ports of their bridges.
-fn three() -> Lans {
-    let lans = Lans::linked(&["", "", ""]);
-    for node in &lans.nodes {
-        node.netns
-            .run(&["ip", "link", "set", DEVICE, "master", lans::BRIDGE]);
-    }
-    lans
-}
-
-/// What a wire hears until it has heard all of `last`, these included.
-fn heard(wire: &Wire, last: &[&[u8]]) -> Vec<Vec<u8>> {
-    let mut heard = Vec::new();
-    wait_until("the last frame", PATIENCE, || {
-        heard.extend(std::iter::from_fn(|| wire.heard()));
-        let has = |frame: &&[u8]| heard.iter().any(|heard| heard == frame);
-        last.iter().all(has).then_some(())
-    });
-    heard
-}
-
-fn count(heard: &[Vec<u8>], frame: &[u8]) -> usize {
-    heard.iter().filter(|heard| *heard == frame).count()
-}
-
 #[test]
 fn hosts_find_and_reach_each_other_with_frames_of_every_size() {
-    let lans = three();
-    let wires: Vec<_> = lans.hosts.iter().map(lans::Host::wire).collect();
+    let lans = Lans::linked(&[""; 3]);
+    let wires: Vec<_> = lans.hosts.iter().map(Host::wire).collect();
     for (at, from) in lans.hosts.iter().enumerate() {
         for (to, _) in lans.hosts.iter().enumerate().filter(|(to, _)| *to != at) {
             from.pings(&lans.hosts[to], &[]);
@@ -70,11 +42,11 @@ fn hosts_find_and_reach_each_other_with_frames_of_every_size() {
 
 #[test]
 fn a_frame_for_a_host_that_was_never_heard_reaches_it_and_nobody_else_once_it_spoke() {
-    let lans = three();
+    let lans = Lans::linked(&[""; 3]);
     let [a, b, other] = &lans.hosts[..] else {
         unreachable!("three hosts")
     };
-    let [sender, receiver, other] = [a, b, other].map(lans::Host::wire);
+    let [sender, receiver, other] = [a, b, other].map(Host::wire);
     let wanted = frame(SILENT, a.mac(), "is anybody there?");
     sender.send(&wanted);
     for wire in [&receiver, &other] {
@@ -93,11 +65,11 @@ fn a_frame_for_a_host_that_was_never_heard_reaches_it_and_nobody_else_once_it_sp
 
 #[test]
 fn a_broadcast_reaches_every_host_once_and_never_comes_back() {
-    let lans = three();
+    let lans = Lans::linked(&[""; 3]);
     let [a, b, c] = &lans.hosts[..] else {
         unreachable!("three hosts")
     };
-    let [first, second, third] = [a, b, c].map(lans::Host::wire);
+    let [first, second, third] = [a, b, c].map(Host::wire);
     let broadcast = frame(BROADCAST, a.mac(), "to everybody");
     first.send(&broadcast);
     let mut at_second = heard(&second, &[&broadcast]);

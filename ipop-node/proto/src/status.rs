@@ -255,6 +255,9 @@ pub struct DatapathStatus {
 pub struct SwitchStatus {
     /// Whether frames pass between this node's own side and the overlay.
     pub is_forwarding: bool,
+    /// The bridge that the device is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     /// How many stations are known, by the name of the member that they are behind; those of this
     /// node's own side under `the LAN`.
     pub stations: BTreeMap<String, usize>,

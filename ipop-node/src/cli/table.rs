@@ -165,7 +165,9 @@ fn switch(status: &SwitchStatus) -> String {
     };
     let stations = status.stations.iter();
     let stations = stations.map(|(place, count)| format!("{count} at {place}"));
-    format!("{standing}, stations: {}", or_none(stations))
+    let bridge = status.bridge.as_ref();
+    let bridge = bridge.map_or_else(String::new, |bridge| format!(" for bridge {bridge}"));
+    format!("{standing}{bridge}, stations: {}", or_none(stations))
 }
 
 fn sign_in(sign_in: &SignIn) -> String {
@@ -326,6 +328,7 @@ mod tests {
             datapath: Default::default(),
             switch: Some(SwitchStatus {
                 is_forwarding: true,
+                bridge: Some("br0".to_owned()),
                 stations: BTreeMap::from([("the LAN".to_owned(), 2), ("worker-0".to_owned(), 3)]),
                 alarms: vec![AlarmStatus {
                     origin: "worker-0".to_owned(),

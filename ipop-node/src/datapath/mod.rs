@@ -116,7 +116,7 @@ impl Datapath {
             handed_over: Arc::new(HandedOver::new(drops.clone())),
             drops: drops.clone(),
             mode: config.overlay.mode,
-            stations: Arc::default(),
+            stations: Arc::new(Stations::with_age(config.switch.ageing_s)),
             started: Instant::now(),
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);

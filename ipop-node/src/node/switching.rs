@@ -1,5 +1,9 @@
 //! The switch of a node that carries frames: what the threads hand over goes in, what it decides is
 //! done.
+//!
+//! A device that is a port of a bridge is one of maybe several nodes' on one LAN: the switch then
+//! forwards only if none of the others does. Where the configuration names the bridge, the device
+//! becomes a port of it when there is a first link, and the switch is told before.
 
 use std::time::Instant;
 
@@ -8,14 +12,16 @@ use ipop_datapath::envelope::Kind;
 use ipop_datapath::stations::PeerIndex;
 use ipop_proto::config::{NodeConfig, OverlayMode};
 use ipop_proto::overlay::{PeerKey, PeerPath};
-use ipop_proto::status::SwitchStatus;
+use ipop_proto::status::{DropReason, SwitchStatus};
 use ipop_proto::switch::alarm::{Alarm, Trouble};
 use ipop_proto::switch::journal::Journal;
-use ipop_proto::switch::loops::Change;
+use ipop_proto::switch::loops::{Change, LoopGuard, Timing};
 use ipop_proto::switch::port::Port;
-use ipop_proto::switch::{Action, Settings, Switch};
+use ipop_proto::switch::probe::{NodeId, ProbeKey};
+use ipop_proto::switch::{Action, Switch};
 
 use super::Node;
+use crate::bridge::{self, NewPort};
 use crate::datapath::{Datapath, Handed, Matter};
 
 /// Frames and messages handled before others get their turn.
@@ -26,6 +32,16 @@ const BATCH: usize = 64;
 pub(super) struct Switching {
     switch: Switch,
     journal: Journal,
+    device: String,
+    /// The bridge to be a port of.
+    wanted: Option<String>,
+    /// The bridge that the device is a port of, as of the last look.
+    bridge: Option<String>,
+    /// Why it is not the one that is wanted.
+    failure: Option<String>,
+    /// Which node this is, and which run of it.
+    me: (NodeId, u64),
+    key: ProbeKey,
 }
 
 impl Switching {
@@ -35,9 +51,18 @@ impl Switching {
             return None;
         }
         let (stations, started) = datapath.stations();
+        let name = &config.node.name;
+        let settings = config.switch.settings(name);
         Some(Self {
-            switch: Switch::new(Settings::default(), stations, None, started),
+            switch: Switch::new(settings, stations, None, started),
             journal: Journal::default(),
+            device: config.overlay.interface.clone(),
+            wanted: config.switch.bridge.clone(),
+            bridge: None,
+            failure: None,
+            me: (NodeId::of_name(name), rand::random()),
+            // No secret: it keeps overlays apart and nothing else.
+            key: ProbeKey::new(config.overlay.name.as_bytes()),
         })
     }
 
@@ -49,9 +74,47 @@ impl Switching {
     pub(super) fn status(&self, now: Instant) -> SwitchStatus {
         SwitchStatus {
             is_forwarding: self.switch.is_forwarding(),
+            bridge: self.bridge.clone(),
             stations: self.switch.stations().into_iter().collect(),
             alarms: self.journal.status(now),
         }
+    }
+
+    /// Joins the bridge that is wanted, if it is there.
+    fn join(&mut self, now: Instant) {
+        let Some(wanted) = self.wanted.clone().filter(|_| self.bridge.is_none()) else {
+            return;
+        };
+        let joined = NewPort::find(&wanted, &self.device).and_then(|port| {
+            // Before anything can come from there, so as not to close a loop.
+            self.set_bridge(Some(wanted.clone()), now);
+            port.join()
+        });
+        match joined {
+            Ok(()) => {
+                tracing::info!(bridge = wanted, device = self.device, "bridged");
+                self.failure = None;
+            }
+            Err(error) => {
+                self.set_bridge(None, now);
+                let text = error.to_string();
+                // It is tried again and again.
+                if self.failure.as_ref() != Some(&text) {
+                    tracing::warn!(bridge = wanted, %error, "the device cannot join the bridge");
+                }
+                self.failure = Some(text);
+            }
+        }
+    }
+
+    fn set_bridge(&mut self, bridge: Option<String>, now: Instant) {
+        if bridge.is_some() != self.bridge.is_some() {
+            let (node, run) = self.me;
+            let key = self.key.clone();
+            let guard = || LoopGuard::new(node, run, node.mac(), key, Timing::default());
+            self.switch.set_loops(bridge.is_some().then(guard), now);
+        }
+        self.bridge = bridge;
     }
 
     fn take(&mut self, from: Option<PeerIndex>, what: Matter, now: Instant) {
@@ -104,10 +167,27 @@ impl Node {
             (None, Some(member)) => {
                 let name = self.overlay.vouched_name(peer).unwrap_or_default();
                 switching.switch.member_joined(member, name, now);
+                switching.join(now);
             }
             (Some(member), None) => switching.switch.member_left(member, now),
             (None, None) | (Some(_), Some(_)) => {}
         }
+    }
+
+    /// Looks whether the device is a port of a bridge: links of this machine have changed.
+    pub(super) fn look_for_bridge(&mut self) {
+        let Some(switching) = &mut self.switching else {
+            return;
+        };
+        let now = Instant::now();
+        match bridge::of_port(&switching.device) {
+            Ok(bridge) => switching.set_bridge(bridge, now),
+            Err(error) => tracing::debug!(%error, "whose port the device is cannot be told"),
+        }
+        if switching.switch.has_members() {
+            switching.join(now);
+        }
+        switching.put_out(&mut self.datapath, now);
     }
 
     /// Feeds the switch with what the threads handed over, some of it.
@@ -120,10 +200,11 @@ impl Node {
             let Some(Handed { from, what }) = self.datapath.try_next_handed() else {
                 break;
             };
-            // By the name that is nobody else's: its link may be gone, and its number another's.
-            let member = from.map(|way| self.datapath.index_of(way.peer));
-            if member != Some(None) {
-                switching.take(member.flatten(), what, now);
+            // Its link may be gone, and its number another's.
+            let member = from.as_ref().map(|way| self.datapath.index_of(way.peer));
+            match (from, member) {
+                (Some(way), Some(None)) => way.path.traffic.dropped(DropReason::NoLink),
+                (_, member) => switching.take(member.flatten(), what, now),
             }
         }
         switching.put_out(&mut self.datapath, now);

@@ -9,13 +9,15 @@ mod wire;
 use ipop_proto::status::{AlarmStatus, DropReason, LinkState, SwitchStatus};
 use ipop_testbed::netns::Netns;
 use ipop_testbed::wait_until;
-pub use running::{DEVICE, Node, PATIENCE};
+pub use running::{Node, PATIENCE};
 pub use wire::Wire;
 
 /// The underlay port of every node.
 const PORT: u16 = 4915;
+/// Every station.
+pub const BROADCAST: [u8; 6] = [0xff; 6];
 /// The bridge beside each node.
-pub const BRIDGE: &str = "br0";
+const BRIDGE: &str = "br0";
 
 /// A machine behind a node, on the LAN that its node is bridged to. Its interface is `eth0`.
 pub struct Host {
@@ -118,20 +120,34 @@ impl Lans {
         }
     }
 
+    /// Makes two LANs one, by a cable between their bridges.
+    pub fn join(&self, one: usize, other: usize) {
+        let [here, there] = [other, one].map(|at| format!("lan{at}"));
+        let [one, other] = [one, other].map(|at| &self.nodes[at].netns);
+        one.cable(&here, other, &there);
+        one.run(&["ip", "link", "set", &here, "master", BRIDGE]);
+        other.run(&["ip", "link", "set", &there, "master", BRIDGE]);
+    }
+
     /// Starts a node.
     pub fn start(&mut self, at: usize) {
         let config = self.config(at);
         self.nodes[at].start(&config);
     }
 
-    /// Waits until a node has a link to each other and forwards.
+    /// Waits until a node has a link to each other, and forwards for its LAN.
     pub fn wait_linked(&self, at: usize) {
         wait_until("links that are up, and a switch", PATIENCE, || {
             let status = self.nodes[at].status();
             let is_up = status.peers.iter().all(|peer| peer.link == LinkState::Up);
-            let forwards = status.switch.is_some_and(|switch| switch.is_forwarding);
-            (is_up && forwards).then_some(())
+            (is_up && self.forwards(at)).then_some(())
         });
+    }
+
+    /// Whether a node is bridged to its LAN and forwards for it.
+    pub fn forwards(&self, at: usize) -> bool {
+        let switch = self.switch(at);
+        switch.is_forwarding && switch.bridge.as_deref() == Some(BRIDGE)
     }
 
     /// How the switch of a node is.
@@ -198,12 +214,30 @@ ipv4 = "10.73.0.{end}/24"
 ipv6 = "fd73:5a::{end}/64"
 mode = "switch"
 mtu = 1500
+[switch]
+bridge = "{BRIDGE}"
 {extra}
 "#,
                 end = own + 1,
                 extra = self.extra[own]
             )
     }
+}
+
+/// What a wire hears until it has heard all of `last`, these included.
+pub fn heard(wire: &Wire, last: &[&[u8]]) -> Vec<Vec<u8>> {
+    let mut heard = Vec::new();
+    wait_until("the last frame", PATIENCE, || {
+        heard.extend(std::iter::from_fn(|| wire.heard()));
+        let has = |frame: &&[u8]| heard.iter().any(|heard| heard == frame);
+        last.iter().all(has).then_some(())
+    });
+    heard
+}
+
+/// How often a frame is among others.
+pub fn count(heard: &[Vec<u8>], frame: &[u8]) -> usize {
+    heard.iter().filter(|heard| *heard == frame).count()
 }
 
 /// A node's name.

@@ -29,6 +29,7 @@ use rustix::event::epoll;
 
 use super::Common;
 use super::addresses::addresses;
+use super::duty::{DEVICE, Duty};
 use super::handed::{Handed, HandedOver, Matter};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
@@ -116,8 +117,8 @@ impl Inbound {
         }
     }
 
-    /// Runs until the event [`STOP`].
-    pub fn run(mut self, epoll: &OwnedFd) -> io::Result<()> {
+    /// Runs until the event [`STOP`], or the device is gone: then why.
+    pub fn run(mut self, epoll: &OwnedFd, duty: &Duty) -> io::Result<()> {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
@@ -134,19 +135,23 @@ impl Inbound {
                 if number == STOP {
                     return Ok(());
                 }
+                if number == DEVICE {
+                    duty.readable()?;
+                    continue;
+                }
                 // One that was closed since then has nothing more to say.
                 if let Some(socket) = self.map.get().sockets.get(&number).cloned() {
-                    self.drain(&socket);
+                    self.drain(&socket, duty)?;
                 }
             }
         }
     }
 
-    fn drain(&mut self, socket: &Socket) {
+    fn drain(&mut self, socket: &Socket, duty: &Duty) -> io::Result<()> {
         for _ in 0..TURNS {
             let received = match self.receiver.receive(socket.as_fd(), &mut self.buffer) {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error that some earlier datagram brought: ICE finds out itself.
                 Err(error) => {
                     tracing::trace!(%error, "receive error ignored");
@@ -163,9 +168,11 @@ impl Inbound {
             }
             self.deliver();
             if received < self.receiver.capacity() {
-                return;
+                break;
             }
+            duty.is_late()?;
         }
+        Ok(())
     }
 
     /// One message: datagrams of one sender.

@@ -2,13 +2,14 @@
 //!
 //! Packets of peers whose link is up never meet the node's task: for each queue of the device one
 //! thread takes packets from it, seals them and sends them, and one receives datagrams, opens them
-//! and writes them to the device. What these threads need to know is a [`Map`] that the task
-//! publishes; it is never changed. What they cannot do something about, signalling above all, they
+//! and writes them to the device. While there is little to do one does both ([`duty`]). What these
+//! threads need to know is a [`Map`] that the task publishes; it is never changed. What they cannot do something about, signalling above all, they
 //! leave in the task's [`Inbox`](inbox); frames that the switch has to look at, [apart](handed) from
 //! that. What the switch wants sent the task [orders](orders) from them.
 
 mod addresses;
 mod batch;
+mod duty;
 mod handed;
 mod inbound;
 mod inbox;
@@ -42,6 +43,7 @@ use ipop_proto::status::{DatapathStatus, DropReason};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
+use self::duty::Duty;
 use self::handed::HandedOver;
 pub use self::handed::{Handed, Matter};
 use self::inbound::{Inbound, STOP};
@@ -149,16 +151,19 @@ impl Datapath {
             let mtu = config.overlay.mtu;
             let (orders, ordered) = orders()?;
             datapath.orders.push(orders);
-            let outbound = Outbound::new(number, queue.clone(), &common, ordered, mtu);
-            let end = stop.clone();
-            datapath.spawn("out", number, inbox.clone(), move || outbound.run(&end))?;
-
             let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
             let event = epoll::EventData::new_u64(STOP);
             epoll::add(&epoll, &stop, event, epoll::EventFlags::IN)?;
             datapath.epolls.push(epoll.clone());
+            let outbound = Outbound::new(number, queue.clone(), &common, ordered, mtu);
+            let duty = Arc::new(Duty::new(outbound, epoll.clone())?);
+            let (end, own) = (stop.clone(), duty.clone());
+            datapath.spawn("out", number, inbox.clone(), move || own.run(&end))?;
+
             let inbound = Inbound::new(queue, &common, config.addrs(), device.offload);
-            datapath.spawn("in", number, inbox.clone(), move || inbound.run(&epoll))?;
+            datapath.spawn("in", number, inbox.clone(), move || {
+                inbound.run(&epoll, &duty)
+            })?;
         }
         Ok(datapath)
     }

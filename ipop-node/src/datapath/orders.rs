@@ -77,6 +77,11 @@ impl Ordered {
         self.receiver.try_recv().ok()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     /// The thread is awake: what comes from now on wakes it anew. What came before is to be
     /// [taken](Self::take) after this.
     pub fn awake(&self) {

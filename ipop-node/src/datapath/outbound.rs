@@ -1,8 +1,8 @@
-//! From the device to the underlay: one thread for each queue.
+//! From the device to the underlay, for one queue.
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
+use ipop_datapath::fragment::PATH_CONTENT;
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
 use ipop_datapath::published::Reader;
 use ipop_datapath::segment::{Malformed, Segments, Sum, Sums};
@@ -18,10 +19,11 @@ use ipop_datapath::vnet::{Invalid, VnetHdr};
 use ipop_proto::config::OverlayMode;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Common;
 use super::addresses::destination;
+use super::duty::Load;
 use super::handed::{Handed, HandedOver, Matter};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
@@ -36,6 +38,11 @@ const BUDGET: usize = 512;
 const LAN_MTU: usize = 1500;
 /// Bytes of two VLAN tags.
 const VLAN_TAGS: usize = 8;
+/// Longest wait of a thread for something to do, before it sees that there is little.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 
 /// See the module.
 pub struct Outbound {
@@ -59,6 +66,15 @@ pub struct Outbound {
     sealer: Sealer,
     /// Where the packet before went.
     last: Option<(IpAddr, Arc<Way>)>,
+}
+
+/// What was taken from the device at one time.
+#[derive(Debug, Default)]
+pub struct Round {
+    pub packets: usize,
+    pub bytes: usize,
+    /// There is nothing more.
+    pub is_dry: bool,
 }
 
 impl Outbound {
@@ -86,26 +102,40 @@ impl Outbound {
         }
     }
 
-    /// Runs until `stop` can be read, or the device is gone: then why.
-    pub fn run(mut self, stop: &OwnedFd) -> io::Result<()> {
+    /// Works until there is little to do, and nothing that waits. Whether `stop` can be read. An
+    /// error is why the device is gone.
+    pub fn work(&mut self, stop: &OwnedFd) -> io::Result<bool> {
+        let mut load = Load::new(Instant::now());
         loop {
             self.refresh();
             self.sealer.uplinks().resume();
             self.carry_out();
-            if self.round()? && self.wait(stop)? {
-                return Ok(());
+            let round = self.round(BUDGET, usize::MAX)?;
+            load.add(round.packets, round.bytes);
+            if !round.is_dry {
+                continue;
+            }
+            if load.is_little(Instant::now()) && !self.is_kept_waiting() {
+                return Ok(false);
+            }
+            if self.wait(stop)? {
+                return Ok(true);
             }
         }
     }
 
-    /// Takes packets and sends them. Whether the device has nothing more.
-    fn round(&mut self) -> io::Result<bool> {
-        let mut is_dry = false;
-        for _ in 0..BUDGET {
+    /// Takes up to so many packets, or bytes, and sends them.
+    pub fn round(&mut self, most: usize, most_bytes: usize) -> io::Result<Round> {
+        let mut round = Round::default();
+        while round.packets < most && round.bytes < most_bytes {
             match self.queue.read(&mut self.packet) {
-                Ok((header, len)) => self.take(header, len),
+                Ok((header, len)) => {
+                    self.take(header, len);
+                    round.packets += 1;
+                    round.bytes += len;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    is_dry = true;
+                    round.is_dry = true;
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -113,7 +143,25 @@ impl Outbound {
             }
         }
         self.sealer.flush();
-        Ok(is_dry)
+        Ok(round)
+    }
+
+    /// Whether something waits for room in a socket.
+    pub fn is_kept_waiting(&mut self) -> bool {
+        !self.sealer.uplinks().is_empty()
+    }
+
+    /// What can be read when there is something to do: packets, or orders.
+    pub fn sources(&self) -> [BorrowedFd<'_>; 2] {
+        [self.queue.as_fd(), self.ordered.as_fd()]
+    }
+
+    /// For a thread that does not [`work`](Self::work): carries out the orders that there are.
+    pub fn obey(&mut self) {
+        if !self.ordered.is_empty() {
+            self.ordered.awake();
+            self.carry_out();
+        }
     }
 
     /// Does what the node's task wants. With what is sealed here nothing of a later map is mixed.
@@ -143,8 +191,8 @@ impl Outbound {
         }
     }
 
-    /// Waits until there is something to read or to do, or room for what waits; whether it is time
-    /// to stop.
+    /// Waits for a while until there is something to read or to do, or room for what waits; whether
+    /// it is time to stop.
     fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
         let queue = self.queue.as_fd();
         let first = [
@@ -163,7 +211,7 @@ impl Outbound {
             many.extend(full.map(|socket| PollFd::new(socket, PollFlags::OUT)));
             &mut many
         };
-        match poll(fds, None) {
+        match poll(fds, Some(&PAUSE)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -175,7 +223,8 @@ impl Outbound {
         Ok(stops)
     }
 
-    fn refresh(&mut self) {
+    /// Looks at what has changed since the last round.
+    pub fn refresh(&mut self) {
         if self.mode == OverlayMode::Switch {
             self.now_s = self.started.elapsed().as_secs() as u32;
         }
@@ -259,6 +308,7 @@ impl Outbound {
     }
 
     fn seal(&mut self, way: &Arc<Way>, segments: &Segments, len: usize) {
+        let segments = &segments.within(PATH_CONTENT - ENVELOPE);
         let kind = match self.mode {
             OverlayMode::Route => Kind::Packet,
             OverlayMode::Switch => Kind::Frame,

@@ -1,6 +1,7 @@
 //! The one task that owns the protocol's state, and the loop that drives it.
 
 mod report;
+mod switching;
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use self::switching::Switching;
 use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
 use crate::notify::Notifier;
@@ -120,6 +122,8 @@ struct Node {
     config: NodeConfig,
     overlay: Overlay,
     datapath: Datapath,
+    /// None in mode `route`.
+    switching: Option<Switching>,
     /// None without an account.
     session: Option<Session>,
     rules: Rules,
@@ -156,6 +160,7 @@ impl Node {
             source,
         })?;
         Ok(Self {
+            switching: Switching::new(&config, &datapath),
             overlay: Overlay::new(started, overlay_config, identity, rand::random()),
             datapath,
             rules: Rules::new(&config),
@@ -210,20 +215,27 @@ impl Node {
     ) -> Result<(), NodeError> {
         let mut timer = Timer::new();
         loop {
-            timer.set(self.overlay.poll_timeout());
+            let switch = self.switching.as_ref().map(Switching::poll_timeout);
+            let due = [self.overlay.poll_timeout(), switch];
+            timer.set(due.into_iter().flatten().min());
             tokio::select! {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
                 () = timer.passed() => {
-                    self.overlay.handle_timeout(Instant::now());
+                    let now = Instant::now();
+                    self.overlay.handle_timeout(now);
+                    self.switch_timeout(now);
                     self.put_out();
                 }
                 question = control.next() => {
                     let question = question.ok_or(NodeError::Ended("control socket"))?;
                     self.answer(question);
                 }
-                () = watch.changed() => self.rebind(),
+                () = watch.changed() => {
+                    self.rebind();
+                    self.look_for_bridge();
+                }
                 event = next(events) => {
                     let mut event = Some(event.ok_or(NodeError::Ended("XMPP session"))?);
                     for _ in 0..EVENT_BATCH {
@@ -234,6 +246,7 @@ impl Node {
                 }
                 taken = self.datapath.next() => self.take_in(taken)?,
             }
+            self.take_handed();
         }
     }
 
@@ -249,6 +262,8 @@ impl Node {
                     remote,
                     payload,
                 }) => self.overlay.handle_datagram(now, local, remote, payload),
+                // They are looked at after every event.
+                Some(Taken::Handed) => {}
                 Some(Taken::NewKeys(peer)) => self.overlay.handle_new_keys(now, peer),
                 Some(Taken::Lost(source)) => {
                     return Err(NodeError::TunLost {
@@ -270,7 +285,7 @@ impl Node {
             match output {
                 Output::Transmit(transmit) => self.datapath.send(&transmit),
                 Output::Packet(packet) => self.datapath.deliver(&packet),
-                Output::Path { peer, path } => self.datapath.set_path(peer, path),
+                Output::Path { peer, path } => self.set_path(peer, path),
                 Output::Signal { to, signal } => {
                     if let Some(session) = &self.session {
                         session.signal(to, signal);
@@ -287,6 +302,7 @@ impl Node {
             }
         }
         self.datapath.publish();
+        self.put_out_frames();
     }
 
     fn links_changed(&mut self) {

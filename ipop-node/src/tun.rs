@@ -32,7 +32,7 @@ pub struct Device {
     pub offload: Offload,
 }
 
-/// Makes the device, gives it both addresses and the MTU, and brings it up, with `queues` queues if
+/// Makes the device, gives it the MTU, and both addresses unless it is to be bridged, and brings it up, with `queues` queues if
 /// the kernel has that. What the kernel does not offer, or the configuration does not want, is done
 /// without.
 pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
@@ -61,22 +61,27 @@ pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
 
 fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io::Result<Device> {
     let overlay = &config.overlay;
-    let first = DeviceBuilder::new()
+    let builder = DeviceBuilder::new()
         .name(&overlay.interface)
         .layer(match overlay.mode {
             OverlayMode::Route => Layer::L3,
             OverlayMode::Switch => Layer::L2,
         })
-        .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
-        .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix)
         .mtu(overlay.mtu)
         .packet_information(false)
         .offload(offload)
         .multi_queue(several)
         .with(|device| {
             device.tx_queue_len(QUEUE_PACKETS);
-        })
-        .build_sync()?;
+        });
+    let builder = match config.switch.bridge {
+        // A port of a bridge has no use for them.
+        Some(_) => builder,
+        None => builder
+            .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
+            .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix),
+    };
+    let first = builder.build_sync()?;
     let offloads = Offload {
         tcp: first.tcp_gso(),
         udp: first.udp_gso(),

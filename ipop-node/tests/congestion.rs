@@ -1,12 +1,12 @@
 //! Congestion marks through the overlay. Needs root and `nftables`; see the module of the pair.
 
-#[expect(dead_code, reason = "shared with other tests")]
 mod static_pair;
 
 use ipop_proto::status::DropReason;
 use ipop_testbed::wait_until;
 
-use static_pair::{DEVICE, Node, PATIENCE, PORT, linked};
+use static_pair::running::DEVICE;
+use static_pair::{Node, PATIENCE, PORT, linked};
 
 /// Values for `ping -Q`: not ECN-capable, with a DSCP; ECT(0), with the same.
 const NOT_CAPABLE: &str = "0x28";

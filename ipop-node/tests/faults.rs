@@ -11,7 +11,8 @@ use ipop_proto::status::DropReason;
 use ipop_testbed::wait_until;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use static_pair::{DEVICE, Node, PATIENCE, PORT, linked};
+use static_pair::running::DEVICE;
+use static_pair::{Node, PATIENCE, PORT, linked};
 
 /// Bytes of the headers in front of a datagram that a raw socket gives.
 const HEADERS: usize = 28;

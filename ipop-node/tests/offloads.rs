@@ -1,7 +1,6 @@
 //! Packets pass with each offload missing on either side, as on kernels that have it not (3.10 of
 //! CentOS 7 has none of them). Needs root; see the module of the pair.
 
-#[expect(dead_code, reason = "shared with other tests")]
 mod static_pair;
 
 use std::io::{Read as _, Write as _};

@@ -463,6 +463,7 @@ async fn a_member_answers_for_its_status() {
         interface: "ipop0".to_owned(),
         mtu: 1400,
         datapath: Default::default(),
+        switch: None,
         uptime_ms: 1,
         sign_in: SignIn::Online,
         role: RoleState::Ready,

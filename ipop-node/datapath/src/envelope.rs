@@ -16,6 +16,8 @@ pub enum Kind {
     Frame,
     /// A piece of a frame; see [`crate::fragment`].
     Fragment,
+    /// What one switch tells another. What it says is not this crate's business.
+    Message,
 }
 
 /// Envelope of a data record.
@@ -39,6 +41,7 @@ impl Envelope {
             Kind::Packet => 1,
             Kind::Frame => 2,
             Kind::Fragment => 3,
+            Kind::Message => 4,
         };
         [kind, if self.partial_sum { PARTIAL_SUM } else { 0 }]
     }
@@ -52,6 +55,7 @@ impl Envelope {
             1 => Kind::Packet,
             2 => Kind::Frame,
             3 => Kind::Fragment,
+            4 => Kind::Message,
             _ => return None,
         };
         (flags & !PARTIAL_SUM == 0).then_some(Self {
@@ -76,7 +80,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(known, 8);
+        assert_eq!(known, 10);
         assert_eq!(Envelope::read(&[1]), None);
     }
 }

@@ -36,7 +36,8 @@ const KEY_BITS: u32 = 12 + 48;
 const TAG_BITS: u32 = 48;
 /// No station; its peer is never one.
 const EMPTY: u64 = u64::MAX;
-/// Seconds after which a station that is silent is asked for anew (IEEE 802.1Q section 8.8.3).
+/// Seconds after which a station that is silent is asked for anew, unless something else is wanted
+/// (IEEE 802.1Q section 8.8.3).
 pub const AGE_S: u32 = 300;
 
 /// Who sends and receives frames: an address in a VLAN.
@@ -85,18 +86,33 @@ pub struct Stations {
     entries: Box<[AtomicU64]>,
     /// When each was seen last, in seconds of the caller's clock.
     seen: Box<[AtomicU32]>,
+    /// How long a silent station is known, in the same seconds.
+    age_s: u32,
 }
 
 impl Default for Stations {
     fn default() -> Self {
-        Self {
-            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(EMPTY)).collect(),
-            seen: (0..SETS * WAYS).map(|_| AtomicU32::new(0)).collect(),
-        }
+        Self::with_age(AGE_S)
     }
 }
 
 impl Stations {
+    /// An empty table that knows a silent station for `age_s` seconds.
+    #[must_use]
+    pub fn with_age(age_s: u32) -> Self {
+        Self {
+            entries: (0..SETS * WAYS).map(|_| AtomicU64::new(EMPTY)).collect(),
+            seen: (0..SETS * WAYS).map(|_| AtomicU32::new(0)).collect(),
+            age_s,
+        }
+    }
+
+    /// For how many seconds a silent station is known.
+    #[must_use]
+    pub const fn age_s(&self) -> u32 {
+        self.age_s
+    }
+
     /// The station is behind `peer` (or [`LOCAL`]), as of `now_s`. Group addresses are no stations.
     #[inline]
     pub fn learn(&self, station: impl Into<Station>, peer: PeerIndex, now_s: u32) {
@@ -149,7 +165,7 @@ impl Stations {
     pub fn locate(&self, station: impl Into<Station>, now_s: u32) -> Option<PeerIndex> {
         let (at, peer) = self.find(station.into())?;
         let age = now_s.wrapping_sub(self.seen[at].load(Ordering::Relaxed));
-        (age <= AGE_S).then_some(peer)
+        (age <= self.age_s).then_some(peer)
     }
 
     /// Where the station was seen last and when, however long ago.
@@ -279,6 +295,14 @@ mod tests {
         assert_eq!(stations.locate(mac(1), 11 + AGE_S), None);
         stations.forget(8);
         assert_eq!(stations.locate(mac(2), 10), None);
+    }
+
+    #[test]
+    fn how_long_a_silent_station_is_known_can_be_told() {
+        let stations = Stations::with_age(20);
+        stations.learn(mac(1), 7, 10);
+        assert_eq!(stations.locate(mac(1), 30), Some(7));
+        assert_eq!(stations.locate(mac(1), 31), None);
     }
 
     #[test]

@@ -137,7 +137,40 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Overlay4, Overlay6);
+serde_as_text!(Overlay4, Overlay6, MacAddr);
+
+/// An Ethernet address, written `02:00:5e:10:00:01`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl FromStr for MacAddr {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let defect = || AddressError::NotAnAddress(text.to_owned(), "Ethernet");
+        let mut mac = [0; 6];
+        let mut groups = text.split(':');
+        for byte in &mut mac {
+            let group = groups.next().ok_or_else(defect)?;
+            let is_pair = group.len() == 2 && group.bytes().all(|c| c.is_ascii_hexdigit());
+            *byte = u8::from_str_radix(group, 16)
+                .ok()
+                .filter(|_| is_pair)
+                .ok_or_else(defect)?;
+        }
+        if groups.next().is_some() {
+            return Err(defect());
+        }
+        Ok(Self(mac))
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +203,23 @@ mod tests {
                 text.parse::<Overlay4>().expect_err("defective").to_string(),
                 message
             );
+        }
+    }
+    #[test]
+    fn an_ethernet_address_is_read_as_it_is_written_and_nothing_else_is() {
+        let text = "02:00:5e:ab:00:01";
+        let mac: MacAddr = text.parse().expect("valid");
+        assert_eq!(mac.0, [2, 0, 0x5e, 0xab, 0, 1]);
+        assert_eq!(mac.to_string(), text);
+        for text in [
+            "",
+            "02:00:5e:ab:00",
+            "02:00:5e:ab:00:01:02",
+            "2:0:5e:ab:0:1",
+            "02:00:5e:ab:00:+1",
+        ] {
+            let error = text.parse::<MacAddr>().expect_err("defective").to_string();
+            assert_eq!(error, format!("`{text}` is not an Ethernet address"));
         }
     }
 }

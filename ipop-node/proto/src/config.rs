@@ -3,6 +3,8 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
+mod switch;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::{Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
+
+pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
 /// and a TURN channel header (4 B) on a path of 1500 B.
@@ -32,6 +36,9 @@ pub struct NodeConfig {
     /// `[offload]`
     #[serde(default, skip_serializing_if = "OffloadSection::is_default")]
     pub offload: OffloadSection,
+    /// `[switch]`, for mode `switch`.
+    #[serde(default, skip_serializing_if = "SwitchSection::is_default")]
+    pub switch: SwitchSection,
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
@@ -270,6 +277,7 @@ impl NodeConfig {
                  by that (`ipop-node identity --create FILE` makes one)",
             );
         }
+        self.switch.check(self)?;
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;
         }

@@ -250,6 +250,37 @@ pub struct DatapathStatus {
     pub socket_coalescing: bool,
 }
 
+/// How the switch of a node in mode `switch` is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStatus {
+    /// Whether frames pass between this node's own side and the overlay.
+    pub is_forwarding: bool,
+    /// The bridge that the device is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
+    /// How many stations are known, by the name of the member that they are behind; those of this
+    /// node's own side under `the LAN`.
+    pub stations: BTreeMap<String, usize>,
+    /// What somebody should look into, the newest last.
+    pub alarms: Vec<AlarmStatus>,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlarmStatus {
+    /// Where it comes from: a member's name, or `the LAN`.
+    pub origin: String,
+    /// What it is, for people.
+    pub trouble: String,
+    /// Where that one is who has what is claimed, if it is about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// Milliseconds since it was found last; it is looked for at most once in a minute.
+    pub age_ms: u64,
+    /// How often it was found.
+    pub count: u64,
+}
+
 /// Everything a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -270,6 +301,9 @@ pub struct NodeStatus {
     /// How packets are carried.
     #[serde(default)]
     pub datapath: DatapathStatus,
+    /// In mode `switch`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<SwitchStatus>,
     /// Milliseconds since the node started.
     pub uptime_ms: u64,
     /// Standing with the XMPP server.

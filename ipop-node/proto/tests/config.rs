@@ -6,6 +6,8 @@ use ipop_proto::config::{
     IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
     is_dns_label,
 };
+use ipop_proto::switch::Settings;
+use ipop_proto::switch::guard::{Allowed, Place};
 use proptest::prelude::*;
 
 const GOOD: &str = r#"
@@ -169,6 +171,94 @@ fn each_defect_of_a_peer_is_named_by_key_or_line() {
     insta::assert_snapshot!("static-defects", all);
 }
 
+const SWITCH: &str = r#"
+[switch]
+bridge = "br0"
+ageing_s = 60
+member_stations = 100
+[switch.dhcp]
+node = "frontend-0"
+mac = "02:00:5e:10:00:01"
+[switch.router]
+node = "*"
+[switch.storm]
+broadcast = { frames = 10, bytes = 1000 }
+[[switch.address]]
+ip = "10.1.0.1"
+mac = "02:00:5e:10:00:01"
+[[switch.address]]
+ip = "fd00:1::1"
+mac = "02:00:5e:10:00:01"
+"#;
+
+/// A configuration in mode `switch`, with that section.
+fn switched(section: &str) -> String {
+    let mode = "[overlay]\nmode = \"switch\"\nmtu = 1500\n";
+    GOOD.replace("[overlay]\n", mode) + section
+}
+
+#[test]
+fn a_switch_is_told_what_to_allow() {
+    let config = NodeConfig::parse(&switched(SWITCH)).expect("good");
+    let text = toml::to_string(&config).expect("TOML");
+    assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    insta::assert_snapshot!("switch", text);
+    let settings = config.switch.settings("worker-0");
+    insta::assert_debug_snapshot!("switch-settings", settings);
+    let own = config.switch.settings("frontend-0").policy.dhcp;
+    assert!(
+        matches!(
+            own,
+            Allowed::Only {
+                place: Place::Here,
+                ..
+            }
+        ),
+        "{own:?}"
+    );
+    let default = NodeConfig::parse(&switched("")).expect("good");
+    assert_eq!(default.switch.settings("worker-0"), Settings::default());
+}
+
+#[test]
+fn each_defect_of_a_switch_is_named_by_key_or_line() {
+    let defects = [
+        ("unknown-key", "ageing_s", "aging_s"),
+        ("unknown-role", "[switch.dhcp]", "[switch.dhpc]"),
+        (
+            "unknown-key-of-role",
+            "node = \"*\"",
+            "node = \"*\"\nname = \"x\"",
+        ),
+        ("bridge", "\"br0\"", "\"br/0\""),
+        ("bridge-is-device", "\"br0\"", "\"ipop0\""),
+        ("mtu", "mtu = 1500", "mtu = 1400"),
+        ("mode", "mode = \"switch\"", "mode = \"route\""),
+        ("ageing", "= 60", "= 9"),
+        ("limit", "= 100\n", "= 0\n"),
+        ("node", "frontend-0", "Frontend"),
+        ("mac", "02:00:5e:10:00:01", "02:00:5e:10:00"),
+        (
+            "address-mac",
+            "ip = \"fd00:1::1\"\nmac = \"02",
+            "ip = \"fd00:1::1\"\nmac = \"03",
+        ),
+        ("address-twice", "fd00:1::1", "10.1.0.1"),
+        ("rate", "{ frames = 10, bytes = 1000 }", "{ frames = 10 }"),
+    ];
+    let good = switched(SWITCH);
+    let mut all = String::new();
+    for (name, from, to) in defects {
+        assert!(good.contains(from), "{name}");
+        let error = NodeConfig::parse(&good.replacen(from, to, 1)).expect_err(name);
+        all.push_str(&format!(
+            "---- {name} ----\n{}\n",
+            error.to_string().trim_end()
+        ));
+    }
+    insta::assert_snapshot!("switch-defects", all);
+}
+
 fn label() -> impl Strategy<Value = String> {
     "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 }
@@ -228,6 +318,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 segmentation: ice.3,
                 ..OffloadSection::default()
             },
+            switch: Default::default(),
             peers: Vec::new(),
         },
     )

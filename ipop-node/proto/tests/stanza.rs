@@ -87,6 +87,7 @@ fn node_status() -> NodeStatus {
         interface: "ipop0".to_owned(),
         mtu: 1400,
         datapath: Default::default(),
+        switch: None,
         uptime_ms: 1234,
         sign_in: SignIn::Online,
         role: RoleState::Ready,

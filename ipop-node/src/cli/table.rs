@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
-    DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState, SignIn,
+    AlarmStatus, DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState,
+    SignIn, SwitchStatus,
 };
 
 /// The text of `ipop-node status`.
@@ -29,6 +30,9 @@ pub fn table(status: &NodeStatus) -> String {
         &format!("{}, MTU {} bytes", status.interface, status.mtu),
     );
     field("carries", &datapath(&status.datapath));
+    if let Some(status) = &status.switch {
+        field("switch", &switch(status));
+    }
     let account = match status.jid.as_str() {
         "" => "none",
         jid => jid,
@@ -39,7 +43,33 @@ pub fn table(status: &NodeStatus) -> String {
     field("candidates", &or_none(status.candidates.iter().map(end)));
     field("dropped", &drops(&status.drops));
     peers(&mut out, &status.peers);
+    if let Some(status) = &status.switch {
+        alarms(&mut out, &status.alarms);
+    }
     out
+}
+
+fn alarms(out: &mut String, alarms: &[AlarmStatus]) {
+    if !alarms.is_empty() {
+        line(out, "");
+        line(out, "ALARMS");
+    }
+    for alarm in alarms {
+        let AlarmStatus {
+            origin, trouble, ..
+        } = alarm;
+        let holder = alarm.holder.as_ref();
+        let holder = holder.map_or_else(String::new, |holder| format!("; {holder} has it"));
+        let often = match alarm.count {
+            1 => String::new(),
+            count => format!(", {count} times"),
+        };
+        let age = seconds(alarm.age_ms);
+        line(
+            out,
+            &format!("    {origin}: {trouble}{holder} ({age} ago{often})"),
+        );
+    }
 }
 
 fn peers(out: &mut String, peers: &[PeerStatus]) {
@@ -124,6 +154,20 @@ fn datapath(status: &DatapathStatus) -> String {
         [] => format!("{what}, with every offload"),
         missing => format!("{what}, without {}", missing.join(", ")),
     }
+}
+
+/// Whether it forwards, and where how many stations are.
+fn switch(status: &SwitchStatus) -> String {
+    let standing = if status.is_forwarding {
+        "forwards"
+    } else {
+        "does not forward"
+    };
+    let stations = status.stations.iter();
+    let stations = stations.map(|(place, count)| format!("{count} at {place}"));
+    let bridge = status.bridge.as_ref();
+    let bridge = bridge.map_or_else(String::new, |bridge| format!(" for bridge {bridge}"));
+    format!("{standing}{bridge}, stations: {}", or_none(stations))
 }
 
 fn sign_in(sign_in: &SignIn) -> String {
@@ -282,6 +326,18 @@ mod tests {
             interface: "ipop0".to_owned(),
             mtu: 1400,
             datapath: Default::default(),
+            switch: Some(SwitchStatus {
+                is_forwarding: true,
+                bridge: Some("br0".to_owned()),
+                stations: BTreeMap::from([("the LAN".to_owned(), 2), ("worker-0".to_owned(), 3)]),
+                alarms: vec![AlarmStatus {
+                    origin: "worker-0".to_owned(),
+                    trouble: "02:00:00:00:00:07 is somewhere else, too".to_owned(),
+                    holder: Some("the LAN".to_owned()),
+                    age_ms: 61_000,
+                    count: 2,
+                }],
+            }),
             uptime_ms: 3_723_000,
             sign_in: SignIn::Online,
             role: RoleState::Ready,

@@ -4,7 +4,7 @@
 //! thread of its own does it, until there is little again.
 
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
 
 use super::outbound::Outbound;
 
-/// What `epoll` gives for the queue.
+/// What `epoll` gives for the queue, and for orders of the node's task.
 pub const DEVICE: u64 = u64::MAX - 1;
 
 /// Most packets of one round that are little.
@@ -48,13 +48,14 @@ impl Duty {
         Ok(duty)
     }
 
-    /// For the receiving thread: the queue can be read.
+    /// For the receiving thread: the queue can be read, or there are orders.
     pub fn readable(&self) -> io::Result<()> {
         if self.on_duty.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut outbound = self.lock();
         outbound.refresh();
+        outbound.obey();
         let round = outbound.round(FEW, FEW_BYTES)?;
         if !round.is_dry || outbound.is_kept_waiting() {
             self.hand_over(&outbound)?;
@@ -98,18 +99,17 @@ impl Duty {
     /// The receiving thread sees from now on when the queue can be read.
     fn attend(&self, outbound: &MutexGuard<'_, Outbound>) -> io::Result<()> {
         let event = epoll::EventData::new_u64(DEVICE);
-        let queue = outbound.queue().as_fd();
-        Ok(epoll::add(
-            &self.epoll,
-            queue,
-            event,
-            epoll::EventFlags::IN,
-        )?)
+        for source in outbound.sources() {
+            epoll::add(&self.epoll, source, event, epoll::EventFlags::IN)?;
+        }
+        Ok(())
     }
 
     fn hand_over(&self, outbound: &MutexGuard<'_, Outbound>) -> io::Result<()> {
         // Removed and not only silenced: a device that is gone makes itself heard in any case.
-        epoll::delete(&self.epoll, outbound.queue().as_fd())?;
+        for source in outbound.sources() {
+            epoll::delete(&self.epoll, source)?;
+        }
         self.on_duty.store(true, Ordering::Release);
         rustix::io::write(&self.begin, &1_u64.to_ne_bytes())?;
         Ok(())

@@ -1,19 +1,20 @@
 //! From the underlay to the device: one thread for each set of sockets.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
-use ipop_datapath::coalesce::{Coalescer, Offload};
+use bytes::{Bytes, BytesMut};
+use ipop_datapath::carry::{Carry, carry};
+use ipop_datapath::coalesce::{Coalescer, Offload, complete_sum};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, Reassembly};
 use ipop_datapath::generation::Refused;
-use ipop_datapath::inet::{ETHERNET_LEN, Layer};
+use ipop_datapath::inet::Layer;
 use ipop_datapath::published::Reader;
 use ipop_datapath::record::{ContentType, RecordHeader};
 use ipop_datapath::segment::Sum;
@@ -23,10 +24,13 @@ use ipop_proto::config::OverlayMode;
 use ipop_proto::net::DatagramClass;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
+use ipop_proto::switch::message::Message;
 use rustix::event::epoll;
 
 use super::Common;
+use super::addresses::addresses;
 use super::duty::{DEVICE, Duty};
+use super::handed::{Handed, HandedOver, Matter};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};
@@ -51,6 +55,7 @@ pub struct Inbound {
     queue: Queue,
     map: Reader<Map>,
     inbox: Inbox,
+    handed_over: Arc<HandedOver>,
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
     me: OverlayAddrs,
@@ -95,6 +100,7 @@ impl Inbound {
             queue,
             map: Reader::new(common.map.clone()),
             inbox: common.inbox.clone(),
+            handed_over: common.handed_over.clone(),
             drops: common.drops.clone(),
             me,
             mode: common.mode,
@@ -265,7 +271,7 @@ impl Inbound {
         let envelope =
             Envelope::read(&self.buffer[content.clone()]).ok_or(DropReason::UnknownContent)?;
         let packet = content.start + ENVELOPE..content.end;
-        match (envelope.kind, self.mode) {
+        let carry = match (envelope.kind, self.mode) {
             (Kind::Nothing, _) => return Ok(()),
             (Kind::Fragment, _) => {
                 return match self.assemble(way, packet)? {
@@ -273,11 +279,18 @@ impl Inbound {
                     None => Ok(()),
                 };
             }
-            (Kind::Packet, OverlayMode::Route) => self.admit_packet(way, &packet)?,
-            (Kind::Frame, OverlayMode::Switch) => self.admit_frame(way, &packet)?,
+            (Kind::Packet, OverlayMode::Route) => {
+                self.admit_packet(way, &packet)?;
+                Carry::ToDevice
+            }
+            (Kind::Frame, OverlayMode::Switch) => {
+                let frame = &self.buffer[packet.clone()];
+                carry(&self.stations, way.index, frame, self.now_s)
+            }
+            (Kind::Message, OverlayMode::Switch) => return self.hand_message(way, packet),
             // The other node is in another mode.
-            (Kind::Packet | Kind::Frame, _) => return Err(DropReason::WrongMode),
-        }
+            (Kind::Packet | Kind::Frame | Kind::Message, _) => return Err(DropReason::WrongMode),
+        };
         self.ecn
             .mark(self.layer, &mut self.buffer[packet.clone()])
             .map_err(|_| DropReason::Congested)?;
@@ -288,7 +301,32 @@ impl Inbound {
         } else {
             Sum::Complete
         };
-        self.coalescer.add(&self.buffer, packet, sum);
+        match carry {
+            Carry::ToDevice => self.coalescer.add(&self.buffer, packet, sum),
+            _ => self.hand_frame(way, packet, sum),
+        }
+        Ok(())
+    }
+
+    /// Gives a frame to the switch.
+    fn hand_frame(&mut self, way: &Arc<Way>, frame: Range<usize>, sum: Sum) {
+        let frame = &mut self.buffer[frame];
+        if sum == Sum::Partial {
+            complete_sum(self.layer, frame);
+        }
+        self.handed_over.put(Handed {
+            from: Some(way.clone()),
+            what: Matter::Frame(Bytes::copy_from_slice(frame)),
+        });
+    }
+
+    /// Gives what another switch says to this node's.
+    fn hand_message(&self, way: &Arc<Way>, message: Range<usize>) -> Result<(), DropReason> {
+        let message = Message::read(&self.buffer[message]).ok_or(DropReason::UnknownContent)?;
+        self.handed_over.put(Handed {
+            from: Some(way.clone()),
+            what: Matter::Message(message),
+        });
         Ok(())
     }
 
@@ -302,15 +340,6 @@ impl Inbound {
         if !self.me.is(destination) {
             return Err(DropReason::WrongDestination);
         }
-        Ok(())
-    }
-
-    /// Learns where a frame's sender is.
-    fn admit_frame(&self, way: &Way, frame: &Range<usize>) -> Result<(), DropReason> {
-        let bytes = &self.buffer[frame.clone()];
-        let header: &[u8; ETHERNET_LEN] = bytes.first_chunk().ok_or(DropReason::Malformed)?;
-        let source = *header[6..].first_chunk().ok_or(DropReason::Malformed)?;
-        self.stations.learn(source, way.index, self.now_s);
         Ok(())
     }
 
@@ -382,21 +411,4 @@ fn channel_header(message: &[u8]) -> Option<(u16, usize)> {
     let [a, b, c, d] = *message.first_chunk::<CHANNEL_HEADER>()?;
     let len = usize::from(u16::from_be_bytes([c, d]));
     (len <= message.len() - CHANNEL_HEADER).then_some((u16::from_be_bytes([a, b]), len))
-}
-
-/// Source and destination of an IP packet.
-fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    match packet.first()? >> 4 {
-        4 if packet.len() >= 20 => {
-            let source = *packet[12..].first_chunk::<4>()?;
-            let destination = *packet[16..].first_chunk::<4>()?;
-            Some((source.into(), destination.into()))
-        }
-        6 if packet.len() >= 40 => {
-            let source = *packet[8..].first_chunk::<16>()?;
-            let destination = *packet[24..].first_chunk::<16>()?;
-            Some((source.into(), destination.into()))
-        }
-        _ => None,
-    }
 }

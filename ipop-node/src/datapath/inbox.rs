@@ -26,6 +26,8 @@ pub enum Taken {
     },
     /// A record of a peer made with newer keys than before was opened.
     NewKeys(PeerKey),
+    /// There is something for the switch: see [`Datapath::try_next_handed`](super::Datapath).
+    Handed,
     /// The device is gone.
     Lost(io::Error),
 }

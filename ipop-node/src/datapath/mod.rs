@@ -2,18 +2,23 @@
 //!
 //! Packets of peers whose link is up never meet the node's task: for each queue of the device one
 //! thread takes packets from it, seals them and sends them, and one receives datagrams, opens them
-//! and writes them to the device. While there is little to do one does both ([`duty`]). What these threads need to know is a [`Map`] that the task
-//! publishes; it is never changed. What they cannot do something about, signalling above all, they
-//! leave in the task's [`Inbox`](inbox).
+//! and writes them to the device. While there is little to do one does both ([`duty`]). What these
+//! threads need to know is a [`Map`] that the task publishes; it is never changed. What they cannot do something about, signalling above all, they
+//! leave in the task's [`Inbox`](inbox); frames that the switch has to look at, [apart](handed) from
+//! that. What the switch wants sent the task [orders](orders) from them.
 
+mod addresses;
 mod batch;
 mod duty;
+mod handed;
 mod inbound;
 mod inbox;
 mod map;
 mod message;
+mod orders;
 mod outbound;
 mod queue;
+mod sealer;
 mod socket;
 mod uplink;
 
@@ -25,9 +30,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use bytes::Bytes;
 use ipop_datapath::coalesce::Offload;
-use ipop_datapath::published::Published;
-use ipop_datapath::stations::{PeerIndex, Stations};
+use ipop_datapath::envelope::Kind;
+use ipop_datapath::published::{Published, Reader};
+use ipop_datapath::stations::{LOCAL, PeerIndex, Stations};
 use ipop_datapath::vnet::VnetHdr;
 use ipop_proto::config::{NodeConfig, OffloadSection, OverlayMode};
 use ipop_proto::net::Transmit;
@@ -37,10 +44,13 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
 use self::duty::Duty;
+use self::handed::HandedOver;
+pub use self::handed::{Handed, Matter};
 use self::inbound::{Inbound, STOP};
 use self::inbox::Inbox;
 pub use self::inbox::Taken;
 use self::map::Map;
+use self::orders::{Order, Orders, orders};
 use self::outbound::Outbound;
 pub use self::queue::Queue;
 use self::socket::{Socket, drop_reason};
@@ -55,9 +65,15 @@ pub struct Datapath {
     /// What the configuration wants of sockets.
     asked: OffloadSection,
     taken: mpsc::Receiver<Taken>,
+    handed_over: Arc<HandedOver>,
+    /// One for each thread that sends.
+    orders: Vec<Orders>,
     map: Arc<Published<Map>>,
+    /// What was published last.
+    current: Reader<Map>,
     paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
     stations: Arc<Stations>,
+    started: Instant,
     /// Paths or sockets are not those of the published map.
     is_stale: bool,
     sockets: Vec<Bound>,
@@ -74,6 +90,7 @@ pub struct Datapath {
 struct Common {
     map: Arc<Published<Map>>,
     inbox: Inbox,
+    handed_over: Arc<HandedOver>,
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
     mode: OverlayMode,
@@ -98,9 +115,10 @@ impl Datapath {
         let common = Common {
             map: map.clone(),
             inbox: inbox.clone(),
+            handed_over: Arc::new(HandedOver::new(drops.clone())),
             drops: drops.clone(),
             mode: config.overlay.mode,
-            stations: Arc::default(),
+            stations: Arc::new(Stations::with_age(config.switch.ageing_s)),
             started: Instant::now(),
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -113,9 +131,13 @@ impl Datapath {
             offload: device.offload,
             asked: config.offload,
             taken,
+            handed_over: common.handed_over.clone(),
+            orders: Vec::new(),
+            current: Reader::new(map.clone()),
             map,
             paths: HashMap::new(),
             stations: common.stations.clone(),
+            started: common.started,
             is_stale: false,
             sockets: Vec::new(),
             next_number: 0,
@@ -127,11 +149,13 @@ impl Datapath {
         };
         for (number, queue) in device.queues.into_iter().enumerate() {
             let mtu = config.overlay.mtu;
+            let (orders, ordered) = orders()?;
+            datapath.orders.push(orders);
             let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
             let event = epoll::EventData::new_u64(STOP);
             epoll::add(&epoll, &stop, event, epoll::EventFlags::IN)?;
             datapath.epolls.push(epoll.clone());
-            let outbound = Outbound::new(number, queue.clone(), &common, mtu);
+            let outbound = Outbound::new(number, queue.clone(), &common, ordered, mtu);
             let duty = Arc::new(Duty::new(outbound, epoll.clone())?);
             let (end, own) = (stop.clone(), duty.clone());
             datapath.spawn("out", number, inbox.clone(), move || own.run(&end))?;
@@ -166,15 +190,29 @@ impl Datapath {
 
     /// The next thing the threads leave to the task. May be cancelled.
     pub async fn next(&mut self) -> Taken {
-        match self.taken.recv().await {
-            Some(taken) => taken,
-            None => Taken::Lost(io::ErrorKind::BrokenPipe.into()),
+        tokio::select! {
+            // Links before frames.
+            biased;
+            taken = self.taken.recv() => {
+                taken.unwrap_or_else(|| Taken::Lost(io::ErrorKind::BrokenPipe.into()))
+            }
+            () = self.handed_over.arrived() => Taken::Handed,
         }
     }
 
     /// As [`Self::next`], if there is something already.
     pub fn try_next(&mut self) -> Option<Taken> {
         self.taken.try_recv().ok()
+    }
+
+    /// The next thing for the switch, if there is one.
+    pub fn try_next_handed(&self) -> Option<Handed> {
+        self.handed_over.take()
+    }
+
+    /// Where the threads look up who is behind which peer, and what its seconds are counted from.
+    pub fn stations(&self) -> (Arc<Stations>, Instant) {
+        (self.stations.clone(), self.started)
     }
 
     /// Makes the sockets those of `addresses`: keeps what is bound already, closes what is no
@@ -256,28 +294,62 @@ impl Datapath {
         first.map(|bound| bound.socket.local()).collect()
     }
 
-    /// The way to a peer is another one now; takes effect with [`Self::publish`].
-    pub fn set_path(&mut self, peer: PeerKey, path: Option<PeerPath>) {
-        let known = self.paths.get(&peer).map(|(index, _)| *index);
-        match (path, known.or_else(|| self.free_index())) {
+    /// The way to a peer is another one now; takes effect with [`Self::publish`]. Gives the number
+    /// that the peer had before and the one that it has now. Whoever keeps anything by the former
+    /// forgets it at once: it may be another peer's soon.
+    pub fn set_path(
+        &mut self,
+        peer: PeerKey,
+        path: Option<PeerPath>,
+    ) -> (Option<PeerIndex>, Option<PeerIndex>) {
+        let before = self.index_of(peer);
+        match (path, before.or_else(|| self.free_index())) {
             (Some(path), Some(index)) => {
                 self.paths.insert(peer, (index, path));
             }
             (Some(_), None) => tracing::warn!("more peers than there are numbers"),
             (None, _) => {
                 self.paths.remove(&peer);
-                // Before the number is another peer's.
-                if let Some(index) = known {
-                    self.stations.forget(index);
-                }
             }
         }
         self.is_stale = true;
+        (before, self.index_of(peer))
+    }
+
+    /// The number of a peer that has a way.
+    pub fn index_of(&self, peer: PeerKey) -> Option<PeerIndex> {
+        self.paths.get(&peer).map(|(index, _)| *index)
     }
 
     fn free_index(&self) -> Option<PeerIndex> {
         let taken: HashSet<_> = self.paths.values().map(|(index, _)| *index).collect();
-        (0..=PeerIndex::MAX).find(|index| !taken.contains(index))
+        (0..LOCAL).find(|index| !taken.contains(index))
+    }
+
+    /// Has content sent to a peer, after [`Self::publish`]: what is `kind` says what it is. It leaves
+    /// with [`Self::wake`].
+    pub fn order(&mut self, to: PeerIndex, kind: Kind, content: Bytes) {
+        let way = self.current.get().ways.get(usize::from(to));
+        let Some(way) = way.and_then(Option::clone) else {
+            return self.drops.dropped(DropReason::NoLink);
+        };
+        let traffic = way.path.traffic.clone();
+        let at = usize::from(to) % self.orders.len();
+        if !self.orders[at].give(Order { way, kind, content }) {
+            traffic.dropped(DropReason::QueueFull);
+        }
+    }
+
+    /// Has what was ordered done.
+    pub fn wake(&mut self) {
+        self.orders.iter_mut().for_each(Orders::wake);
+    }
+
+    /// Counts a drop of what came from a peer, or from the device.
+    pub fn dropped(&self, from: Option<PeerIndex>, reason: DropReason) {
+        let way = from.and_then(|from| self.current.get().ways.get(usize::from(from))?.as_ref());
+        let traffic = way.map_or(&self.drops, |way| &way.path.traffic);
+        traffic.dropped(reason);
     }
 
     /// Lets the threads know what has changed.
@@ -286,6 +358,7 @@ impl Datapath {
             let sockets = self.sockets.iter();
             let sockets = sockets.map(|bound| (bound.number, bound.socket.clone()));
             self.map.publish(Map::new(&self.paths, sockets));
+            self.current.refresh();
         }
     }
 

@@ -2,18 +2,19 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
-use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, PATH_CONTENT, Pieces};
+use ipop_datapath::fragment::PATH_CONTENT;
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
 use ipop_datapath::published::Reader;
 use ipop_datapath::segment::{Malformed, Segments, Sum, Sums};
-use ipop_datapath::stations::Stations;
+use ipop_datapath::stations::{LOCAL, Stations};
 use ipop_datapath::vnet::{Invalid, VnetHdr};
 use ipop_proto::config::OverlayMode;
 use ipop_proto::overlay::Traffic;
@@ -21,12 +22,14 @@ use ipop_proto::status::DropReason;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Common;
-use super::batch::Batches;
+use super::addresses::destination;
 use super::duty::{Load, QUIET};
+use super::handed::{Handed, HandedOver, Matter};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
+use super::orders::Ordered;
 use super::queue::{LARGEST, Queue};
-use super::uplink::Uplinks;
+use super::sealer::Sealer;
 
 /// Packets read before what is ready is sent, however much more there is: some for each of many
 /// peers.
@@ -40,18 +43,14 @@ const PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: QUIET.subsec_nanos() as i64,
 };
-const FRAGMENT: Envelope = Envelope {
-    kind: Kind::Fragment,
-    partial_sum: false,
-};
 
 /// See the module.
 pub struct Outbound {
-    /// Which of the sockets of one address is this thread's.
-    number: usize,
     queue: Queue,
     map: Reader<Map>,
     inbox: Inbox,
+    handed_over: Arc<HandedOver>,
+    ordered: Ordered,
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
     mode: OverlayMode,
@@ -61,14 +60,10 @@ pub struct Outbound {
     now_s: u32,
     /// Largest packet or frame in bytes.
     largest: usize,
-    /// Number of the next packet that goes in pieces.
-    next_id: u16,
-    /// Where such a packet is written first.
-    whole: Vec<u8>,
     packet: Box<[u8]>,
     /// The congestion mark of what is in `packet`, which its datagrams get as well.
     ecn: Ecn,
-    batches: Batches,
+    sealer: Sealer,
     /// Where the packet before went.
     last: Option<(IpAddr, Arc<Way>)>,
 }
@@ -83,13 +78,14 @@ pub struct Round {
 }
 
 impl Outbound {
-    pub fn new(number: usize, queue: Queue, common: &Common, mtu: u16) -> Self {
+    pub fn new(number: usize, queue: Queue, common: &Common, ordered: Ordered, mtu: u16) -> Self {
         let largest = usize::from(mtu);
         Self {
-            number,
             queue,
             map: Reader::new(common.map.clone()),
             inbox: common.inbox.clone(),
+            handed_over: common.handed_over.clone(),
+            ordered,
             drops: common.drops.clone(),
             mode: common.mode,
             stations: common.stations.clone(),
@@ -99,11 +95,9 @@ impl Outbound {
                 OverlayMode::Route => largest,
                 OverlayMode::Switch => largest.max(LAN_MTU) + ETHERNET_LEN + VLAN_TAGS,
             },
-            next_id: 0,
-            whole: Vec::new(),
             packet: vec![0; LARGEST].into_boxed_slice(),
             ecn: Ecn::NotEct,
-            batches: Batches::new(Uplinks::default()),
+            sealer: Sealer::new(number),
             last: None,
         }
     }
@@ -114,7 +108,8 @@ impl Outbound {
         let mut load = Load::new(Instant::now());
         loop {
             self.refresh();
-            self.batches.uplinks().resume();
+            self.sealer.uplinks().resume();
+            self.carry_out();
             let round = self.round(BUDGET, usize::MAX)?;
             load.add(round.packets, round.bytes);
             if !round.is_dry {
@@ -147,29 +142,65 @@ impl Outbound {
                 Err(error) => return Err(error),
             }
         }
-        self.batches.flush();
+        self.sealer.flush();
         Ok(round)
     }
 
     /// Whether something waits for room in a socket.
     pub fn is_kept_waiting(&mut self) -> bool {
-        !self.batches.uplinks().is_empty()
+        !self.sealer.uplinks().is_empty()
     }
 
-    /// The queue that is read.
-    pub fn queue(&self) -> &Queue {
-        &self.queue
+    /// What can be read when there is something to do: packets, or orders.
+    pub fn sources(&self) -> [BorrowedFd<'_>; 2] {
+        [self.queue.as_fd(), self.ordered.as_fd()]
     }
 
-    /// Waits for a while until there is something to read, or room for what waits; whether it is
-    /// time to stop.
+    /// For a thread that does not [`work`](Self::work): carries out the orders that there are.
+    pub fn obey(&mut self) {
+        if !self.ordered.is_empty() {
+            self.ordered.awake();
+            self.carry_out();
+        }
+    }
+
+    /// Does what the node's task wants. With what is sealed here nothing of a later map is mixed.
+    fn carry_out(&mut self) {
+        let mut is_any = false;
+        while let Some(order) = self.ordered.take() {
+            is_any = true;
+            let content = &order.content;
+            let envelope = Envelope {
+                kind: order.kind,
+                partial_sum: false,
+            };
+            let traffic = &order.way.path.traffic;
+            let len = ENVELOPE + content.len();
+            let sealed = self.sealer.seal(&order.way, Ecn::NotEct, len, |out| {
+                out[..ENVELOPE].copy_from_slice(&envelope.bytes());
+                out[ENVELOPE..].copy_from_slice(content);
+            });
+            match sealed {
+                Ok(()) if order.kind == Kind::Frame => traffic.sent(1, content.len() as u64),
+                Ok(()) => {}
+                Err(reason) => traffic.dropped(reason),
+            }
+        }
+        if is_any {
+            self.sealer.flush();
+        }
+    }
+
+    /// Waits for a while until there is something to read or to do, or room for what waits; whether
+    /// it is time to stop.
     fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
         let queue = self.queue.as_fd();
         let first = [
             PollFd::new(stop, PollFlags::IN),
             PollFd::new(&queue, PollFlags::IN),
+            PollFd::new(&self.ordered, PollFlags::IN),
         ];
-        let uplinks = self.batches.uplinks();
+        let uplinks = self.sealer.uplinks();
         let (mut few, mut many);
         let fds: &mut [PollFd<'_>] = if uplinks.is_empty() {
             few = first;
@@ -181,9 +212,15 @@ impl Outbound {
             &mut many
         };
         match poll(fds, Some(&PAUSE)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        let is_ready = |at: usize| !fds[at].revents().is_empty();
+        let (stops, has_orders) = (is_ready(0), is_ready(2));
+        if has_orders {
+            self.ordered.awake();
+        }
+        Ok(stops)
     }
 
     /// Looks at what has changed since the last round.
@@ -195,7 +232,7 @@ impl Outbound {
             self.last = None;
             let sockets = &self.map.get().sockets;
             let is_bound = |socket: &Arc<_>| sockets.values().any(|own| Arc::ptr_eq(own, socket));
-            self.batches.uplinks().retain(is_bound);
+            self.sealer.uplinks().retain(is_bound);
         }
     }
 
@@ -231,27 +268,31 @@ impl Outbound {
         }
     }
 
-    /// An Ethernet frame: to the peer its destination is behind, or to all.
+    /// An Ethernet frame: to the peer its destination is behind, if that is known; else the switch
+    /// has to look at it.
     fn switch(&mut self, segments: &Segments, len: usize) {
-        let Some(to) = self.packet[..len]
-            .first_chunk::<6>()
-            .filter(|_| len >= ETHERNET_LEN)
-        else {
-            return self.drops.dropped(DropReason::Malformed);
-        };
-        let located = self.stations.locate(*to, self.now_s);
-        let map = self.map.get().clone();
-        let way = located.and_then(|index| map.ways.get(usize::from(index))?.as_ref());
-        if let Some(way) = way {
-            return self.seal(way, segments, len);
-        }
-        let mut sent = false;
-        for way in map.ways.iter().flatten() {
-            self.seal(way, segments, len);
-            sent = true;
-        }
-        if !sent {
-            self.drops.dropped(DropReason::NoLink);
+        match carry(&self.stations, LOCAL, &self.packet[..len], self.now_s) {
+            Carry::ToPeer(index) => {
+                let way = self.map.get().ways.get(usize::from(index));
+                match way.and_then(Option::clone) {
+                    Some(way) => self.seal(&way, segments, len),
+                    // Its link has just ended.
+                    None => self
+                        .drops
+                        .dropped_many(DropReason::NoLink, segments.count() as u64),
+                }
+            }
+            // Whoever it is for has it already.
+            Carry::Stays => {}
+            Carry::ToDevice | Carry::HandOver => {
+                for index in 0..segments.count() {
+                    let frame = self.written(segments, index, len);
+                    self.handed_over.put(Handed {
+                        from: None,
+                        what: Matter::Frame(frame.freeze()),
+                    });
+                }
+            }
         }
     }
 
@@ -268,15 +309,22 @@ impl Outbound {
 
     fn seal(&mut self, way: &Arc<Way>, segments: &Segments, len: usize) {
         let segments = &segments.within(PATH_CONTENT - ENVELOPE);
+        let kind = match self.mode {
+            OverlayMode::Route => Kind::Packet,
+            OverlayMode::Switch => Kind::Frame,
+        };
+        let packet = &self.packet[..len];
         let mut bytes = 0;
         let mut packets = 0;
         for index in 0..segments.count() {
             let packet_len = segments.len(index);
-            let sealed = if ENVELOPE + packet_len <= PATH_CONTENT {
-                self.seal_whole(way, segments, index, len)
-            } else {
-                self.seal_pieces(way, segments, index, len)
-            };
+            let len = ENVELOPE + packet_len;
+            let sealed = self.sealer.seal(way, self.ecn, len, |content| {
+                let (envelope, body) = content.split_at_mut(ENVELOPE);
+                let sum = segments.write(packet, index, Sums::Partial, body);
+                let partial_sum = sum == Sum::Partial;
+                envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
+            });
             match sealed {
                 Ok(()) => {
                     packets += 1;
@@ -288,89 +336,19 @@ impl Outbound {
         way.path.traffic.sent(packets, bytes);
     }
 
-    /// Seals packet `index` as one record.
-    fn seal_whole(
-        &mut self,
-        way: &Arc<Way>,
-        segments: &Segments,
-        index: usize,
-        len: usize,
-    ) -> Result<(), DropReason> {
-        let kind = self.kind();
-        let packet = &self.packet[..len];
-        let content_len = ENVELOPE + segments.len(index);
-        let socket = &way.sockets[self.number % way.sockets.len()];
-        self.batches
-            .seal(socket, way, self.ecn, content_len, |content| {
-                let (envelope, body) = content.split_at_mut(ENVELOPE);
-                let sum = segments.write(packet, index, Sums::Partial, body);
-                let partial_sum = sum == Sum::Partial;
-                envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
-            })
-    }
-
-    /// Seals packet `index` as several records, none larger than a path takes. Congestion may not
-    /// be marked on these: the receiver would have to remember it until it has all of them.
-    fn seal_pieces(
-        &mut self,
-        way: &Arc<Way>,
-        segments: &Segments,
-        index: usize,
-        len: usize,
-    ) -> Result<(), DropReason> {
-        let kind = self.kind();
-        self.whole.resize(ENVELOPE + segments.len(index), 0);
-        let (envelope, body) = self.whole.split_at_mut(ENVELOPE);
-        let sum = segments.write(&self.packet[..len], index, Sums::Partial, body);
-        let partial_sum = sum == Sum::Partial;
-        envelope.copy_from_slice(&Envelope { kind, partial_sum }.bytes());
-        let room = PATH_CONTENT - ENVELOPE - FRAGMENT_HEADER;
-        let pieces = Pieces::of(self.whole.len(), room).ok_or(DropReason::TooBig)?;
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
-        let socket = &way.sockets[self.number % way.sockets.len()];
-        for at in 0..pieces.count {
-            let piece = &self.whole[pieces.range(at)];
-            let header = FragmentHeader {
-                id,
-                index: at as u8,
-                count: pieces.count as u8,
-            };
-            let content_len = ENVELOPE + FRAGMENT_HEADER + piece.len();
-            let ecn = Ecn::NotEct;
-            self.batches
-                .seal(socket, way, ecn, content_len, |content| {
-                    content[..ENVELOPE].copy_from_slice(&FRAGMENT.bytes());
-                    content[ENVELOPE..][..FRAGMENT_HEADER].copy_from_slice(&header.bytes());
-                    content[ENVELOPE + FRAGMENT_HEADER..].copy_from_slice(piece);
-                })?;
-        }
-        Ok(())
-    }
-
-    fn kind(&self) -> Kind {
-        match self.mode {
-            OverlayMode::Route => Kind::Packet,
-            OverlayMode::Switch => Kind::Frame,
-        }
-    }
-
     /// Gives a packet to the node's task. Of a super-packet the first one does: what is said of it
     /// is said of all.
     fn hand_over(&mut self, segments: &Segments, len: usize) {
-        let mut packet = BytesMut::zeroed(segments.len(0));
-        segments.write(&self.packet[..len], 0, Sums::Complete, &mut packet);
+        let packet = self.written(segments, 0, len);
         if !self.inbox.put(Taken::Packet(packet)) {
             self.drops.dropped(DropReason::QueueFull);
         }
     }
-}
 
-/// The destination of an IP packet, if it has one.
-fn destination(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => Some(IpAddr::from(*packet.get(16..)?.first_chunk::<4>()?)),
-        6 => Some(IpAddr::from(*packet.get(24..)?.first_chunk::<16>()?)),
-        _ => None,
+    /// Packet `index`, for somebody who looks into it.
+    fn written(&self, segments: &Segments, index: usize, len: usize) -> BytesMut {
+        let mut packet = BytesMut::zeroed(segments.len(index));
+        segments.write(&self.packet[..len], index, Sums::Complete, &mut packet);
+        packet
     }
 }

@@ -33,6 +33,7 @@ impl Node {
             interface: self.config.overlay.interface.clone(),
             mtu: self.config.overlay.mtu,
             datapath: self.datapath.status(),
+            switch: self.switching.as_ref().map(|it| it.status(now)),
             uptime_ms: millis(now.saturating_duration_since(self.started)),
             sign_in: self.sign_in.clone(),
             role: self.role.clone(),

@@ -138,6 +138,7 @@ pub fn config(
         }),
         ice: IceSection::default(),
         offload: OffloadSection::default(),
+        switch: Default::default(),
         peers: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {

@@ -39,11 +39,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use ipop_datapath::coalesce::{Coalescer, Offload};
+use ipop_datapath::coalesce::complete_sum;
 use ipop_datapath::envelope::{Envelope, Kind};
 use ipop_datapath::inet::Layer;
 use ipop_datapath::secret::Side;
-use ipop_datapath::segment::Sum;
 use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
@@ -367,11 +366,11 @@ impl Link {
             match envelope.kind {
                 Kind::Packet => {
                     if envelope.partial_sum {
-                        complete_sum(&mut content);
+                        complete_sum(Layer::Ip, &mut content);
                     }
                     self.events.push_back(LinkEvent::Packet(content));
                 }
-                Kind::Nothing | Kind::Frame | Kind::Fragment => {
+                Kind::Nothing | Kind::Frame | Kind::Fragment | Kind::Message => {
                     *self.drops.entry(DropReason::Malformed).or_default() += 1;
                 }
             }
@@ -483,11 +482,4 @@ impl Link {
 /// The crypto library of the whole node.
 fn provider() -> Arc<dyn RTCCryptoProvider> {
     Arc::new(AwsLcRsProvider::new())
-}
-
-/// Writes the transport checksum of a packet that has the sum of its pseudo-header only.
-fn complete_sum(packet: &mut [u8]) {
-    let mut coalescer = Coalescer::new(Layer::Ip, Offload::default());
-    coalescer.add(packet, 0..packet.len(), Sum::Partial);
-    coalescer.finish(packet);
 }

@@ -43,7 +43,7 @@ pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
 use self::session::Session;
 pub use self::static_peers::StaticPeer;
-use self::table::Table;
+use self::table::{Table, bare};
 pub use self::traffic::Traffic;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
@@ -315,6 +315,25 @@ impl Overlay {
             .collect();
         names.sort();
         names
+    }
+
+    /// The name of a peer that somebody vouches for: this node's configuration, or the server, of whom
+    /// it is an account. One that calls itself otherwise is known by its account, which is no node
+    /// name, for it has an `@`; so is one with the name of a peer by configuration.
+    pub fn vouched_name(&self, peer: PeerKey) -> Option<&str> {
+        let peer = self.table.get(PeerId(peer.0))?;
+        if peer.configured.is_some() {
+            return Some(&peer.name);
+        }
+        let account = bare(&peer.jid);
+        let is_own = account
+            .split_once('@')
+            .is_some_and(|(user, _)| user == peer.name);
+        let is_configured = |other: &Peer| other.configured.is_some() && other.name == peer.name;
+        if is_own && !self.table.iter().any(is_configured) {
+            return Some(&peer.name);
+        }
+        Some(account)
     }
 
     /// Ends every session with a `session-terminate` and every allocation, for good; drain the

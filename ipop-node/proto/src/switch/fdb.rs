@@ -9,13 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipop_datapath::stations::{AGE_S, PeerIndex, Station, Stations};
+use ipop_datapath::stations::{PeerIndex, Station, Stations};
 use thiserror::Error;
 
 use super::port::Port;
 
-/// How long a silent station is known.
-pub const AGE: Duration = Duration::from_secs(AGE_S as u64);
 /// More moves than this …
 const MOVES: u32 = 4;
 /// … within this time, and the address is on two machines.
@@ -177,20 +175,26 @@ impl Fdb {
         Ok(learned)
     }
 
+    /// How long a silent station is known.
+    pub fn age(&self) -> Duration {
+        Duration::from_secs(self.stations.age_s().into())
+    }
+
     /// Where the station is, if it was seen lately.
     pub fn locate(&self, station: Station, now: Instant) -> Option<Port> {
         let entry = self.entries.get(&station)?;
         let seen = self.last_seen(station, entry);
-        (now.saturating_duration_since(seen) <= AGE).then_some(entry.port)
+        (now.saturating_duration_since(seen) <= self.age()).then_some(entry.port)
     }
 
     /// Forgets those that were silent for too long.
     pub fn sweep(&mut self, now: Instant) {
+        let age = self.age();
         let gone: Vec<_> = self
             .entries
             .iter()
             .filter(|(station, entry)| {
-                now.saturating_duration_since(self.last_seen(**station, entry)) > AGE
+                now.saturating_duration_since(self.last_seen(**station, entry)) > age
             })
             .map(|(station, _)| *station)
             .collect();

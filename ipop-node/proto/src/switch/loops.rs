@@ -101,7 +101,7 @@ struct Heard {
 }
 
 impl LoopGuard {
-    /// Of this node in this run, whose probes come from `mac`. It is not [ready](Self::set_ready).
+    /// Of this node in this run, a random number, whose probes come from `mac`. It is not [ready](Self::set_ready).
     pub fn new(node: NodeId, run: u64, mac: Mac, key: ProbeKey, timing: Timing) -> Self {
         Self {
             me: (node, run),

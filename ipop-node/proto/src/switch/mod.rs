@@ -28,6 +28,7 @@ pub mod fdb;
 mod frame;
 pub mod groups;
 pub mod guard;
+pub mod journal;
 mod lan;
 pub mod loops;
 mod member;
@@ -59,14 +60,17 @@ use loops::{Change, LoopGuard};
 use message::Message;
 use neighbours::Neighbours;
 use port::Port;
+use probe::NodeId;
 use search::Search;
 use storm::{Allowances, Flood, StormControl};
 
 /// How often what is too old is forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Most names of members that are kept in mind.
+const MOST_NAMES: usize = 4096;
 
 /// What a switch is to do and to allow.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Most stations.
     pub limits: Limits,
@@ -95,6 +99,8 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Switch {
     members: BTreeMap<PeerIndex, String>,
+    /// Of members, those that left as well: they may be met on the LAN.
+    names: BTreeMap<NodeId, String>,
     policy: Policy,
     fdb: Fdb,
     storm: StormControl,
@@ -140,6 +146,7 @@ impl Switch {
     ) -> Self {
         Self {
             members: BTreeMap::new(),
+            names: BTreeMap::new(),
             policy: settings.policy,
             fdb: Fdb::new(stations, now, settings.limits),
             storm: StormControl::new(settings.allowances),
@@ -153,9 +160,22 @@ impl Switch {
         }
     }
 
+    /// The TAP device is to be bridged to a LAN, or is no more. With `loops` nothing passes, and nobody
+    /// is known, until that says that this node forwards.
+    pub fn set_loops(&mut self, loops: Option<LoopGuard>, now: Instant) {
+        self.loops = loops;
+        if !self.is_forwarding() {
+            self.stop_forwarding();
+        }
+        self.set_ready(now);
+    }
+
     /// The link to a member is up. Its number is nobody else's until [`Self::member_left`].
     pub fn member_joined(&mut self, member: PeerIndex, name: &str, now: Instant) {
         self.members.insert(member, name.to_owned());
+        if self.names.len() < MOST_NAMES {
+            self.names.insert(NodeId::of_name(name), name.to_owned());
+        }
         self.set_ready(now);
     }
 
@@ -175,6 +195,21 @@ impl Switch {
     /// Whether frames pass between the LAN and the overlay.
     pub fn is_forwarding(&self) -> bool {
         self.loops.as_ref().is_none_or(LoopGuard::is_forwarding)
+    }
+
+    /// Whether there is any link.
+    pub fn has_members(&self) -> bool {
+        !self.members.is_empty()
+    }
+
+    /// How many stations are known, on the LAN and behind each member that has any, by name.
+    pub fn stations(&self) -> Vec<(String, usize)> {
+        let members = self.members.keys().map(|member| Port::Member(*member));
+        std::iter::once(Port::Lan)
+            .chain(members)
+            .map(|port| (self.name(port), self.fdb.count(port)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// Does what is due.
@@ -305,10 +340,17 @@ impl Switch {
     fn raise(&mut self, port: Port, trouble: Trouble, now: Instant) {
         let alarm = Alarm {
             origin: self.name(port),
-            holder: trouble.holder().map(|port| self.name(port)),
+            holder: self.holder(&trouble),
             trouble,
         };
         self.alarms.raise(alarm, now);
+    }
+
+    fn holder(&self, trouble: &Trouble) -> Option<String> {
+        if let Trouble::Lan(Change::StoodDown { to }) = trouble {
+            return self.names.get(to).cloned();
+        }
+        trouble.holder().map(|port| self.name(port))
     }
 
     fn name(&self, port: Port) -> String {

@@ -1,7 +1,7 @@
 //! Which station has which IP address, as ARP (RFC 826) and Neighbour Discovery (RFC 4861) tell.
 //!
 //! Who claims an address first has it, and others are refused, until its holder was silent for
-//! [`AGE`]; what is configured is held for ever. From the same knowledge the switch answers for
+//! [`Fdb::age`]; what is configured is held for ever. From the same knowledge the switch answers for
 //! stations behind other members (RFC 9161), so that questions do not cross the overlay.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::time::Instant;
 use ipop_datapath::stations::{Mac, Station, VlanId};
 use thiserror::Error;
 
-use super::fdb::{AGE, Fdb};
+use super::fdb::Fdb;
 use super::port::Port;
 
 /// Most addresses that are known behind one member.
@@ -196,7 +196,7 @@ impl Known {
         let Neighbour { mac, port, .. } = self.neighbour;
         match fdb.locate(Station { vlan, mac }, now) {
             Some(at) => at == port,
-            None => now.saturating_duration_since(self.seen) <= AGE,
+            None => now.saturating_duration_since(self.seen) <= fdb.age(),
         }
     }
 }

@@ -19,7 +19,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
 use ipop_datapath::ethernet::{ETHERTYPE_PROBE, PROBE_GROUP};
 use ipop_datapath::stations::Mac;
@@ -33,6 +33,25 @@ const SIGNED: usize = 40;
 /// Tells a node from all others of its overlay, and which of two stands down: the greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 16]);
+
+impl NodeId {
+    /// That of the node of this name: the same in each of its runs, and known to whoever knows the
+    /// name.
+    pub fn of_name(name: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, name.as_bytes());
+        let mut id = [0; 16];
+        id.copy_from_slice(&digest.as_ref()[..16]);
+        Self(id)
+    }
+
+    /// The address that its probes come from. It is not that of its device, which a bridge has for its
+    /// own and does not expect frames from.
+    pub const fn mac(self) -> Mac {
+        let [a, b, c, d, e, f, ..] = self.0;
+        // Of one station, locally administered (IEEE 802 section 8.4).
+        [a & 0xfc | 2, b, c, d, e, f]
+    }
+}
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -169,6 +188,7 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use ipop_datapath::ethernet::{Class, Header, classify};
+    use ipop_datapath::stations::is_station;
     use proptest::prelude::*;
 
     use super::*;
@@ -208,6 +228,20 @@ mod tests {
             assert!(Probe::read(&changed, &key).is_err(), "byte {at}");
             assert_eq!(Probe::read(&payload[..at], &key), Err(BadProbe::Unknown));
         }
+    }
+
+    #[test]
+    fn nodes_are_told_apart_by_their_names_and_speak_from_stations_addresses() {
+        let names = ["node-0", "node-1", "frontend-0", ""];
+        let mut ids: Vec<_> = names.map(NodeId::of_name).into();
+        assert_eq!(ids[0], NodeId::of_name("node-0"));
+        assert!(
+            ids.iter()
+                .all(|id| is_station(id.mac()) && id.mac()[0] & 2 != 0)
+        );
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), names.len());
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Overlays on a simulated underlay and virtual time.
 
 mod links;
+mod names;
 mod packets;
 mod path;
 mod robustness;

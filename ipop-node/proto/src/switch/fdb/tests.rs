@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
-use ipop_datapath::stations::{LOCAL, Seen};
+use ipop_datapath::stations::{AGE_S, LOCAL, Seen};
 use proptest::prelude::*;
 
 use super::*;
+
+const AGE: Duration = Duration::from_secs(AGE_S as u64);
 
 const A: Port = Port::Member(1);
 const B: Port = Port::Member(2);

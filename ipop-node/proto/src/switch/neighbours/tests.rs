@@ -2,11 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipop_datapath::stations::Stations;
+use ipop_datapath::stations::{AGE_S, Stations};
 use proptest::prelude::*;
 
 use super::super::fdb::Limits;
 use super::*;
+
+const AGE: Duration = Duration::from_secs(AGE_S as u64);
 
 const A: Port = Port::Member(1);
 const B: Port = Port::Member(2);

@@ -207,3 +207,17 @@ fn what_the_overlay_sends_here_for_somebody_elsewhere_goes_nowhere() {
         (crossed, 1)
     );
 }
+
+#[test]
+fn how_many_stations_are_where_is_told_by_name() {
+    let mut world = three_lans();
+    let [a, b, c] = [0, 1, 1].map(|lan| world.host(lan));
+    for (host, target) in [(a, 2), (b, 1), (c, 1)] {
+        world.ask(host, ip(target));
+    }
+    world.run(SECOND);
+    let stations = |at: usize| world.nodes[at].switch.as_ref().expect("runs").stations();
+    let named = |name: &str, count| (name.to_owned(), count);
+    assert_eq!(stations(0), [named("the LAN", 1), named("node-1", 2)]);
+    assert_eq!(stations(1), [named("the LAN", 2), named("node-0", 1)]);
+}

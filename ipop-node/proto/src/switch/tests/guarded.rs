@@ -313,7 +313,7 @@ fn what_is_for_the_next_bridge_and_probes_of_elsewhere_go_nowhere() {
     world.inject(1, 0, bpdu);
     let key = probe::ProbeKey::new(b"overlay");
     let probe = probe::Probe {
-        node: probe::NodeId([0; 16]),
+        node: NodeId([0; 16]),
         run: 1,
         sequence: 1,
         standing: probe::Standing::Forwarding,

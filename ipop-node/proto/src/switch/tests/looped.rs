@@ -136,3 +136,32 @@ fn a_node_without_links_does_not_stand_in_the_way() {
     world.run(5 * SECOND);
     assert_eq!(forwarding(&world), [1, 2]);
 }
+
+#[test]
+fn a_node_that_is_bridged_while_it_forwards_stops_until_it_has_listened() {
+    let mut world = World::new(&[0, 1], |_| Settings::default());
+    let [a, far] = [0, 1].map(|lan| world.host(lan));
+    world.send_to(a, BROADCAST, 1);
+    world.run(SECOND);
+    world.bridge(0);
+    let early = world.send_to(a, BROADCAST, 2);
+    world.run(SECOND);
+    assert_eq!(forwarding(&world), [1]);
+    world.run(2 * SECOND);
+    assert_eq!(forwarding(&world), [0, 1]);
+    let late = world.send_to(a, BROADCAST, 3);
+    world.run(SECOND);
+    assert_eq!((world.count(far, &early), world.count(far, &late)), (0, 1));
+}
+
+#[test]
+fn the_node_that_is_stood_down_for_is_named() {
+    let mut switch = Switch::new(Settings::default(), Arc::default(), None, Instant::now());
+    let now = Instant::now();
+    switch.member_joined(3, "node-b", now);
+    switch.member_left(3, now);
+    let to = NodeId::of_name("node-b");
+    switch.raise(Port::Lan, Trouble::Lan(Change::StoodDown { to }), now);
+    let alarms = switch.take_alarms();
+    assert_eq!(alarms[0].holder.as_deref(), Some("node-b"));
+}

@@ -70,6 +70,15 @@ pub struct Node {
     is_bridged: bool,
 }
 
+impl Node {
+    fn guard(&self, at: usize, run: u64) -> LoopGuard {
+        let id = NodeId([at as u8; 16]);
+        let key = ProbeKey::new(self.key);
+        let mac = [2, 0xff, 0, 0, 0, at as u8];
+        LoopGuard::new(id, run, mac, key, Timing::default())
+    }
+}
+
 pub struct World {
     pub now: Instant,
     pub hosts: Vec<Host>,
@@ -115,17 +124,7 @@ impl World {
         self.stop(at);
         self.runs += 1;
         let node = &mut self.nodes[at];
-        let loops = node.is_bridged.then(|| {
-            let id = NodeId([at as u8; 16]);
-            let key = ProbeKey::new(node.key);
-            LoopGuard::new(
-                id,
-                self.runs,
-                [2, 0xff, 0, 0, 0, at as u8],
-                key,
-                Timing::default(),
-            )
-        });
+        let loops = node.is_bridged.then(|| node.guard(at, self.runs));
         let stations = Arc::new(Stations::default());
         let settings = node.settings.clone();
         node.switch = Some(Switch::new(settings, stations, loops, self.now));
@@ -138,6 +137,14 @@ impl World {
                 }
             }
         }
+        self.drain();
+    }
+
+    /// A node that runs is bridged to its LAN.
+    pub fn bridge(&mut self, at: usize) {
+        let guard = self.nodes[at].guard(at, self.runs);
+        let switch = self.nodes[at].switch.as_mut().expect("runs");
+        switch.set_loops(Some(guard), self.now);
         self.drain();
     }
 

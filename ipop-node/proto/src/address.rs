@@ -36,6 +36,9 @@ pub enum AddressError {
     /// The part after the `/` is not a number in range.
     #[error("`{0}` is not a prefix length between {1} and {2}")]
     PrefixOutOfRange(String, u8, u8),
+    /// No MAC address, or one that no single station has.
+    #[error("`{0}` is not the MAC address of a station, like 02:49:0a:01:80:02")]
+    NotAStation(String),
 }
 
 impl Overlay4 {
@@ -103,6 +106,37 @@ impl fmt::Display for Overlay6 {
     }
 }
 
+/// The address of a station on an Ethernet, written `02:49:0a:01:80:02`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl FromStr for MacAddr {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let bad = || AddressError::NotAStation(text.to_owned());
+        let is_byte = |w: &&str| w.len() == 2 && w.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut bytes = [0; 6];
+        let mut words = text.split(':');
+        for byte in &mut bytes {
+            let word = words.next().filter(is_byte).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(word, 16).map_err(|_| bad())?;
+        }
+        // The lowest bit of the first byte makes it a group's (IEEE 802-2014 section 8.2.2).
+        if words.next().is_some() || bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(bad());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// The overlay addresses of one node; an overlay always carries both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OverlayAddrs {
@@ -137,7 +171,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Overlay4, Overlay6);
+serde_as_text!(Overlay4, Overlay6, MacAddr);
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +204,26 @@ mod tests {
                 text.parse::<Overlay4>().expect_err("defective").to_string(),
                 message
             );
+        }
+    }
+
+    #[test]
+    fn a_mac_address_is_that_of_one_station() {
+        let text = "02:49:0a:01:80:02";
+        let mac: MacAddr = text.parse().expect("valid");
+        assert_eq!(mac.0, [2, 0x49, 10, 1, 128, 2]);
+        assert_eq!(mac.to_string(), text);
+        for wrong in [
+            "",
+            "02:49:0a:01:80",
+            "02:49:0a:01:80:02:03",
+            "2:49:0a:01:80:02",
+            "+2:49:0a:01:80:02",
+            "03:49:0a:01:80:02",
+            "00:00:00:00:00:00",
+            "02-49-0a-01-80-02",
+        ] {
+            wrong.parse::<MacAddr>().expect_err(wrong);
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::event::Sink;
 use crate::image::BuildOptions;
 use crate::layout::Layout;
 use crate::name::NodeName;
+use crate::plan::NodePlan;
 use crate::site::{Site, SiteKind};
 
 /// The provider of a site.
@@ -142,6 +143,8 @@ pub struct SitePlan<'a> {
     pub tags: &'a Tags,
     /// Its machines on this site, by slot.
     pub machines: &'a [WantedMachine],
+    /// All its nodes, for sites that [keep something](Provider::keeps_members) for each.
+    pub members: &'a [NodePlan],
     /// Images of their roles; a role whose image is not built yet (dry run) is missing.
     pub images: &'a BTreeMap<String, Image>,
 }
@@ -153,7 +156,7 @@ pub struct Making<'a> {
     /// The same for every try of making this thing, another for the next thing of this name
     /// (after a removal): 32 hex digits. For APIs that take an idempotency token.
     pub token: &'a str,
-    /// The machine, for steps of [`Scope::Node`].
+    /// The machine, for steps of [`Scope::Node`] whose node is on this site.
     pub machine: Option<&'a MachineSpec>,
     /// The images of [`SitePlan::images`].
     pub images: &'a BTreeMap<String, Image>,
@@ -263,6 +266,12 @@ pub trait Provider: Send + Sync {
     /// Whether its machines share a network with this host, so that an embedded rendezvous that
     /// listens there is enough.
     fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Whether its plan has steps for nodes whose machines are on other sites too: what such a
+    /// machine is to the LAN that it joins. It is made before the machine and removed after it.
+    fn keeps_members(&self) -> bool {
         false
     }
 

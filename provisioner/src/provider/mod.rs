@@ -15,6 +15,7 @@ pub mod cloudlab;
 pub mod ec2;
 pub mod libvirt;
 mod machine;
+pub mod rocks;
 pub mod ssh;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,11 @@ pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError>
         SiteKind::Ssh(ssh) => {
             let build = BuildOptions::from_env(layout.images());
             Ok(Arc::new(ssh::SshProvider::new(&site.name, ssh, build)?))
+        }
+        SiteKind::Rocks(rocks) => {
+            let build = BuildOptions::from_env(layout.images());
+            let provider = rocks::RocksProvider::new(&site.name, rocks, build)?;
+            Ok(Arc::new(provider))
         }
         SiteKind::Cloudlab(cloudlab) => Ok(Arc::new(cloudlab::Cloudlab::new(
             &site.name,

@@ -127,6 +127,14 @@ impl Generation {
         self.sealed.load(Ordering::Relaxed) >= RENEW_AFTER
     }
 
+    /// Records that it has sealed or opened, or a few more: numbers may have gone unused, or been
+    /// lost on the way.
+    pub fn records(&self) -> u64 {
+        let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = window.next() & u64::from(u32::MAX);
+        u64::from(self.sealed.load(Ordering::Relaxed)) + opened
+    }
+
     /// Notes that the peer uses this generation, of which a record was opened. Whether that is
     /// news; it is only once.
     #[inline]

@@ -26,6 +26,11 @@ impl Default for ReplayWindow {
 }
 
 impl ReplayWindow {
+    /// The number after the highest that was seen; 0 before the first.
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Whether a record with this number may be new. Call it before the record is verified.
     pub fn is_new(&self, sequence: u64) -> bool {
         if sequence >= self.next {

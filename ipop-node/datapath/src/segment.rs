@@ -2,7 +2,8 @@
 //!
 //! What comes out is what the Linux kernel's own segmentation would have made of it
 //! (`tcp_gso_segment`, `__udp_gso_segment`, `inet_gso_segment`, `skb_checksum_help`): the bytes
-//! differ in nothing, so that a peer cannot tell whether a device offers offloads.
+//! differ in nothing, so that a peer cannot tell whether a device offers offloads. Only where a TCP
+//! segment would need two records ([`Segments::within`]) are there more and smaller ones.
 
 use thiserror::Error;
 
@@ -138,21 +139,39 @@ impl Segments {
         }
         let headers = Headers::parse(layer, packet)?;
         let cut = Cut::of(&headers, vnet, packet)?;
+        Ok(Self::every(gso_size, cut, packet.len()))
+    }
+
+    fn every(gso_size: usize, cut: Cut, packet_len: usize) -> Self {
         // A payload that fits in one segment is one, as it is to Linux (`virtio_net_hdr_to_skb`).
-        let payload_len = packet.len() - cut.header_len;
+        let payload_len = packet_len - cut.header_len;
         let count = payload_len.div_ceil(gso_size).max(1);
-        let last_len = packet.len() - (count - 1) * gso_size;
+        let last_len = packet_len - (count - 1) * gso_size;
         let segment_len = if count == 1 {
             last_len
         } else {
             cut.header_len + gso_size
         };
-        Ok(Self {
+        Self {
             count,
             segment_len,
             last_len,
-            work: Work::Cut(cut),
-        })
+            work: Work::Cut(Cut { gso_size, ..cut }),
+        }
+    }
+
+    /// The same bytes of a TCP stream in packets of at most `room` bytes, if they are larger and
+    /// have that much room for payload. Everything else stays as it is: a datagram is not divided.
+    #[must_use]
+    #[inline]
+    pub fn within(self, room: usize) -> Self {
+        match self.work {
+            Work::Cut(cut) if !cut.is_udp && self.segment_len > room && cut.header_len < room => {
+                let packet_len = (self.count - 1) * cut.gso_size + self.last_len;
+                Self::every(room - cut.header_len, cut, packet_len)
+            }
+            _ => self,
+        }
     }
 
     /// How many packets there are: at least one.

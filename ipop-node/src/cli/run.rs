@@ -44,6 +44,10 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     }
 }
 
+/// What is logged unless somebody says otherwise. The libraries warn of every answer that comes too
+/// late and every flight that is repeated, which is in the nature of networks.
+const DEFAULT_LOG: &str = "info,rtc_ice=error,rtc_dtls=error";
+
 fn start_log(filter: Option<&str>) -> Result<(), CliError> {
     let bad = |text: &str, error| {
         CliError::new(Exit::Usage, format!("`{text}` is not a log filter"))
@@ -52,7 +56,7 @@ fn start_log(filter: Option<&str>) -> Result<(), CliError> {
     };
     let text = match filter {
         Some(text) => text.to_owned(),
-        None => std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned()),
+        None => std::env::var("RUST_LOG").unwrap_or_else(|_| DEFAULT_LOG.to_owned()),
     };
     let filter = EnvFilter::builder()
         .parse(&text)

@@ -26,6 +26,7 @@ use ipop_proto::status::DropReason;
 use rustix::event::epoll;
 
 use super::Common;
+use super::duty::{DEVICE, Duty};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};
@@ -110,8 +111,8 @@ impl Inbound {
         }
     }
 
-    /// Runs until the event [`STOP`].
-    pub fn run(mut self, epoll: &OwnedFd) -> io::Result<()> {
+    /// Runs until the event [`STOP`], or the device is gone: then why.
+    pub fn run(mut self, epoll: &OwnedFd, duty: &Duty) -> io::Result<()> {
         let mut events = Vec::with_capacity(16);
         loop {
             events.clear();
@@ -128,19 +129,23 @@ impl Inbound {
                 if number == STOP {
                     return Ok(());
                 }
+                if number == DEVICE {
+                    duty.readable()?;
+                    continue;
+                }
                 // One that was closed since then has nothing more to say.
                 if let Some(socket) = self.map.get().sockets.get(&number).cloned() {
-                    self.drain(&socket);
+                    self.drain(&socket, duty)?;
                 }
             }
         }
     }
 
-    fn drain(&mut self, socket: &Socket) {
+    fn drain(&mut self, socket: &Socket, duty: &Duty) -> io::Result<()> {
         for _ in 0..TURNS {
             let received = match self.receiver.receive(socket.as_fd(), &mut self.buffer) {
                 Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An ICMP error that some earlier datagram brought: ICE finds out itself.
                 Err(error) => {
                     tracing::trace!(%error, "receive error ignored");
@@ -157,9 +162,11 @@ impl Inbound {
             }
             self.deliver();
             if received < self.receiver.capacity() {
-                return;
+                break;
             }
+            duty.is_late()?;
         }
+        Ok(())
     }
 
     /// One message: datagrams of one sender.

@@ -2,11 +2,12 @@
 //!
 //! Packets of peers whose link is up never meet the node's task: for each queue of the device one
 //! thread takes packets from it, seals them and sends them, and one receives datagrams, opens them
-//! and writes them to the device. What these threads need to know is a [`Map`] that the task
+//! and writes them to the device. While there is little to do one does both ([`duty`]). What these threads need to know is a [`Map`] that the task
 //! publishes; it is never changed. What they cannot do something about, signalling above all, they
 //! leave in the task's [`Inbox`](inbox).
 
 mod batch;
+mod duty;
 mod inbound;
 mod inbox;
 mod map;
@@ -35,6 +36,7 @@ use ipop_proto::status::{DatapathStatus, DropReason};
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
+use self::duty::Duty;
 use self::inbound::{Inbound, STOP};
 use self::inbox::Inbox;
 pub use self::inbox::Taken;
@@ -125,16 +127,19 @@ impl Datapath {
         };
         for (number, queue) in device.queues.into_iter().enumerate() {
             let mtu = config.overlay.mtu;
-            let outbound = Outbound::new(number, queue.clone(), &common, mtu);
-            let end = stop.clone();
-            datapath.spawn("out", number, inbox.clone(), move || outbound.run(&end))?;
-
             let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
             let event = epoll::EventData::new_u64(STOP);
             epoll::add(&epoll, &stop, event, epoll::EventFlags::IN)?;
             datapath.epolls.push(epoll.clone());
+            let outbound = Outbound::new(number, queue.clone(), &common, mtu);
+            let duty = Arc::new(Duty::new(outbound, epoll.clone())?);
+            let (end, own) = (stop.clone(), duty.clone());
+            datapath.spawn("out", number, inbox.clone(), move || own.run(&end))?;
+
             let inbound = Inbound::new(queue, &common, config.addrs(), device.offload);
-            datapath.spawn("in", number, inbox.clone(), move || inbound.run(&epoll))?;
+            datapath.spawn("in", number, inbox.clone(), move || {
+                inbound.run(&epoll, &duty)
+            })?;
         }
         Ok(datapath)
     }

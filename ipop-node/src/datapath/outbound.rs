@@ -1,4 +1,4 @@
-//! From the device to the underlay: one thread for each queue.
+//! From the device to the underlay, for one queue.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,10 +18,11 @@ use ipop_datapath::vnet::{Invalid, VnetHdr};
 use ipop_proto::config::OverlayMode;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Common;
 use super::batch::Batches;
+use super::duty::Load;
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::queue::{LARGEST, Queue};
@@ -34,6 +35,11 @@ const BUDGET: usize = 512;
 const LAN_MTU: usize = 1500;
 /// Bytes of two VLAN tags.
 const VLAN_TAGS: usize = 8;
+/// Longest wait of a thread for something to do, before it sees that there is little.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
 const FRAGMENT: Envelope = Envelope {
     kind: Kind::Fragment,
     partial_sum: false,
@@ -67,6 +73,15 @@ pub struct Outbound {
     last: Option<(IpAddr, Arc<Way>)>,
 }
 
+/// What was taken from the device at one time.
+#[derive(Debug, Default)]
+pub struct Round {
+    pub packets: usize,
+    pub bytes: usize,
+    /// There is nothing more.
+    pub is_dry: bool,
+}
+
 impl Outbound {
     pub fn new(number: usize, queue: Queue, common: &Common, mtu: u16) -> Self {
         let largest = usize::from(mtu);
@@ -93,25 +108,39 @@ impl Outbound {
         }
     }
 
-    /// Runs until `stop` can be read, or the device is gone: then why.
-    pub fn run(mut self, stop: &OwnedFd) -> io::Result<()> {
+    /// Works until there is little to do, and nothing that waits. Whether `stop` can be read. An
+    /// error is why the device is gone.
+    pub fn work(&mut self, stop: &OwnedFd) -> io::Result<bool> {
+        let mut load = Load::new(Instant::now());
         loop {
             self.refresh();
             self.batches.uplinks().resume();
-            if self.round()? && self.wait(stop)? {
-                return Ok(());
+            let round = self.round(BUDGET, usize::MAX)?;
+            load.add(round.packets, round.bytes);
+            if !round.is_dry {
+                continue;
+            }
+            if load.is_little(Instant::now()) && !self.is_kept_waiting() {
+                return Ok(false);
+            }
+            if self.wait(stop)? {
+                return Ok(true);
             }
         }
     }
 
-    /// Takes packets and sends them. Whether the device has nothing more.
-    fn round(&mut self) -> io::Result<bool> {
-        let mut is_dry = false;
-        for _ in 0..BUDGET {
+    /// Takes up to so many packets, or bytes, and sends them.
+    pub fn round(&mut self, most: usize, most_bytes: usize) -> io::Result<Round> {
+        let mut round = Round::default();
+        while round.packets < most && round.bytes < most_bytes {
             match self.queue.read(&mut self.packet) {
-                Ok((header, len)) => self.take(header, len),
+                Ok((header, len)) => {
+                    self.take(header, len);
+                    round.packets += 1;
+                    round.bytes += len;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    is_dry = true;
+                    round.is_dry = true;
                     break;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -119,10 +148,21 @@ impl Outbound {
             }
         }
         self.batches.flush();
-        Ok(is_dry)
+        Ok(round)
     }
 
-    /// Waits until there is something to read, or room for what waits; whether it is time to stop.
+    /// Whether something waits for room in a socket.
+    pub fn is_kept_waiting(&mut self) -> bool {
+        !self.batches.uplinks().is_empty()
+    }
+
+    /// The queue that is read.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Waits for a while until there is something to read, or room for what waits; whether it is
+    /// time to stop.
     fn wait(&mut self, stop: &OwnedFd) -> io::Result<bool> {
         let queue = self.queue.as_fd();
         let first = [
@@ -140,13 +180,14 @@ impl Outbound {
             many.extend(full.map(|socket| PollFd::new(socket, PollFlags::OUT)));
             &mut many
         };
-        match poll(fds, None) {
+        match poll(fds, Some(&PAUSE)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!fds[0].revents().is_empty()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn refresh(&mut self) {
+    /// Looks at what has changed since the last round.
+    pub fn refresh(&mut self) {
         if self.mode == OverlayMode::Switch {
             self.now_s = self.started.elapsed().as_secs() as u32;
         }
@@ -226,6 +267,7 @@ impl Outbound {
     }
 
     fn seal(&mut self, way: &Arc<Way>, segments: &Segments, len: usize) {
+        let segments = &segments.within(PATH_CONTENT - ENVELOPE);
         let mut bytes = 0;
         let mut packets = 0;
         for index in 0..segments.count() {

@@ -10,7 +10,7 @@ use crate::deploy::engine::{Engine, Opened, directory};
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::preview;
 use crate::deploy::real::Real;
-use crate::deploy::settings::Settings;
+use crate::deploy::settings::{Settings, TAG_DIGITS};
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::keep::plan::remaining;
@@ -171,7 +171,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
     Ok(Settings {
         sites: used.collect::<Result<_, _>>()?,
         rendezvous: sites.rendezvous.clone(),
-        tag: format!("{:08x}", rand::random::<u32>()),
+        tag: format!("{:0TAG_DIGITS$x}", rand::random::<u32>()),
     })
 }
 

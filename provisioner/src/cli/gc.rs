@@ -17,6 +17,7 @@ use crate::gc::look::Looked;
 use crate::gc::plan::{Allowed, Group, Known, Verdict, leftovers};
 use crate::gc::remove::{Hands, Removal};
 use crate::gc::{Place, Sighting};
+use crate::layout::Layout;
 use crate::provider::{Provider, Tags};
 use crate::rendezvous::config::{ExternalConfig, RendezvousConfig};
 use crate::report::Report;
@@ -83,7 +84,13 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
         _ => None,
     };
     let report = Report::new(context.mode(), &[]);
-    let looked = look(context, &sites, rendezvous, everywhere, &owner, &report)?;
+    let places = Places {
+        sites: &sites,
+        rendezvous,
+        machine: everywhere.then_some((&context.layout, owner.as_str())),
+        events: &report,
+    };
+    let looked = look(&places, &[])?;
     // Read last: whatever was seen was recorded before it was made.
     let known = known(context)?;
     let allowed = Allowed {
@@ -121,8 +128,8 @@ pub fn run(context: &Context, args: GcArgs) -> Result<u8, CliError> {
             interrupt: &interrupt,
             events: &report,
         };
-        let look = || {
-            let looked = look(context, &sites, rendezvous, everywhere, &owner, &report)?;
+        let look = |removed: &[Sighting]| {
+            let looked = look(&places, removed)?;
             Ok(leftovers(
                 looked.seen,
                 &self::known(context)?,
@@ -158,25 +165,28 @@ fn open(context: &Context, sites: &Sites, names: &[String]) -> Result<Vec<Opened
     once.into_iter().map(open).collect()
 }
 
-fn look(
-    context: &Context,
-    sites: &[Opened],
-    rendezvous: Option<&ExternalConfig>,
-    everywhere: bool,
-    owner: &str,
-    events: &dyn Sink,
-) -> Result<Looked, CliError> {
+/// Where it is looked.
+struct Places<'a> {
+    sites: &'a [Opened],
+    rendezvous: Option<&'a ExternalConfig>,
+    /// Directories and the installation's name, unless only sites are asked.
+    machine: Option<(&'a Layout, &'a str)>,
+    events: &'a dyn Sink,
+}
+
+/// Looks once; `removed` is what looking before this has led to.
+fn look(places: &Places<'_>, removed: &[Sighting]) -> Result<Looked, CliError> {
     let mut looked = Looked::default();
-    looked.at_sites(sites);
-    if let Some(config) = rendezvous {
-        looked.at_rendezvous(config);
+    looked.at_sites(places.sites);
+    if let Some(config) = places.rendezvous {
+        looked.at_rendezvous(config, removed);
     }
-    if everywhere {
-        looked.at_machine(&context.layout, owner)?;
+    if let Some((layout, owner)) = places.machine {
+        looked.at_machine(layout, owner)?;
     }
     for (place, error) in &looked.unseen {
         let message = format!("{place} cannot be looked at: {}", error.one_line());
-        events.emit(Event::Warning { message });
+        places.events.emit(Event::Warning { message });
     }
     Ok(looked)
 }

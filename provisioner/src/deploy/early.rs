@@ -76,7 +76,7 @@ impl Early {
         seen: &BTreeMap<NodeName, Seen>,
     ) -> Result<(), CliError> {
         let mut joined = 0;
-        let mut has_frontend = true;
+        let (mut has_frontend, mut more) = (true, false);
         for record in engine.database.nodes(engine.deployment.id)? {
             let created = record.stages.iter().any(|(s, _)| *s == Stage::Created);
             let stage = seen.get(&record.name).filter(|_| created).map(|s| s.stage);
@@ -87,8 +87,12 @@ impl Early {
             }
             let wanted = plan.nodes.iter().any(|n| n.name == record.name);
             if let Some(stage) = stage.filter(|_| wanted) {
-                self.advance(engine, &record.name, stage)?;
+                more |= self.advance(engine, &record.name, stage)?;
             }
+        }
+        if more {
+            // `provision ssh` reaches those that are up while others are still launched.
+            engine.write_known_hosts()?;
         }
         if has_frontend && joined >= quorum {
             self.enough.store(true, Ordering::Relaxed);
@@ -96,7 +100,9 @@ impl Early {
         Ok(())
     }
 
-    fn advance(&self, engine: &Engine<'_>, node: &NodeName, to: Stage) -> Result<(), CliError> {
+    /// Notes what a node has reached; whether that was new.
+    fn advance(&self, engine: &Engine<'_>, node: &NodeName, to: Stage) -> Result<bool, CliError> {
+        let mut more = false;
         let mut noted = self.of(node).unwrap_or(Noted {
             stage: Stage::Created,
             joined: None,
@@ -107,11 +113,12 @@ impl Early {
                 continue;
             }
             let seconds = engine.reached(node, stage)?;
+            more = true;
             noted.stage = stage;
             noted.joined = (stage == Stage::Ready).then_some(seconds);
             self.lock().insert(node.clone(), noted);
         }
-        Ok(())
+        Ok(more)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Noted>> {

@@ -425,9 +425,16 @@ impl Doer for Hands<'_> {
             return true;
         };
         let early = &self.engine.opened.early;
-        // What is left after that, a mount, is little work, and may wait for the front end.
-        let is_up = |node: &NodeName| early.of(node).is_some_and(|n| n.stage >= Stage::SignedIn);
-        unpoisoned(&self.starts).claim(site, node, *most, Instant::now(), is_up)
+        // What is left after that, a mount, is little work.
+        let is_up = |node: &NodeName| early.of(node).is_some_and(|n| n.stage >= Stage::Linked);
+        let frontend = self.plan.map(|plan| &plan.frontend().name);
+        // All others link to it: it must not wait for them.
+        let most = if frontend == Some(node) {
+            usize::MAX
+        } else {
+            *most
+        };
+        unpoisoned(&self.starts).claim(site, node, most, Instant::now(), is_up)
     }
 
     fn act(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {

@@ -7,6 +7,9 @@ use crate::rendezvous::config::RendezvousConfig;
 use crate::site::Site;
 use crate::state::record::Deployment;
 
+/// Length of [`Settings::tag`].
+pub const TAG_DIGITS: usize = 8;
+
 /// Sites and rendezvous of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -14,7 +17,7 @@ pub struct Settings {
     pub sites: Vec<Site>,
     /// Its rendezvous.
     pub rendezvous: RendezvousConfig,
-    /// Eight random hexadecimal digits that tell this deployment from others of its name where
+    /// Random hexadecimal digits that tell this deployment from others of its name where
     /// they meet: on an external rendezvous.
     #[serde(default)]
     pub tag: String,

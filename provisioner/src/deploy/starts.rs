@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::name::NodeName;
 
-/// For how long one that starts keeps others waiting. It may be dead.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// For how long one that starts keeps others waiting. It may be dead; but to start another beside
+/// one that is slow makes both slower.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The machines that were started and may not be ready yet.
 #[derive(Debug, Default)]

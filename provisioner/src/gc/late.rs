@@ -11,7 +11,8 @@ use crate::error::CliError;
 /// Looks after the first, at the most. One that finds something is followed by another.
 const LOOKS: usize = 5;
 
-/// Removes the groups that are to go, and what `look` then still finds of the same deployments.
+/// Removes the groups that are to go, and what `look` then still finds of the same deployments. It
+/// is told what was removed.
 ///
 /// # Errors
 ///
@@ -20,7 +21,7 @@ const LOOKS: usize = 5;
 pub fn remove_with_late(
     groups: Vec<Group>,
     mut remove: impl FnMut(Vec<Group>) -> Result<Removal, CliError>,
-    mut look: impl FnMut() -> Result<Vec<Group>, CliError>,
+    mut look: impl FnMut(&[Sighting]) -> Result<Vec<Group>, CliError>,
 ) -> Result<Removal, CliError> {
     let going: BTreeSet<_> = groups.iter().filter_map(deployment).collect();
     let mut removal = remove(groups)?;
@@ -31,7 +32,7 @@ pub fn remove_with_late(
         if !removal.left.is_empty() {
             break;
         }
-        let mut late = look()?;
+        let mut late = look(&removal.removed)?;
         late.retain(|group| deployment(group).is_some_and(|d| going.contains(&d)));
         for group in &mut late {
             // A cloud may show for a while what is gone.
@@ -120,7 +121,7 @@ mod tests {
         ]
         .into_iter();
         let first = vec![group(Verdict::Remove, "demo", "first")];
-        let look = || Ok(looks.next().expect("it ends when nothing new is found"));
+        let look = |_: &[Sighting]| Ok(looks.next().expect("it ends when nothing new is found"));
         let removal = remove_with_late(first, all_removed, look).expect("removed");
         assert_eq!(ids(&removal), ["first", "late", "later"]);
         assert!(looks.next().is_none(), "not every look was taken");
@@ -140,14 +141,14 @@ mod tests {
             })
         };
         let first = vec![group(Verdict::Remove, "demo", "first")];
-        let removal = remove_with_late(first, stuck, || panic!("looked")).expect("told");
+        let removal = remove_with_late(first, stuck, |_| panic!("looked")).expect("told");
         assert_eq!(removal.left.len(), 1);
     }
 
     #[test]
     fn what_comes_again_and_again_is_given_up() {
         let mut count = 0;
-        let look = || {
+        let look = |_: &[Sighting]| {
             count += 1;
             Ok(vec![group(Verdict::Remove, "demo", &count.to_string())])
         };

@@ -1,9 +1,11 @@
 //! Looks at sites, an external rendezvous and this machine for what carries tags.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Place, Sighting};
+use crate::deploy::settings::TAG_DIGITS;
 use crate::error::CliError;
 use crate::layout::Layout;
 use crate::provider::{Found, Health, Provider, Resource, Tags};
@@ -50,9 +52,11 @@ impl Looked {
         }
     }
 
-    /// Looks at the groups and accounts of an ejabberd that somebody else runs.
-    pub fn at_rendezvous(&mut self, config: &ExternalConfig) {
-        self.add(&Place::Rendezvous, accounts(config).map_err(CliError::from));
+    /// Looks at the groups and accounts of an ejabberd that somebody else runs. Accounts of the
+    /// groups that were `removed` are still known by their tags.
+    pub fn at_rendezvous(&mut self, config: &ExternalConfig, removed: &[Sighting]) {
+        let found = accounts(config, removed).map_err(CliError::from);
+        self.add(&Place::Rendezvous, found);
     }
 
     /// Looks at the directories and the processes of this state directory's deployments.
@@ -112,30 +116,78 @@ fn directories(layout: &Layout) -> Result<Vec<(String, PathBuf)>, CliError> {
 }
 
 /// Groups that say whose they are, and the accounts of their members. An account is named after
-/// its group, and is made after and removed before it.
-fn accounts(config: &ExternalConfig) -> Result<Vec<Found>, RendezvousError> {
+/// its group, and is made after and removed before it. One whose group is not there tells nobody's
+/// name.
+fn accounts(config: &ExternalConfig, removed: &[Sighting]) -> Result<Vec<Found>, RendezvousError> {
     let server = external::External::open(config)?;
     let (api, domain) = (server.api(), server.domain());
+    // Listed before the groups: whose account is here has its group there.
     let accounts = api.accounts()?;
-    let mut found = Vec::new();
+    let mut groups = BTreeMap::new();
     for group in api.groups()? {
-        let Some(tags) = api.group_tags(&group)? else {
+        let tags = api.group_tags(&group)?;
+        groups.insert(group, tags);
+    }
+    let thing = |kind: &str, id: String, tags: &Option<Tags>| Found {
+        resource: Resource {
+            kind: kind.to_owned(),
+            id,
+        },
+        handle: None,
+        tags: tags.clone(),
+        node: None,
+        health: Health::Present,
+    };
+    let tagged = groups.iter().filter(|(_, tags)| tags.is_some());
+    let mut found: Vec<_> = tagged
+        .map(|(group, tags)| thing(ROSTER_GROUP, group.clone(), tags))
+        .collect();
+    let gone = removed
+        .iter()
+        .filter(|s| s.place == Place::Rendezvous && s.found.resource.kind == ROSTER_GROUP);
+    for sighting in gone {
+        let Found { resource, tags, .. } = &sighting.found;
+        groups
+            .entry(resource.id.clone())
+            .or_insert_with(|| tags.clone());
+    }
+    for user in accounts {
+        let Some(group) = group_of(&user) else {
             continue;
         };
-        let thing = |kind: &str, id: String| Found {
-            resource: Resource {
-                kind: kind.to_owned(),
-                id,
-            },
-            handle: None,
-            tags: Some(tags.clone()),
-            node: None,
-            health: Health::Present,
-        };
-        let prefix = format!("{group}.");
-        let own = accounts.iter().filter(|user| user.starts_with(&prefix));
-        found.extend(own.map(|user| thing(ACCOUNT, format!("{user}@{domain}"))));
-        found.push(thing(ROSTER_GROUP, group));
+        let account = |tags| thing(ACCOUNT, format!("{user}@{domain}"), tags);
+        match groups.get(group) {
+            // A group of somebody else's that is named as ours are.
+            Some(None) => {}
+            Some(tags) => found.push(account(tags)),
+            None => found.push(account(&None)),
+        }
     }
     Ok(found)
+}
+
+/// The group that an account is named after, if it is named as those of deployments are.
+fn group_of(user: &str) -> Option<&str> {
+    let (group, _) = user.rsplit_once('.')?;
+    let (_, tag) = group.rsplit_once('-')?;
+    let is_tag = tag.len() == TAG_DIGITS && tag.bytes().all(|b| b.is_ascii_hexdigit());
+    is_tag.then_some(group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_accounts_that_are_named_as_those_of_deployments_have_a_group() {
+        assert_eq!(
+            group_of("lake-0000002a.worker-0"),
+            Some("lake-0000002a"),
+            "a node's"
+        );
+        let others = ["ann", "ann.lee", "lake.worker-0", "lake-2a.worker-0"];
+        for user in others.into_iter().chain(["lake-xxxxxxxx.w", "0000002a.w"]) {
+            assert_eq!(group_of(user), None, "{user}");
+        }
+    }
 }

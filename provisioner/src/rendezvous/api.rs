@@ -170,6 +170,13 @@ impl Api {
         Ok(texts(&value))
     }
 
+    /// Accounts of the domain that are named after a group, sorted.
+    pub fn accounts_of(&self, group: &str) -> Result<Vec<String>, ApiError> {
+        let mut accounts = self.accounts()?;
+        accounts.retain(|user| user.strip_prefix(group).is_some_and(|r| r.starts_with('.')));
+        Ok(accounts)
+    }
+
     /// Full JIDs that are signed in, of any domain of the server, sorted.
     pub fn connected(&self) -> Result<Vec<String>, ApiError> {
         self.call("connected_users", &self.domain, &json!({}))

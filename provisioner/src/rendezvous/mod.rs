@@ -454,7 +454,18 @@ impl Rendezvous {
                 }
             }
             ROSTER_GROUP | ACCOUNT if self.vanishes() => Ok(()),
-            ROSTER_GROUP => Ok(self.api()?.delete_group(&resource.id)?),
+            ROSTER_GROUP => {
+                let api = self.api()?;
+                api.delete_group(&resource.id)?;
+                if let Kind::External(_) = self.kind {
+                    // An account may come after its removal: the server goes on with what a
+                    // command that was killed had asked for.
+                    for user in api.accounts_of(&resource.id)? {
+                        api.unregister(&user)?;
+                    }
+                }
+                Ok(())
+            }
             ACCOUNT => {
                 if let Some(node) = self.node_of(&resource.id) {
                     self.forget(&node)?;

@@ -179,6 +179,50 @@ fn a_payload_of_one_segment_is_one() {
 }
 
 #[test]
+fn a_stream_is_cut_to_the_room_there_is_and_a_datagram_is_not() {
+    for version in [Version::V4, Version::V6] {
+        let packet = Packet {
+            version,
+            identification: 0xfffe,
+            sequence: u32::MAX - 2000,
+            flags: ACK | PSH | FIN | CWR,
+            payload: payload(4000),
+            ..Packet::default()
+        };
+        let (vnet, bytes) = packet.build_super(1400);
+        let segments = Segments::of(packet.layer(), &vnet, &bytes).unwrap();
+        let header_len = bytes.len() - 4000;
+        for (room, gso_size) in [
+            (header_len + 1400, 1400),
+            (header_len + 1399, 1399),
+            (header_len + 333, 333),
+            // Room for headers alone: whoever asks has to divide the packets themselves.
+            (header_len, 1400),
+        ] {
+            let smaller = segments.within(room);
+            let written: Vec<_> = (0..smaller.count())
+                .map(|index| {
+                    let mut out = vec![0xee; smaller.len(index)];
+                    smaller.write(&bytes, index, Sums::Complete, &mut out);
+                    out
+                })
+                .collect();
+            let expected = packet.cut(gso_size);
+            let expected: Vec<_> = expected.iter().map(|p| p.build(Sum::Complete)).collect();
+            assert_eq!(written, expected, "{version:?} {room}");
+        }
+    }
+    let datagrams = Packet {
+        udp: true,
+        payload: payload(4000),
+        ..Packet::default()
+    };
+    let (vnet, bytes) = datagrams.build_super(1400);
+    let segments = Segments::of(datagrams.layer(), &vnet, &bytes).unwrap();
+    assert_eq!(segments.within(500).segment_len(), segments.segment_len());
+}
+
+#[test]
 fn the_lengths_told_are_those_written() {
     let (vnet, bytes) = Packet {
         payload: payload(250),

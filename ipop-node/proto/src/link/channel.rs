@@ -7,6 +7,9 @@
 //! has seen a record made with them; both go on receiving with the old ones for a while. A
 //! handshake that fails changes nothing.
 //!
+//! Keys that carry nothing are kept for longer: with many peers most links are idle, and a handshake
+//! is by far the most work that a link makes.
+//!
 //! A peer that has lost its state is met in the same way: see [`Channel::begin_anew`].
 //!
 //! Deviation from RFC 6347 section 4.2.8, by which a new ClientHello on an association's addresses
@@ -28,12 +31,18 @@ use super::record::Form;
 use crate::signal::Fingerprint;
 use crate::status::DropReason;
 
-/// Age at which keys are renewed.
+/// Age at which keys in use are renewed.
 pub const RENEW_EVERY: Duration = Duration::from_secs(180);
+/// The same for keys that have carried next to nothing.
+pub const RENEW_IDLE: Duration = Duration::from_secs(3600);
+/// How often it is seen whether keys of that age have been used.
+const RENEW_LOOK: Duration = Duration::from_secs(60);
+/// More records than it takes to change over to new keys.
+const NEXT_TO_NOTHING: u64 = 32;
 /// From a renewal that failed to the next.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// How long a renewal may take.
-const RENEW_WITHIN: Duration = Duration::from_secs(15);
+const RENEW_WITHIN: Duration = Duration::from_secs(30);
 /// Least time between two renewals that a peer begins.
 const RENEW_PACE: Duration = Duration::from_secs(1);
 /// How long old keys are good for after the peer has used the new ones.
@@ -79,6 +88,8 @@ pub(super) struct Channel {
     next: Option<(Association, Instant)>,
     /// When keys are renewed; for a server, from when on it takes part in that.
     renew_at: Option<Instant>,
+    /// When a client renews them even if they were not used.
+    renew_by: Option<Instant>,
     /// The first handshake may begin.
     started: bool,
     /// When a handshake with a peer that began anew is due, and before when there is none.
@@ -111,6 +122,7 @@ impl Channel {
             nudges: 0,
             next: None,
             renew_at: None,
+            renew_by: None,
             started: false,
             anew_at: None,
             anew_after: None,
@@ -155,6 +167,8 @@ impl Channel {
             };
         }
         self.next = None;
+        // Whatever the keys in use have carried: the peer does not have them.
+        self.renew_by = Some(now);
         match self.side {
             Side::Client => self.renew(now),
             Side::Server => self.renew_at = Some(now),
@@ -284,8 +298,13 @@ impl Channel {
             self.anew(now)?;
         }
         let worn = self.sending.as_ref().is_some_and(|keys| keys.is_worn());
-        if self.renews() && (worn || self.renew_at.is_some_and(|at| at <= now)) {
-            self.renew(now);
+        let is_due = self.renew_at.is_some_and(|at| at <= now);
+        if self.renews() && (worn || is_due) {
+            if is_due && self.is_idle(now) {
+                self.renew_at = Some(now + RENEW_LOOK);
+            } else {
+                self.renew(now);
+            }
         }
         Ok(())
     }
@@ -331,10 +350,7 @@ impl Channel {
             if let Some(generation) = self.current.generation() {
                 self.sending = Some(generation.clone());
                 self.changed = true;
-                self.renew_at = Some(match self.side {
-                    Side::Client => now + RENEW_EVERY,
-                    Side::Server => now + RENEW_PACE,
-                });
+                self.keep(now);
                 if self.side == Side::Client {
                     // To a server that goes on from an earlier link this is a renewal.
                     self.nudge();
@@ -383,13 +399,29 @@ impl Channel {
         match self.side {
             Side::Client => {
                 self.sending = self.current.generation().cloned();
-                self.renew_at = Some(now + RENEW_EVERY);
                 self.nudges = 0;
                 self.nudge_at = Some(now + NUDGE);
                 self.nudge();
             }
-            Side::Server => self.renew_at = Some(now + RENEW_PACE),
+            Side::Server => {}
         }
+        self.keep(now);
+    }
+
+    /// There are new keys, which are good for a while.
+    fn keep(&mut self, now: Instant) {
+        self.renew_at = Some(match self.side {
+            Side::Client => now + RENEW_EVERY,
+            Side::Server => now + RENEW_PACE,
+        });
+        self.renew_by = Some(now + RENEW_IDLE);
+    }
+
+    /// Whether keys that are of an age to be renewed need not be yet.
+    fn is_idle(&self, now: Instant) -> bool {
+        let carried = self.current.generation().map(|keys| keys.records());
+        carried.is_some_and(|records| records <= NEXT_TO_NOTHING)
+            && self.renew_by.is_some_and(|by| now < by)
     }
 
     /// Sends a record that shows which keys this side uses.

@@ -23,9 +23,11 @@ use super::record::{Form, HANDSHAKE};
 use crate::signal::{Fingerprint, TerminateReason};
 use crate::status::DropReason;
 
-/// How long a flight may stay unanswered before it is sent again. The library sends each flight
-/// eight times at most, which gives 4 s to answer one.
+/// How long a flight may stay unanswered before it is sent again, at first.
 const FLIGHT_INTERVAL: Duration = Duration::from_millis(500);
+/// The same at last: the time doubles (RFC 6347 section 4.2.4.1). The library sends a flight eight
+/// times at most, which gives 23 s to answer one: a machine that starts may need some of it.
+const FLIGHT_INTERVAL_AT_LAST: Duration = Duration::from_secs(4);
 /// How long an unanswered flight waits before its datagrams are sent once more as they are, so
 /// that one loss costs less than a [`FLIGHT_INTERVAL`]. A peer that has them drops them as replays.
 const ECHO_AFTER: Duration = Duration::from_millis(150);
@@ -93,6 +95,8 @@ pub(super) struct Association {
     /// The last flight sent, and when it is echoed.
     flight: Vec<BytesMut>,
     echo_at: Option<Instant>,
+    /// How many times it was sent again.
+    resent: u32,
 }
 
 impl Association {
@@ -141,6 +145,7 @@ impl Association {
             out: VecDeque::new(),
             flight: Vec::new(),
             echo_at: None,
+            resent: 0,
         })
     }
 
@@ -176,7 +181,9 @@ impl Association {
             return Ok(());
         }
         let result = self.endpoint.read(now, PEER, None, datagram);
-        self.collect(now);
+        if self.collect(now) {
+            self.resent = 0;
+        }
         let events = match result {
             Ok(events) => events,
             Err(error) if self.is_established() && error != Error::ErrAlertFatalOrClose => {
@@ -250,6 +257,7 @@ impl Association {
         if self.flight_due().is_none_or(|due| now < due) {
             return Ok(());
         }
+        self.resent += 1;
         let sent = self.endpoint.handle_timeout(PEER, now);
         self.collect(now);
         sent.map_err(|_| Ended {
@@ -308,13 +316,15 @@ impl Association {
     }
 
     fn flight_due(&self) -> Option<Instant> {
-        self.endpoint
-            .poll_timeout(&PEER)
-            .filter(|_| !self.is_established())
+        let due = self.endpoint.poll_timeout(&PEER);
+        let due = due.filter(|_| !self.is_established())?;
+        // The library knows the first interval only.
+        let interval = FLIGHT_INTERVAL.saturating_mul(1 << self.resent.min(8));
+        Some(due + (interval.min(FLIGHT_INTERVAL_AT_LAST) - FLIGHT_INTERVAL))
     }
 
-    /// Takes out what the library wants sent, and keeps a flight for its echo.
-    fn collect(&mut self, now: Instant) {
+    /// Takes out what the library wants sent, and keeps a flight for its echo; whether there is one.
+    fn collect(&mut self, now: Instant) -> bool {
         let sent = self.out.len();
         self.out
             .extend(std::iter::from_fn(|| self.endpoint.poll_transmit()).map(|t| t.message));
@@ -323,10 +333,12 @@ impl Association {
             .range(sent..)
             .filter(|d| d.first() == Some(&HANDSHAKE))
             .peekable();
-        if flight.peek().is_some() {
+        let is_flight = flight.peek().is_some();
+        if is_flight {
             self.flight = flight.cloned().collect();
             self.echo_at = Some(now + ECHO_AFTER);
         }
+        is_flight
     }
 
     fn peer_fingerprint(&self) -> Option<Fingerprint> {

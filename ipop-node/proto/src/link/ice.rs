@@ -21,7 +21,7 @@ use sansio::Protocol as _;
 
 use super::form::{agent_candidate, ice_chars};
 use super::nomination::Nomination;
-use super::pace::{self, CHECK_PACE, KEEPALIVE_SILENT};
+use super::pace::{self, CHECK_PACE, KEEPALIVE_EARLY, KEEPALIVE_JOINT, KEEPALIVE_SILENT};
 use super::stun::{self, Binding};
 use super::{IceCredentials, IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
@@ -290,6 +290,7 @@ impl Ice {
             }
             self.feed(now, base, remote, payload)?;
             self.met(now, tie_breaker);
+            self.hurries |= self.is_patient() && self.is_tick_due(now + KEEPALIVE_JOINT);
             Ok(())
         } else {
             let awaited = self.pending.get(&binding.transaction());
@@ -404,7 +405,12 @@ impl Ice {
             _ => {}
         }
         self.nominate(now);
-        if self.next_tick().is_some_and(|tick| tick <= now) {
+        let early = if self.is_patient() {
+            KEEPALIVE_EARLY
+        } else {
+            Duration::ZERO
+        };
+        if self.is_tick_due(now + early) {
             self.ticked = now;
             self.hurries = false;
             self.pending
@@ -541,6 +547,17 @@ impl Ice {
             self.selected = selected;
             self.answered = now;
         }
+    }
+
+    /// Whether the next check is due at some time within [`KEEPALIVE_EARLY`], not at one of its own.
+    pub(super) fn is_patient(&self) -> bool {
+        let silence = self.ticked.saturating_duration_since(self.answered);
+        let settled = self.selected.is_some() && self.nomination.poll_timeout().is_none();
+        settled && !pace::is_silent(silence)
+    }
+
+    fn is_tick_due(&mut self, at: Instant) -> bool {
+        self.next_tick().is_some_and(|tick| tick <= at)
     }
 
     fn next_tick(&mut self) -> Option<Instant> {

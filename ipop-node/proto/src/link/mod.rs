@@ -49,11 +49,12 @@ use rtc_dtls::crypto_provider::RTCCryptoProvider;
 use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 
 use self::channel::Channel;
-pub use self::channel::{Keys, RENEW_EVERY};
+pub use self::channel::{Keys, RENEW_EVERY, RENEW_IDLE};
 use self::dtls::{Ended, Rejected};
 use self::ice::Ice;
 pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
+pub(crate) use self::pace::KEEPALIVE_EARLY;
 pub use self::stun::stun_username;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
@@ -64,7 +65,7 @@ use crate::status::{DropReason, LinkState, PairEnd};
 /// Largest IP packet a link carries, in bytes; the largest overlay MTU that can be configured.
 pub const MAX_PACKET: usize = 9000;
 /// From a selected pair to packets flowing.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(15);
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most datagrams that wait for [`Link::poll_transmit`].
 const MAX_TRANSMITS: usize = 4096;
@@ -290,6 +291,11 @@ impl Link {
             .into_iter()
             .flatten()
             .min()
+    }
+
+    /// Whether [`Link::handle_timeout`] does its work up to [`KEEPALIVE_EARLY`] before it is due.
+    pub(crate) fn is_patient(&mut self) -> bool {
+        self.ice.is_patient() && self.poll_timeout() == self.ice.poll_timeout()
     }
 
     /// Next datagram to send.

@@ -4,31 +4,64 @@ use std::time::Duration;
 
 /// Least time between two checks of any pairs (RFC 8445 section 14.2 allows 5 ms).
 pub(super) const CHECK_PACE: Duration = Duration::from_millis(5);
-/// How often every pair is checked, by time since the last candidate came.
-const CHECK_ROUNDS: [(Duration, Duration); 3] = [
-    (Duration::from_secs(1), Duration::from_millis(25)),
-    (Duration::from_secs(5), Duration::from_millis(100)),
-    (Duration::MAX, Duration::from_millis(250)),
-];
+/// Shortest time from one round of checks to the next.
+const FIRST_ROUND: Duration = Duration::from_millis(25);
+/// Longest: half the first retransmission time-out of RFC 8445 section 14.3, as a peer by
+/// configuration that starts late is met by these checks alone.
+const LAST_ROUND: Duration = Duration::from_millis(250);
+/// A round comes when this part of the time without an answer has passed once more: a peer that is
+/// there is met at once, and one that takes its time is not what a processor is kept busy with.
+const ROUNDS: u32 = 8;
 /// How often a selected pair that answers is checked (RFC 7675 section 5.1).
 const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How much sooner the check of a selected pair that answers may be made, so that one wake-up serves
+/// many links.
+pub(crate) const KEEPALIVE_EARLY: Duration = Duration::from_secs(1);
+/// A check of the peer's brings ours forward by this much at most: both then come in one wake-up.
+pub(super) const KEEPALIVE_JOINT: Duration = Duration::from_millis(2500);
 /// How often a selected pair that missed an answer is checked.
 pub(super) const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 
 /// Time from one round of checks over `pairs` pairs to the next, `age` after the last candidate.
 pub(super) fn checks(age: Duration, pairs: usize) -> Duration {
-    let round = CHECK_ROUNDS.iter().find(|(until, _)| age < *until);
     let pairs = u32::try_from(pairs).unwrap_or(u32::MAX);
-    round
-        .map_or(KEEPALIVE_SILENT, |(_, every)| *every)
+    (age / ROUNDS)
+        .clamp(FIRST_ROUND, LAST_ROUND)
         .max(CHECK_PACE.saturating_mul(pairs))
+}
+
+/// Whether a selected pair whose last answer was so long ago has missed one.
+pub(super) fn is_silent(silence: Duration) -> bool {
+    silence > KEEPALIVE
 }
 
 /// Time from one check of the selected pair to the next, `silence` after its last answer.
 pub(super) fn keepalive(silence: Duration) -> Duration {
-    if silence > KEEPALIVE {
+    if is_silent(silence) {
         KEEPALIVE_SILENT
     } else {
         KEEPALIVE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_dense_at_first_and_rare_while_nobody_answers() {
+        let (mut age, mut rounds) = (Duration::ZERO, Vec::new());
+        while age < Duration::from_secs(30) {
+            rounds.push(age);
+            age += checks(age, 1);
+        }
+        let within = |end| rounds.iter().filter(|at| **at < end).count();
+        assert_eq!(within(Duration::from_millis(200)), 8);
+        assert!(rounds.len() < 150, "{} rounds", rounds.len());
+    }
+
+    #[test]
+    fn many_pairs_are_not_checked_faster_than_the_pace() {
+        assert_eq!(checks(Duration::ZERO, 2048), CHECK_PACE * 2048);
     }
 }

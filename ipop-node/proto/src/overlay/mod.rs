@@ -259,13 +259,7 @@ impl Overlay {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.gatherer.handle_timeout(now);
         self.drain_gatherer(now);
-        // Each peer once, even one that files itself under a deadline that has passed.
-        let mut due = Vec::new();
-        while let Some((_, id)) = self.table.first_timer().filter(|(at, _)| *at <= now) {
-            self.table.schedule(id, None);
-            due.push(id);
-        }
-        for id in due {
+        for id in self.table.take_due(now) {
             if let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) {
                 session.link.handle_timeout(now);
             }
@@ -276,8 +270,10 @@ impl Overlay {
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let gatherer = self.gatherer.poll_timeout();
-        let peers = self.table.first_timer().map(|(at, _)| at);
-        [gatherer, peers].into_iter().flatten().min()
+        [gatherer, self.table.first_timer()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do; ask until `None`.

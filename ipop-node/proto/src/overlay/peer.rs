@@ -17,6 +17,21 @@ use crate::status::{Advertisement, LinkState, PeerStatus};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PeerId(pub(super) u64);
 
+/// A peer's next deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timer {
+    pub(super) at: Instant,
+    /// The peer does not mind to be called sooner.
+    pub(super) patient: bool,
+}
+
+impl Timer {
+    /// One that is kept to.
+    pub(super) fn exact(at: Instant) -> Self {
+        Self { at, patient: false }
+    }
+}
+
 /// A member and the session with it.
 pub(super) struct Peer {
     /// The full JID to signal to; empty for a peer by configuration.
@@ -45,7 +60,7 @@ pub(super) struct Peer {
     pub(super) path: Option<Route>,
     pub(super) keys: Option<Keys>,
     /// The deadline it is filed under.
-    pub(super) timer: Option<Instant>,
+    pub(super) timer: Option<Timer>,
 }
 
 impl Peer {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::peer::Timer;
 use crate::candidate::{Candidate, CandidateKind};
 use crate::link::{IceRole, Link};
 use crate::signal::{SessionId, Signal};
@@ -113,11 +114,14 @@ impl Session {
         })
     }
 
-    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+    pub(super) fn timer(&mut self) -> Option<Timer> {
         let answer = self.is_unanswered().then_some(self.answer_by);
-        [self.link.poll_timeout(), self.flush, answer]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [self.flush, answer].into_iter().flatten().min();
+        let link = self.link.poll_timeout().map(|at| Timer {
+            at,
+            patient: self.link.is_patient(),
+        });
+        let others = others.map(Timer::exact);
+        [link, others].into_iter().flatten().min_by_key(|t| t.at)
     }
 }

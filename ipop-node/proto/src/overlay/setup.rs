@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::peer::PeerId;
+use super::peer::{PeerId, Timer};
 use super::session::{ANSWER_TIMEOUT, Session};
 use super::static_peers::PAUSES;
 use super::{Output, Overlay};
@@ -270,14 +270,14 @@ impl Overlay {
 
     pub(super) fn schedule(&mut self, id: PeerId) {
         let initiates = self.may_initiate(id);
-        let at = self
+        let timer = self
             .table
             .get_mut(id)
             .and_then(|peer| match &mut peer.session {
-                Some(session) => session.poll_timeout(),
-                None => peer.backoff.until.filter(|_| initiates),
+                Some(session) => session.timer(),
+                None => peer.backoff.until.filter(|_| initiates).map(Timer::exact),
             });
-        self.table.schedule(id, at);
+        self.table.schedule(id, timer);
     }
 
     fn may_initiate(&self, id: PeerId) -> bool {

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::peer::{Peer, PeerId};
+use super::peer::{Peer, PeerId, Timer};
 use crate::address::OverlayAddrs;
+use crate::link::KEEPALIVE_EARLY;
 
 /// All peers.
 #[derive(Default)]
@@ -14,6 +15,8 @@ pub(super) struct Table {
     by_bare: HashMap<String, PeerId>,
     routes: HashMap<IpAddr, PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
+    /// The timers of those that do not mind to be called sooner, by up to [`KEEPALIVE_EARLY`].
+    patient: BTreeSet<(Instant, PeerId)>,
     next: u64,
 }
 
@@ -34,8 +37,8 @@ impl Table {
             if peer.configured.is_none() {
                 self.by_bare.remove(bare(&peer.jid));
             }
-            if let Some(at) = peer.timer {
-                self.timers.remove(&(at, id));
+            if let Some(timer) = peer.timer {
+                self.filed(timer).remove(&(timer.at, id));
             }
         }
     }
@@ -114,25 +117,57 @@ impl Table {
     }
 
     /// Files a peer under its deadline.
-    pub(super) fn schedule(&mut self, id: PeerId, at: Option<Instant>) {
+    pub(super) fn schedule(&mut self, id: PeerId, timer: Option<Timer>) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        if peer.timer == at {
+        let old = std::mem::replace(&mut peer.timer, timer);
+        if old == timer {
             return;
         }
-        if let Some(old) = peer.timer {
-            self.timers.remove(&(old, id));
+        if let Some(old) = old {
+            self.filed(old).remove(&(old.at, id));
         }
-        if let Some(new) = at {
-            self.timers.insert((new, id));
+        if let Some(new) = timer {
+            self.filed(new).insert((new.at, id));
         }
-        peer.timer = at;
     }
 
-    /// The earliest deadline and whose it is.
-    pub(super) fn first_timer(&self) -> Option<(Instant, PeerId)> {
-        self.timers.first().copied()
+    fn filed(&mut self, timer: Timer) -> &mut BTreeSet<(Instant, PeerId)> {
+        match timer.patient {
+            true => &mut self.patient,
+            false => &mut self.timers,
+        }
+    }
+
+    /// The earliest deadline.
+    pub(super) fn first_timer(&self) -> Option<Instant> {
+        let first = [self.timers.first(), self.patient.first()];
+        first.into_iter().flatten().map(|(at, _)| *at).min()
+    }
+
+    /// Whose deadlines have passed, each once, and those that may be called with them. They are
+    /// filed under none then.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<PeerId> {
+        let mut due = Vec::new();
+        if self.first_timer().is_none_or(|at| at > now) {
+            return due;
+        }
+        for (timers, until) in [
+            (&mut self.timers, now),
+            (&mut self.patient, now + KEEPALIVE_EARLY),
+        ] {
+            while let Some((_, id)) = timers.first().copied().filter(|(at, _)| *at <= until) {
+                timers.pop_first();
+                due.push(id);
+            }
+        }
+        for id in &due {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.timer = None;
+            }
+        }
+        due
     }
 }
 

@@ -70,7 +70,7 @@ pub const TCG_JOIN_LIMIT: Duration = Duration::from_secs(900);
 
 /// Machines that start at once under software emulation, for each of the host's processors: one
 /// keeps a processor busy for most of its start.
-const TCG_STARTING: usize = 2;
+const TCG_STARTING: usize = 1;
 
 /// Prefixes of the volumes that are parts of images.
 const IMAGES: [&str; 3] = ["ipop-base-", "ipop-kernel-", "ipop-initrd-"];

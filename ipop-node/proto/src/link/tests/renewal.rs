@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pair::Pair;
-use crate::link::{Keys, RENEW_EVERY};
+use crate::link::{Keys, RENEW_EVERY, RENEW_IDLE};
 use crate::sim::Path;
 use crate::status::{DropReason, LinkState};
 
@@ -19,13 +19,27 @@ fn linked(path: Path) -> Pair {
     pair
 }
 
+/// The same, with keys that have carried something.
+fn used(path: Path) -> Pair {
+    let mut pair = linked(path);
+    use_keys(&mut pair);
+    pair
+}
+
+fn use_keys(pair: &mut Pair) {
+    for i in 0..40_u32 {
+        pair.send(0, &i.to_be_bytes()).expect("up");
+    }
+    pair.nodes[1].packets.clear();
+}
+
 fn keys(pair: &mut Pair, i: usize) -> Keys {
     pair.nodes[i].link.poll_keys().expect("new keys")
 }
 
 #[test]
 fn keys_are_told_once_when_the_link_is_up_and_again_when_they_change() {
-    let mut pair = linked(Path::default());
+    let mut pair = used(Path::default());
     let first = [0, 1].map(|i| keys(&mut pair, i));
     for (first, node) in first.iter().zip(&mut pair.nodes) {
         assert!(node.link.poll_keys().is_none());
@@ -47,6 +61,23 @@ fn keys_are_told_once_when_the_link_is_up_and_again_when_they_change() {
         assert_eq!(Arc::strong_count(&first.sending), 2, "the test has both");
     }
     assert_eq!(pair.nodes[0].states.last(), Some(&LinkState::Up));
+}
+
+#[test]
+fn keys_that_carry_nothing_are_kept_until_they_do_or_are_an_hour_old() {
+    let mut pair = linked(Path::default());
+    let first = keys(&mut pair, 0).sending.tag();
+    pair.run_for(5 * RENEW_EVERY);
+    assert!(pair.nodes[0].link.poll_keys().is_none(), "still {first}");
+    use_keys(&mut pair);
+    pair.run_for(60 * SECOND);
+    let second = keys(&mut pair, 0).sending.tag();
+    assert_ne!(second, first);
+    pair.run_for(RENEW_IDLE - 10 * SECOND);
+    // The old ones are forgotten, and that is all.
+    assert_eq!(keys(&mut pair, 0).sending.tag(), second);
+    pair.run_for(70 * SECOND);
+    assert_ne!(keys(&mut pair, 0).sending.tag(), second);
 }
 
 #[test]
@@ -79,7 +110,7 @@ fn no_packet_is_lost_or_doubled_while_keys_are_renewed_again_and_again() {
 
 #[test]
 fn a_renewal_on_a_path_that_loses_a_third_succeeds_in_the_end() {
-    let mut pair = linked(Path {
+    let mut pair = used(Path {
         latency: Duration::from_millis(10),
         loss: 0.3,
         ..Path::default()
@@ -93,7 +124,7 @@ fn a_renewal_on_a_path_that_loses_a_third_succeeds_in_the_end() {
 
 #[test]
 fn a_renewal_that_gets_no_answer_leaves_the_link_as_it_was() {
-    let mut pair = linked(Path::default());
+    let mut pair = used(Path::default());
     let first = keys(&mut pair, 0).sending.tag();
     pair.passes = |payload| payload[0] != 22;
     pair.run_for(3 * RENEW_EVERY);
@@ -105,7 +136,7 @@ fn a_renewal_that_gets_no_answer_leaves_the_link_as_it_was() {
 
 #[test]
 fn a_record_with_forgotten_keys_is_a_bad_record() {
-    let mut pair = linked(Path::default());
+    let mut pair = used(Path::default());
     pair.nodes[0].link.send(b"late").expect("up");
     let late = pair.nodes[0].link.poll_transmit().expect("a record");
     pair.run_for(RENEW_EVERY + 30 * SECOND);

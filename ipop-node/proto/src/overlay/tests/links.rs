@@ -33,6 +33,29 @@ fn five_nodes_all_link() {
 }
 
 #[test]
+fn idle_links_are_looked_after_together() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let mut world = World::open(12);
+    for i in 0..12 {
+        world.sign_in(i, "r");
+        world.run(Duration::from_millis(370));
+    }
+    assert!(world.run_until(SOON, World::all_up));
+    world.run(MINUTE);
+    for node in &mut world.nodes {
+        node.awake.clear();
+    }
+    world.run(MINUTE);
+    assert!(world.all_up());
+    // Each by itself: eleven links, a check, its answer and the peer's check, every five seconds.
+    let apart = 11 * 3 * 12;
+    for node in &world.nodes {
+        let times = node.awake.len();
+        assert!(times < apart / 2, "{}: {times} times a minute", node.name);
+    }
+}
+
+#[test]
 fn nodes_behind_home_nats_link_directly() {
     let mut world = World::behind(NatKind::HOME, 3);
     world.sign_in_all();

@@ -36,6 +36,9 @@ fn new_keys_are_told() {
     world.sign_in_all();
     assert!(world.run_until(5 * SECOND, World::all_up));
     let first = only(&world, 0).keys.sending.tag();
+    for _ in 0..20 {
+        world.check_every_path();
+    }
     world.run(RENEW_EVERY + SECOND);
     assert_ne!(only(&world, 0).keys.sending.tag(), first);
     assert_eq!(only(&world, 0).keys.receiving.len(), 2);

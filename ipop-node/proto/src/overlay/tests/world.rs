@@ -1,7 +1,7 @@
 //! Several overlays on a simulated underlay, a signalling service that delivers in order, and
 //! virtual time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) paths: HashMap<PeerKey, PeerPath>,
     /// LinkUp and LinkDown, as text.
     pub(super) events: Vec<String>,
+    /// When it had something to do: a datagram, or a deadline.
+    pub(super) awake: BTreeSet<Instant>,
 }
 
 /// What is under way on the signalling service.
@@ -126,6 +128,7 @@ impl World {
             packets: Vec::new(),
             paths: HashMap::new(),
             events: Vec::new(),
+            awake: BTreeSet::new(),
         });
         i
     }
@@ -261,6 +264,7 @@ impl World {
                     .poll_timeout()
                     .is_some_and(|due| due <= self.now)
                 {
+                    node.awake.insert(self.now);
                     node.overlay.handle_timeout(self.now);
                 }
             }
@@ -294,6 +298,7 @@ impl World {
                 .iter_mut()
                 .find(|n| n.underlay == arrival.to.ip())
             {
+                node.awake.insert(now);
                 node.overlay
                     .handle_datagram(now, arrival.to, arrival.from, arrival.payload);
             }

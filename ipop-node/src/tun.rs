@@ -61,7 +61,11 @@ pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
 
 fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io::Result<Device> {
     let overlay = &config.overlay;
-    let builder = DeviceBuilder::new()
+    let mut builder = DeviceBuilder::new();
+    if let Some(mac) = overlay.mac {
+        builder = builder.mac_addr(mac.0);
+    }
+    let first = builder
         .name(&overlay.interface)
         .layer(match overlay.mode {
             OverlayMode::Route => Layer::L3,

@@ -102,9 +102,16 @@ fn sockets_may_lack_one_of_both_offloads() {
 
 #[test]
 fn frames_need_no_offload_either() {
-    let extra = [format!("{FRAMES}{NONE}"), FRAMES.to_owned()];
+    let mac = "02:49:0a:01:80:02";
+    let extra = [
+        format!("{FRAMES}{NONE}"),
+        format!("{FRAMES}mac = \"{mac}\"\n"),
+    ];
     let nodes = carries([&extra[0], &extra[1]], [[false; 3], [true; 3]]);
     for node in &nodes {
         assert_eq!(node.status().datapath.mode, OverlayMode::Switch);
     }
+    let interface = nodes[1].status().interface;
+    let shown = nodes[1].netns.run(&["ip", "link", "show", &interface]);
+    assert!(shown.contains(mac), "{shown}");
 }

@@ -17,6 +17,7 @@ pub mod moto;
 pub mod node;
 pub mod outside;
 pub mod portal;
+pub mod rocks;
 pub mod scale;
 pub mod sshd;
 pub mod tcp;

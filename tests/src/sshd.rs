@@ -298,6 +298,11 @@ impl Machine {
         assert!(child.wait().expect("our child").success(), "{path}");
     }
 
+    /// Its root directory, as this process reaches it.
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.init))
+    }
+
     /// Every file on its disk that the system below it has not, or has otherwise: type, mode,
     /// owner, size and path. Logs that are not `ipop-node`'s are left out.
     pub fn changes(&self) -> String {

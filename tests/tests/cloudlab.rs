@@ -123,6 +123,7 @@ impl Deployment {
         let plan = SitePlan {
             tags: &self.tags,
             machines: &machines,
+            members: &[],
             images: &self.images,
         };
         self.provider.plan(&plan).expect("planned")

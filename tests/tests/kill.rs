@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use ipop_tests::ejabberd::Ejabberd;
-use ipop_tests::kill::{Bench, Extent, Peer, cloudlab, ec2, libvirt, matrix, ssh};
+use ipop_tests::kill::{Bench, Extent, Peer, cloudlab, ec2, libvirt, matrix, rocks, ssh};
 
 /// Runs at a time of one kind of host.
 const THREADS: usize = 3;
@@ -52,6 +52,14 @@ fn cloudlab_is_whole_again_after_a_kill_before_or_after_every_action_on_an_exper
 fn libvirt_is_whole_again_after_a_kill_before_or_after_every_action() {
     let peer = libvirt::Libvirt::start();
     run(&bench("libvirt", peer), Extent::EveryAction);
+}
+
+#[test]
+fn rocks_is_whole_again_after_a_kill_before_or_after_every_action_on_the_front_end() {
+    let double = Path::new(env!("CARGO_BIN_EXE_rocks-double"));
+    // The workers' own parts are those of SSH sites.
+    let own = Extent::Only(&["mtu", "registration", "interface", "boot", "configuration"]);
+    run(&bench("rocks", rocks::Rocks::new(double)), own);
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl Deployment {
         let plan = SitePlan {
             tags: &tags,
             machines: &machines,
+            members: &[],
             images: &images,
         };
         let steps = provider.plan(&plan).expect("planned");

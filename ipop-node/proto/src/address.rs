@@ -36,6 +36,9 @@ pub enum AddressError {
     /// The part after the `/` is not a number in range.
     #[error("`{0}` is not a prefix length between {1} and {2}")]
     PrefixOutOfRange(String, u8, u8),
+    /// No MAC address, or one that no single station has.
+    #[error("`{0}` is not the MAC address of a station, like 02:49:0a:01:80:02")]
+    NotAStation(String),
 }
 
 impl Overlay4 {
@@ -103,6 +106,37 @@ impl fmt::Display for Overlay6 {
     }
 }
 
+/// The address of a station on an Ethernet, written `02:49:0a:01:80:02`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl FromStr for MacAddr {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let bad = || AddressError::NotAStation(text.to_owned());
+        let is_byte = |w: &&str| w.len() == 2 && w.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut bytes = [0; 6];
+        let mut words = text.split(':');
+        for byte in &mut bytes {
+            let word = words.next().filter(is_byte).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(word, 16).map_err(|_| bad())?;
+        }
+        // The lowest bit of the first byte makes it a group's (IEEE 802-2014 section 8.2.2).
+        if words.next().is_some() || bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(bad());
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 /// The overlay addresses of one node; an overlay always carries both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct OverlayAddrs {
@@ -139,39 +173,6 @@ macro_rules! serde_as_text {
 }
 serde_as_text!(Overlay4, Overlay6, MacAddr);
 
-/// An Ethernet address, written `02:00:5e:10:00:01`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MacAddr(pub [u8; 6]);
-
-impl FromStr for MacAddr {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let defect = || AddressError::NotAnAddress(text.to_owned(), "Ethernet");
-        let mut mac = [0; 6];
-        let mut groups = text.split(':');
-        for byte in &mut mac {
-            let group = groups.next().ok_or_else(defect)?;
-            let is_pair = group.len() == 2 && group.bytes().all(|c| c.is_ascii_hexdigit());
-            *byte = u8::from_str_radix(group, 16)
-                .ok()
-                .filter(|_| is_pair)
-                .ok_or_else(defect)?;
-        }
-        if groups.next().is_some() {
-            return Err(defect());
-        }
-        Ok(Self(mac))
-    }
-}
-
-impl fmt::Display for MacAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,21 +206,24 @@ mod tests {
             );
         }
     }
+
     #[test]
-    fn an_ethernet_address_is_read_as_it_is_written_and_nothing_else_is() {
-        let text = "02:00:5e:ab:00:01";
+    fn a_mac_address_is_that_of_one_station() {
+        let text = "02:49:0a:01:80:02";
         let mac: MacAddr = text.parse().expect("valid");
-        assert_eq!(mac.0, [2, 0, 0x5e, 0xab, 0, 1]);
+        assert_eq!(mac.0, [2, 0x49, 10, 1, 128, 2]);
         assert_eq!(mac.to_string(), text);
-        for text in [
+        for wrong in [
             "",
-            "02:00:5e:ab:00",
-            "02:00:5e:ab:00:01:02",
-            "2:0:5e:ab:0:1",
-            "02:00:5e:ab:00:+1",
+            "02:49:0a:01:80",
+            "02:49:0a:01:80:02:03",
+            "2:49:0a:01:80:02",
+            "+2:49:0a:01:80:02",
+            "03:49:0a:01:80:02",
+            "00:00:00:00:00:00",
+            "02-49-0a-01-80-02",
         ] {
-            let error = text.parse::<MacAddr>().expect_err("defective").to_string();
-            assert_eq!(error, format!("`{text}` is not an Ethernet address"));
+            wrong.parse::<MacAddr>().expect_err(wrong);
         }
     }
 }

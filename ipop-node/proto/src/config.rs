@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Overlay4, Overlay6, OverlayAddrs};
+use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
@@ -85,6 +85,10 @@ pub struct OverlaySection {
     /// Ethernet header not counted; larger frames of a LAN behind it pass all the same.
     #[serde(default = "default_mtu")]
     pub mtu: u16,
+    /// MAC address of the TAP device in mode `switch`, for a LAN whose DHCP server knows its
+    /// stations by it; another one at each start when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
 }
 
 /// What the overlay carries.
@@ -258,6 +262,12 @@ impl NodeConfig {
         }
         if !(1280..=9000).contains(&self.overlay.mtu) {
             return value("overlay.mtu", "must be between 1280 and 9000 bytes");
+        }
+        if self.overlay.mac.is_some() && self.overlay.mode != OverlayMode::Switch {
+            return value(
+                "overlay.mac",
+                "is for mode `switch` only: a TUN device has none",
+            );
         }
         match &self.xmpp {
             Some(xmpp) => xmpp.check()?,

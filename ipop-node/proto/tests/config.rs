@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipop_proto::address::MacAddr;
 use ipop_proto::config::{
     IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
     is_dns_label,
@@ -55,6 +56,11 @@ fn each_defect_is_named_by_key_or_line() {
         ("prefix-range", "fd5a::2/64", "fd5a::2/127"),
         ("mtu-small", "[xmpp]", "mtu = 1279\n[xmpp]"),
         ("mtu-big", "[xmpp]", "mtu = 9001\n[xmpp]"),
+        (
+            "mac-without-frames",
+            "[xmpp]",
+            "mac = \"02:49:0a:01:80:02\"\n[xmpp]",
+        ),
         ("interface-empty", "[xmpp]", "interface = \"\"\n[xmpp]"),
         (
             "interface-template",
@@ -305,8 +311,13 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                     .parse()
                     .expect("valid"),
                 interface,
-                mode: OverlayMode::Route,
+                mode: if ice.3 {
+                    OverlayMode::Switch
+                } else {
+                    OverlayMode::Route
+                },
                 mtu,
+                mac: ice.3.then_some(MacAddr([2, 0, 0, 0, 0, 1])),
             },
             ice: IceSection {
                 port: ice.0,

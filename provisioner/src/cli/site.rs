@@ -29,6 +29,11 @@ A sites file, ~/.config/ipop/sites.toml or /etc/ipop/sites.toml; docs/sites.md h
   kind = \"ssh\"                            # machines that exist
   hosts = [\"root@m1.example\", \"ann@m2.example:2222\"]
 
+  [site.ucsd]
+  kind = \"rocks\"                          # a Rocks front end, for --frontend ucsd
+  host = \"root@ucsd.example\"
+  bridge = \"br0\"                          # that its private network is on
+
   [site.cloudlab]
   kind = \"cloudlab\"
   project = \"lake\"
@@ -159,6 +164,7 @@ fn list(context: &Context, sites: &Sites) {
         let (kind, place) = match &site.kind {
             SiteKind::Libvirt(libvirt) => ("libvirt", libvirt.uri.clone()),
             SiteKind::Ssh(ssh) => ("ssh", ssh.hosts.join(", ")),
+            SiteKind::Rocks(rocks) => ("rocks", rocks.host.clone()),
             SiteKind::Cloudlab(cloudlab) => (
                 "cloudlab",
                 format!("{}/{}", cloudlab.project, cloudlab.profile),

@@ -199,6 +199,7 @@ pub(super) fn plain(kind: &str) -> &str {
     match kind {
         "roster-group" => "roster group",
         "dir" => "rendezvous directory",
+        "boot" => "boot action",
         other => other,
     }
 }

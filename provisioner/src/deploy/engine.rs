@@ -147,6 +147,7 @@ impl Engine<'_> {
             let cost = provider.cost(&SitePlan {
                 tags: &tags,
                 machines: &machines,
+                members: &scene.plan.nodes,
                 images: &images,
             })?;
             costs.extend(cost.map(|cost| (site, cost)));

@@ -158,7 +158,7 @@ impl<'a> Hands<'a> {
             }
             Owner::Site(site) => {
                 let provider = self.engine.provider(site)?;
-                let spec = match action.node() {
+                let spec = match action.node().filter(|node| self.is_on(node, site)) {
                     Some(node) => Some(self.spec(&*provider, site, node)?),
                     None => None,
                 };
@@ -316,6 +316,14 @@ impl<'a> Hands<'a> {
         });
         *cell = Some(Arc::clone(&spec));
         Ok(spec)
+    }
+
+    /// Whether a node's machine is on a site, which may keep something for others too.
+    fn is_on(&self, node: &NodeName, site: &str) -> bool {
+        let mut nodes = self.plan.into_iter().flat_map(|plan| &plan.nodes);
+        nodes
+            .find(|n| n.name == *node)
+            .is_none_or(|n| n.site == site)
     }
 
     fn keys(

@@ -87,6 +87,7 @@ impl Wanting<'_> {
         for (site, provider) in self.sites {
             of_sites.extend(self.site(site, &**provider)?);
         }
+        self.join_members(&mut of_sites);
         let reached: Vec<Key> = of_sites
             .iter()
             .filter(|item| item.scope == Scope::Deployment && self.is_local(&item.key.owner))
@@ -101,6 +102,40 @@ impl Wanting<'_> {
         items.extend(self.rendezvous(reached));
         items.extend(machines);
         Ok(items)
+    }
+
+    /// Has the machines of nodes come after what other sites keep for them.
+    fn join_members(&self, items: &mut [Item]) {
+        let mut kept: BTreeMap<NodeName, Vec<Key>> = BTreeMap::new();
+        let mut own: BTreeSet<Key> = BTreeSet::new();
+        for item in items.iter() {
+            match &item.scope {
+                Scope::Node(_) if self.is_own(item) => drop(own.insert(item.key.clone())),
+                Scope::Node(node) => kept.entry(node.clone()).or_default().push(item.key.clone()),
+                _ => {}
+            }
+        }
+        for item in items.iter_mut().filter(|item| own.contains(&item.key)) {
+            let Scope::Node(node) = &item.scope else {
+                continue;
+            };
+            // The rest of the machine comes after its first part.
+            let is_first = !item.after.iter().any(|key| own.contains(key));
+            let keys = kept.get(node).filter(|_| is_first);
+            for key in keys.into_iter().flatten() {
+                if !item.after.contains(key) {
+                    item.after.push(key.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether it is a part of its node's own machine.
+    fn is_own(&self, item: &Item) -> bool {
+        let (Scope::Node(name), Owner::Site(site)) = (&item.scope, &item.key.owner) else {
+            return false;
+        };
+        self.node(name).is_some_and(|node| node.site == *site)
     }
 
     fn is_local(&self, owner: &Owner) -> bool {
@@ -142,7 +177,8 @@ impl Wanting<'_> {
 
     fn site(&self, site: &str, provider: &dyn Provider) -> Result<Vec<Item>, CliError> {
         let owner = Owner::Site(site.to_owned());
-        let nodes: Vec<_> = self.plan.nodes.iter().filter(|n| n.site == site).collect();
+        let served = |n: &&NodePlan| n.site == site || provider.keeps_members();
+        let nodes: Vec<_> = self.plan.nodes.iter().filter(served).collect();
         let kept = |record: &&ResourceRecord| {
             let settled = record.node().is_some_and(|n| self.settled.contains(n));
             record.key.owner == owner && record.state == ResourceState::Made && settled
@@ -154,12 +190,14 @@ impl Wanting<'_> {
             let shared = self.recorded.iter().filter(shared).map(again);
             return Ok(shared.chain(items).collect());
         }
-        let mut machines: Vec<_> = nodes.iter().map(|n| WantedMachine::from(*n)).collect();
+        let own = nodes.iter().filter(|n| n.site == site);
+        let mut machines: Vec<_> = own.map(|n| WantedMachine::from(*n)).collect();
         machines.sort_by_key(|m| m.slot);
         let none = BTreeMap::new();
         let steps = provider.plan(&SitePlan {
             tags: self.tags,
             machines: &machines,
+            members: &self.plan.nodes,
             images: self.images.get(site).unwrap_or(&none),
         })?;
         let needed = self.needed(&steps);
@@ -196,7 +234,13 @@ impl Wanting<'_> {
         let mut node_attempt = 1;
         if let Scope::Node(node) = &step.scope {
             node_attempt = self.attempts.get(node).copied().unwrap_or(1);
-            let accounts = self.meeting.plan(std::slice::from_ref(node));
+            // Only its own machine signs in.
+            let is_own = |n: &NodePlan| *owner == Owner::Site(n.site.clone());
+            let names: &[NodeName] = match self.node(node).is_some_and(is_own) {
+                true => std::slice::from_ref(node),
+                false => &[],
+            };
+            let accounts = self.meeting.plan(names);
             let own = |(of, _): &(Option<NodeName>, _)| of.as_ref() == Some(node);
             after.extend(accounts.into_iter().filter(own).map(|(_, resource)| Key {
                 owner: Owner::Rendezvous,

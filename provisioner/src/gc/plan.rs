@@ -141,6 +141,8 @@ fn order(sighting: &Sighting) -> (u8, &Place, &str, &str) {
         DIR | "directory" => 8,
         ROSTER_GROUP | "network" | "security-group" => 4,
         "experiment" => 5,
+        // The claim to a machine, under which its parts are.
+        "host" => 6,
         "image" | "ami" => 9,
         "snapshot" => 10,
         _ if found.node.is_some() => 1,

@@ -1,6 +1,7 @@
 //! From what was asked to what will be made. Pure: no I/O, no clock, no randomness of its own.
 
 pub mod group;
+pub mod lan;
 pub mod network;
 pub mod personal;
 mod recorded;
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 use ipop_proto::address::OverlayAddrs;
 
 use self::group::Group;
+use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
@@ -63,6 +65,8 @@ pub struct ClusterPlan {
     pub domain: String,
     /// Overlay networks.
     pub nets: OverlayNets,
+    /// The LAN that the overlay extends; none where it is a network of its own.
+    pub lan: Option<Lan>,
     /// Nodes, the front end first.
     pub nodes: Vec<NodePlan>,
 }
@@ -99,6 +103,17 @@ impl ClusterPlan {
         &self.nodes[1..]
     }
 
+    /// The addresses of host number `host`, from 1, which is the front end.
+    pub fn host(&self, host: u32) -> OverlayAddrs {
+        addresses(&self.nets, self.lan.as_ref(), host)
+    }
+
+    /// How many hosts there is room for.
+    pub fn capacity(&self) -> u32 {
+        let own = self.nets.capacity();
+        self.lan.as_ref().map_or(own, Lan::capacity)
+    }
+
     /// Names of all nodes.
     pub fn names(&self) -> Vec<NodeName> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
@@ -132,7 +147,15 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         .flat_map(|(_, groups)| groups.iter())
         .map(|g| g.count)
         .sum();
-    let nets = network::choose(&name, total, &world.used, world.seed)?;
+    let mut nets = network::choose(&name, total, &world.used, world.seed)?;
+    let lan = match &request.frontend[..] {
+        [frontend] => sites.find(&frontend.site)?.lan(),
+        _ => None,
+    };
+    if let Some(lan) = &lan {
+        check_room(lan, total)?;
+        nets.ipv4 = lan.net();
+    }
     let mut nodes = Vec::new();
     for (role, groups) in roles {
         let mut index = 0;
@@ -148,7 +171,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     name: NodeName(format!("{role}-{index}")),
                     role: role.to_owned(),
                     site: group.site.clone(),
-                    addrs: nets.host(host),
+                    addrs: addresses(&nets, lan.as_ref(), host),
                     memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
@@ -165,8 +188,26 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         domain: format!("{name}.ipop"),
         name,
         nets,
+        lan,
         nodes,
     })
+}
+
+fn addresses(nets: &OverlayNets, lan: Option<&Lan>, host: u32) -> OverlayAddrs {
+    let own = nets.host(host);
+    OverlayAddrs {
+        ipv4: lan.map_or(own.ipv4, |lan| lan.host(host)),
+        ..own
+    }
+}
+
+fn check_room(lan: &Lan, nodes: u32) -> Result<(), CliError> {
+    if nodes <= lan.capacity() {
+        return Ok(());
+    }
+    let message = format!("{} has no room for {nodes} nodes", lan.pool);
+    Err(CliError::new(ExitCode::Usage, message)
+        .hint("ask for fewer, or give the front end's site a larger network in `addresses`"))
 }
 
 /// Refuses more nodes than a site takes.

@@ -34,6 +34,19 @@ impl Net4 {
         u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
     }
 
+    /// The network that an address is in.
+    pub fn of(addr: Ipv4Addr, prefix: u8) -> Self {
+        Self {
+            addr: Ipv4Addr::from(u32::from(addr) & Self::mask(prefix)),
+            prefix,
+        }
+    }
+
+    /// Whether every address of `other` is one of it.
+    pub fn holds(self, other: Self) -> bool {
+        self.prefix <= other.prefix && self.overlaps(other)
+    }
+
     /// Whether the two have an address in common.
     pub fn overlaps(self, other: Self) -> bool {
         let mask = Self::mask(self.prefix.min(other.prefix));
@@ -54,10 +67,7 @@ impl FromStr for Net4 {
         let (addr, prefix) = text.split_once('/').ok_or(())?;
         let addr: Ipv4Addr = addr.parse().map_err(drop)?;
         let prefix = prefix.parse().ok().filter(|p| *p <= 32).ok_or(())?;
-        Ok(Self {
-            addr: Ipv4Addr::from(u32::from(addr) & Self::mask(prefix)),
-            prefix,
-        })
+        Ok(Self::of(addr, prefix))
     }
 }
 

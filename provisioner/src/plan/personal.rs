@@ -6,7 +6,7 @@ use ipop_proto::config::{
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
-use super::{ClusterPlan, FRONTEND, NodePlan};
+use super::{ClusterPlan, FRONTEND, NodePlan, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
 use crate::provider::Delivery;
@@ -114,6 +114,7 @@ pub fn config(
             Some(HOST_KEY.into()),
         ),
     };
+    let is_port = node.role == FRONTEND && plan.lan.is_some();
     let config = NodeConfig {
         node: NodeSection {
             name: node.name.0.clone(),
@@ -126,8 +127,13 @@ pub fn config(
             ipv4: node.addrs.ipv4,
             ipv6: node.addrs.ipv6,
             interface: INTERFACE.to_owned(),
-            mode: OverlayMode::Route,
-            mtu: ipop_proto::config::DEFAULT_MTU,
+            mode: match plan.lan {
+                Some(_) => OverlayMode::Switch,
+                None => OverlayMode::Route,
+            },
+            mtu: mtu(plan, node),
+            // A port of the front end's bridge is no station.
+            mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
         xmpp: Some(XmppSection {
             jid: jid.to_owned(),
@@ -136,7 +142,16 @@ pub fn config(
             enrol_token_file,
             ca_file: bundle::CA.into(),
         }),
-        ice: IceSection::default(),
+        ice: IceSection {
+            // Over what the overlay carries no link of the overlay is to go.
+            ignore_interfaces: plan
+                .lan
+                .iter()
+                .filter(|_| is_port)
+                .map(|lan| lan.bridge.clone())
+                .collect(),
+            ..IceSection::default()
+        },
         offload: OffloadSection::default(),
         switch: Default::default(),
         peers: Vec::new(),
@@ -148,6 +163,15 @@ pub fn config(
         )
         .caused_by(e)
     })
+}
+
+/// The MTU of a node's device, in bytes.
+fn mtu(plan: &ClusterPlan, node: &NodePlan) -> u16 {
+    match &plan.lan {
+        Some(lan) if node.role == FRONTEND => lan.port_mtu(),
+        Some(lan) => lan.mtu,
+        None => ipop_proto::config::DEFAULT_MTU,
+    }
 }
 
 /// `KEY=value` lines for the role's units.

@@ -6,7 +6,9 @@ use ipop_proto::address::{Overlay4, Overlay6, OverlayAddrs};
 
 use super::network::{Net4, OverlayNets};
 use super::{ClusterPlan, FRONTEND, NodePlan};
+use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::site::Site;
 use crate::state::record::{Deployment, NodeRecord};
 
 impl ClusterPlan {
@@ -26,10 +28,13 @@ impl ClusterPlan {
         if nodes.is_empty() {
             return Err(damaged("it has no nodes"));
         }
+        let settings = Settings::of(deployment)?;
+        let frontend = settings.sites.iter().find(|s| s.name == nodes[0].site);
         Ok(Self {
             name: deployment.name.clone(),
             domain: deployment.domain.clone(),
             nets,
+            lan: frontend.and_then(Site::lan),
             nodes,
         })
     }

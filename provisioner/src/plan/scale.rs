@@ -127,7 +127,7 @@ pub fn scale<'a>(
             )
             .hint(format!("`provision status {}` shows them", plan.name)));
         }
-        there.sort_by_key(|name| std::cmp::Reverse(index(name)));
+        there.sort_by_key(|name| std::cmp::Reverse(number(name)));
         for name in there.into_iter().take(fewer as usize) {
             match scaling.added.iter().position(|n| n.name == name) {
                 Some(place) => drop(scaling.added.remove(place)),
@@ -154,7 +154,7 @@ fn check_limits<'a>(
 }
 
 /// The number of a worker.
-fn index(name: &NodeName) -> u32 {
+pub fn number(name: &NodeName) -> u32 {
     let digits = name.0.rsplit('-').next();
     digits.and_then(|d| d.parse().ok()).unwrap_or(0)
 }
@@ -170,7 +170,7 @@ impl Taken {
     fn of(nodes: &[NodeRecord]) -> Self {
         let workers = nodes.iter().filter(|n| n.role == WORKER);
         Self {
-            indices: workers.map(|n| index(&n.name)).collect(),
+            indices: workers.map(|n| number(&n.name)).collect(),
             hosts: nodes.iter().map(|n| n.ipv4.clone()).collect(),
             slots: nodes.iter().map(|n| (n.site.clone(), n.slot)).collect(),
         }
@@ -182,9 +182,9 @@ impl Taken {
         let slot = (0..)
             .find(|n| slots.insert((site.name.clone(), *n)))
             .unwrap_or(u32::MAX);
-        let room = plan.nets.capacity();
+        let room = plan.capacity();
         let host = (1..=room)
-            .find(|n| self.hosts.insert(plan.nets.host(*n).ipv4.addr.to_string()))
+            .find(|n| self.hosts.insert(plan.host(*n).ipv4.addr.to_string()))
             .ok_or_else(|| {
                 CliError::new(
                     ExitCode::Usage,
@@ -196,7 +196,7 @@ impl Taken {
             name: NodeName(format!("{WORKER}-{number}")),
             role: WORKER.to_owned(),
             site: site.name.clone(),
-            addrs: plan.nets.host(host),
+            addrs: plan.host(host),
             memory_mib: size
                 .memory_mib
                 .or(site.memory_mib)

@@ -147,6 +147,53 @@ fn personal_data_is_rendered_for_the_role() {
 }
 
 #[test]
+fn an_overlay_that_extends_a_lan_takes_its_addresses_from_it() {
+    let sites = "[site.ucsd]\nkind = \"rocks\"\nhost = \"root@ucsd.example\"\nbridge = \"br0\"\n\
+                 addresses = \"10.1.128.0/29\"\nmtu = 1400\n";
+    let sites = Sites::parse(sites, "sites.toml").expect("valid");
+    let request = |workers: &str| Request {
+        name: Some("lake".to_owned()),
+        frontend: vec!["1@ucsd".parse().expect("valid")],
+        workers: vec![workers.parse().expect("valid")],
+        ..Request::default()
+    };
+    let lake = plan(&request("1@local"), &sites, &World::default()).expect("planned");
+    let endpoint = Endpoint {
+        domain: lake.domain.clone(),
+        servers: vec!["192.0.2.1:5222".to_owned()],
+        ca_pem: String::new(),
+    };
+    let [front, worker] = [0, 1].map(|number| {
+        let node = &lake.nodes[number];
+        let jid = format!("{}@lake.ipop", node.name);
+        let config = personal::config(&lake, node, &endpoint, &jid, Delivery::Private);
+        let config = config.expect("rendered");
+        ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it")
+    });
+    // The front end's device is a port of its bridge: no station, and no smaller than the LAN.
+    assert_eq!(front.overlay.ipv4.to_string(), "10.1.1.1/16");
+    assert_eq!((front.overlay.mtu, front.overlay.mac), (1500, None));
+    assert_eq!(front.ice.ignore_interfaces, ["br0"]);
+    assert_eq!(worker.overlay.ipv4.to_string(), "10.1.128.2/16");
+    let mac = worker.overlay.mac.map(|mac| mac.to_string());
+    assert_eq!(
+        (worker.overlay.mtu, mac.as_deref()),
+        (1400, Some("02:49:0a:01:80:02"))
+    );
+    assert!(worker.ice.ignore_interfaces.is_empty());
+    for config in [&front, &worker] {
+        assert_eq!(config.overlay.mode, ipop_proto::config::OverlayMode::Switch);
+    }
+    let environment = personal::environment(&lake, &lake.nodes[1]);
+    assert!(
+        environment.contains("IPOP_FRONTEND4=10.1.1.1\n"),
+        "{environment}"
+    );
+    let error = plan(&request("6@local"), &sites, &World::default()).expect_err("too many");
+    assert_eq!(error.message, "10.1.128.0/29 has no room for 7 nodes");
+}
+
+#[test]
 fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
     let plan = demo();
     let endpoint = Endpoint {

@@ -15,6 +15,7 @@ pub mod cloudlab;
 pub mod ec2;
 pub mod libvirt;
 mod machine;
+pub mod rocks;
 pub mod ssh;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::event::Sink;
 use crate::image::BuildOptions;
 use crate::layout::Layout;
 use crate::name::NodeName;
+use crate::plan::NodePlan;
 use crate::site::{Site, SiteKind};
 
 /// The provider of a site.
@@ -43,6 +45,11 @@ pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError>
         SiteKind::Ssh(ssh) => {
             let build = BuildOptions::from_env(layout.images());
             Ok(Arc::new(ssh::SshProvider::new(&site.name, ssh, build)?))
+        }
+        SiteKind::Rocks(rocks) => {
+            let build = BuildOptions::from_env(layout.images());
+            let provider = rocks::RocksProvider::new(&site.name, rocks, build)?;
+            Ok(Arc::new(provider))
         }
         SiteKind::Cloudlab(cloudlab) => Ok(Arc::new(cloudlab::Cloudlab::new(
             &site.name,
@@ -142,6 +149,8 @@ pub struct SitePlan<'a> {
     pub tags: &'a Tags,
     /// Its machines on this site, by slot.
     pub machines: &'a [WantedMachine],
+    /// All its nodes, for sites that [keep something](Provider::keeps_members) for each.
+    pub members: &'a [NodePlan],
     /// Images of their roles; a role whose image is not built yet (dry run) is missing.
     pub images: &'a BTreeMap<String, Image>,
 }
@@ -153,7 +162,7 @@ pub struct Making<'a> {
     /// The same for every try of making this thing, another for the next thing of this name
     /// (after a removal): 32 hex digits. For APIs that take an idempotency token.
     pub token: &'a str,
-    /// The machine, for steps of [`Scope::Node`].
+    /// The machine, for steps of [`Scope::Node`] whose node is on this site.
     pub machine: Option<&'a MachineSpec>,
     /// The images of [`SitePlan::images`].
     pub images: &'a BTreeMap<String, Image>,
@@ -263,6 +272,12 @@ pub trait Provider: Send + Sync {
     /// Whether its machines share a network with this host, so that an embedded rendezvous that
     /// listens there is enough.
     fn is_local(&self) -> bool {
+        false
+    }
+
+    /// Whether its plan has steps for nodes whose machines are on other sites too: what such a
+    /// machine is to the LAN that it joins. It is made before the machine and removed after it.
+    fn keeps_members(&self) -> bool {
         false
     }
 

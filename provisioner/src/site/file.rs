@@ -47,6 +47,7 @@ const COMMON: [&str; 4] = ["memory", "cpus", "max", "parallel"];
 enum KindName {
     Libvirt,
     Ssh,
+    Rocks,
     Cloudlab,
     Ec2,
 }
@@ -121,13 +122,14 @@ fn site(
     }
     let kind = kind.ok_or_else(|| {
         at(format!(
-            "site.{name} has no `kind`; it is one of \"libvirt\", \"ssh\", \"cloudlab\", \"ec2\""
+            "site.{name} has no `kind`; it is one of \"libvirt\", \"ssh\", \"rocks\", \"cloudlab\", \"ec2\""
         ))
     })?;
     let own = Spanned::new(span.clone(), DeValue::Table(own));
     let kind = match value_of(kind)? {
         KindName::Libvirt => value_of(own).map(SiteKind::Libvirt),
         KindName::Ssh => value_of(own).map(SiteKind::Ssh),
+        KindName::Rocks => value_of(own).map(SiteKind::Rocks),
         KindName::Cloudlab => value_of(own).map(SiteKind::Cloudlab),
         KindName::Ec2 => value_of(own).map(SiteKind::Ec2),
     }
@@ -150,6 +152,11 @@ fn site(
         && ssh.hosts.is_empty()
     {
         return Err(at(format!("site.{name}.hosts names no machine")));
+    }
+    if let SiteKind::Rocks(rocks) = &kind {
+        rocks
+            .lan()
+            .map_err(|defect| at(format!("site.{name}.{defect}")))?;
     }
     if let SiteKind::Cloudlab(c) = &kind {
         let given = [

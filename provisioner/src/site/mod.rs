@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, ExitCode};
 use crate::name::suggestion;
+use crate::plan::lan::Lan;
 use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::libvirt::LibvirtSite;
+use crate::provider::rocks::config::RocksSite;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
 
@@ -39,6 +41,17 @@ pub struct Site {
     pub parallel: Option<u32>,
 }
 
+impl Site {
+    /// The LAN that the overlay of a deployment with its front end here extends, if one does.
+    pub fn lan(&self) -> Option<Lan> {
+        match &self.kind {
+            // That it is defective is told where the sites file is read.
+            SiteKind::Rocks(rocks) => rocks.lan().ok(),
+            _ => None,
+        }
+    }
+}
+
 /// Kinds of site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -47,6 +60,8 @@ pub enum SiteKind {
     Libvirt(LibvirtSite),
     /// Machines that exist and are reached by SSH.
     Ssh(SshSite),
+    /// A Rocks front end that stands already.
+    Rocks(RocksSite),
     /// CloudLab, by the Portal API.
     Cloudlab(CloudlabSite),
     /// Amazon EC2.

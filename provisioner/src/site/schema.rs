@@ -8,6 +8,7 @@ use super::file::CommonTable;
 use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::libvirt::LibvirtSite;
+use crate::provider::rocks::config::RocksSite;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
 
@@ -19,6 +20,7 @@ pub fn schema() -> String {
     let kinds = [
         site::<LibvirtSite>(&mut generator, "libvirt"),
         site::<SshSite>(&mut generator, "ssh"),
+        site::<RocksSite>(&mut generator, "rocks"),
         site::<CloudlabSite>(&mut generator, "cloudlab"),
         site::<Ec2Site>(&mut generator, "ec2"),
     ];

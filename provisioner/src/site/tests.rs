@@ -41,6 +41,13 @@ fn each_defect_of_a_file_is_named_with_its_line() {
         "[site.lab]\nkind = \"ssh\"\nuri = \"qemu:///system\"\nhosts = [\"a\"]\n",
         "[site.aws]\nkind = \"ec2\"\n",
         "[site.aws]\nkind = \"ec2\"\nregion = \"us-west-2\"\n\nspot = \"yes\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br 0\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a b\"\nbridge = \"br0\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\naddress = \"10.1.1.1\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\naddresses = \"10.2.0.0/24\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\naddresses = \"10.1.1.0/24\"\n",
+        "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\nmtu = 576\n",
         "[site.cl]\nkind = \"cloudlab\"\nproject = \"p\"\nprofile = \"q\"\n",
     ];
     let messages: Vec<_> = defects
@@ -61,6 +68,11 @@ fn every_kind_of_site_is_read() {
         kind = "ssh"
         hosts = ["root@m1.example", "m2.example:2222"]
 
+        [site.ucsd]
+        kind = "rocks"
+        host = "root@ucsd.example"
+        bridge = "br0"
+
         [site.cloudlab]
         kind = "cloudlab"
         project = "lake"
@@ -79,6 +91,9 @@ fn every_kind_of_site_is_read() {
     let kind = |name: &str| sites.find(name).expect("there").kind.clone();
     assert!(matches!(kind("machines"), SiteKind::Ssh(s) if s.hosts.len() == 2));
     assert!(matches!(kind("cloud"), SiteKind::Ec2(e) if e.spot && !e.keep_images));
+    let lan = sites.find("ucsd").expect("there").lan().expect("a LAN");
+    assert_eq!(lan.net().to_string(), "10.1.0.0/16");
+    assert_eq!(lan.pool.to_string(), "10.1.128.0/24");
     let SiteKind::Cloudlab(cloudlab) = kind("cloudlab") else {
         panic!("another kind");
     };
@@ -117,10 +132,12 @@ fn every_example_in_the_documents_is_read_and_fits_the_schema() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 7);
+    assert_eq!(examples, 8);
     for wrong in [
         "[site.a]\nkind = 'ec2'",
         "[site.a]\nkind = 'ssh'\nhosts = ['a']\nuri = 'b'",
+        "[site.a]\nkind = 'rocks'\nhost = 'a'",
+        "[site.a]\nkind = 'rocks'\nhost = 'a'\nbridge = 'b'\nmtu = 576",
         "[site.A]\nkind = 'libvirt'",
         "[site.a]\nkind = 'libvirt'\nmax = 0",
         "[site.a]\nkind = 'libvirt'\nmemory = '1'",

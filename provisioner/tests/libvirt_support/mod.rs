@@ -257,6 +257,7 @@ impl Fixture {
         let plan = SitePlan {
             tags: &self.tags,
             machines: &machines,
+            members: &[],
             images: &images(specs),
         };
         self.provider.plan(&plan).unwrap()

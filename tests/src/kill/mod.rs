@@ -13,6 +13,7 @@ pub mod ec2;
 pub mod images;
 pub mod libvirt;
 mod machines;
+pub mod rocks;
 pub mod ssh;
 pub mod table;
 

@@ -99,6 +99,7 @@ impl Site {
         let plan = SitePlan {
             tags: &self.tags,
             machines: &self.machines,
+            members: &[],
             images: &self.images,
         };
         self.provider.plan(&plan).expect("a plan")

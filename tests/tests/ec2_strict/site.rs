@@ -102,6 +102,7 @@ impl Site {
         let plan = SitePlan {
             tags: &self.tags,
             machines: &[machine],
+            members: &[],
             images: &self.images,
         };
         self.provider.plan(&plan).expect("a plan")

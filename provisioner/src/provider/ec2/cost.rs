@@ -137,6 +137,7 @@ mod tests {
         let plan = SitePlan {
             tags: &tags,
             machines: &machines,
+            members: &[],
             images: &BTreeMap::new(),
         };
         estimate(site, &plan)

@@ -165,6 +165,7 @@ mod tests {
         let plan = SitePlan {
             tags: &tags,
             machines: &machines,
+            members: &[],
             images: &images,
         };
         let steps = steps(&plan, true).unwrap();

@@ -182,6 +182,7 @@ mod tests {
         let plan = SitePlan {
             tags: &tags,
             machines: &machines,
+            members: &[],
             images,
         };
         steps(&LibvirtSite::default(), &plan)
@@ -231,6 +232,7 @@ mod tests {
         let plan = SitePlan {
             tags: &tags,
             machines: &[],
+            members: &[],
             images: &BTreeMap::new(),
         };
         assert_eq!(steps(&LibvirtSite::default(), &plan), []);

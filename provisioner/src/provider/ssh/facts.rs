@@ -48,7 +48,8 @@ impl Facts {
         self.one(key).is_some()
     }
 
-    fn all(&self, key: &str) -> impl Iterator<Item = &str> {
+    /// All values of a key.
+    pub fn all(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.get(key).into_iter().flatten().map(String::as_str)
     }
 
@@ -218,14 +219,16 @@ impl Facts {
     }
 }
 
-fn good(what: &'static str, found: impl Into<String>) -> Verdict {
+/// What serves.
+pub fn good(what: &'static str, found: impl Into<String>) -> Verdict {
     Verdict {
         what,
         found: Ok(found.into()),
     }
 }
 
-fn bad(what: &'static str, found: String, hint: &str) -> Verdict {
+/// What does not, and what to do.
+pub fn bad(what: &'static str, found: String, hint: &str) -> Verdict {
     Verdict {
         what,
         found: Err((found, hint.to_owned())),

@@ -15,12 +15,12 @@
 //! no longer in the sites file. No port is opened, and nothing else of the host is changed but its
 //! packages, if the site says so. Everything run on a host is a script below `files/`.
 
-mod check;
+pub(super) mod check;
 pub mod config;
-mod facts;
+pub(super) mod facts;
 mod install;
 pub mod marker;
-mod plan;
+pub(super) mod plan;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -50,6 +50,8 @@ pub struct SshProvider {
     hosts: Vec<Target>,
     access: Access,
     build: BuildOptions,
+    /// The bridge that the overlay's device is made a port of.
+    bridge: Option<String>,
     transports: Mutex<BTreeMap<Target, Arc<Transport>>>,
 }
 
@@ -85,11 +87,20 @@ impl SshProvider {
             },
             settings: settings.clone(),
             build,
+            bridge: None,
             transports: Mutex::default(),
         })
     }
 
-    fn transport(&self, target: &Target) -> Result<Arc<Transport>, CliError> {
+    /// Makes the overlay's device a port of a bridge that its hosts have.
+    pub(super) fn bridged(self, bridge: &str) -> Self {
+        Self {
+            bridge: Some(bridge.to_owned()),
+            ..self
+        }
+    }
+
+    pub(super) fn transport(&self, target: &Target) -> Result<Arc<Transport>, CliError> {
         let mut transports = self
             .transports
             .lock()

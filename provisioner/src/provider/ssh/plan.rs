@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Resource, Scope, SitePlan, Step};
 use crate::error::{CliError, ExitCode};
+use crate::name::NodeName;
 use crate::plan::{FRONTEND, WORKER};
 use crate::ssh::target::Target;
 
@@ -92,18 +93,24 @@ pub fn steps(site: &str, hosts: &[Target], plan: &SitePlan<'_>) -> Result<Vec<St
             .hint("its machines keep their own system, so only workers can be there"));
         }
         let host = &hosts[machine.slot as usize];
-        let mut after = Vec::new();
-        for (kind, deadline) in PARTS {
-            let resource = resource(kind, host, &plan.tags.deployment);
-            steps.push(Step {
-                resource: resource.clone(),
-                scope: Scope::Node(machine.node.clone()),
-                after: std::mem::replace(&mut after, vec![resource]),
-                deadline,
-            });
-        }
+        steps.extend(parts(host, &plan.tags.deployment, &machine.node));
     }
     Ok(steps)
+}
+
+/// The parts of a deployment's node on `host`, each after the one before it.
+pub fn parts(host: &Target, deployment: &str, node: &NodeName) -> Vec<Step> {
+    let mut after = Vec::new();
+    let part = |(kind, deadline)| {
+        let resource = resource(kind, host, deployment);
+        Step {
+            resource: resource.clone(),
+            scope: Scope::Node(node.clone()),
+            after: std::mem::replace(&mut after, vec![resource]),
+            deadline,
+        }
+    };
+    PARTS.into_iter().map(part).collect()
 }
 
 fn count(hosts: usize) -> String {
@@ -119,7 +126,6 @@ mod tests {
 
     use super::super::super::{Tags, WantedMachine};
     use super::*;
-    use crate::name::NodeName;
 
     fn planned(machines: &[(&str, u32)]) -> Result<Vec<Step>, CliError> {
         let hosts = ["root@a.example", "ann@[fd00::1]:2222"].map(|h| h.parse().expect("a host"));
@@ -143,6 +149,7 @@ mod tests {
         let plan = SitePlan {
             tags: &tags,
             machines: &machines,
+            members: &[],
             images: &images,
         };
         steps("lab", &hosts, &plan)

@@ -186,11 +186,11 @@ fn workers_join_the_private_network_of_a_front_end_and_leave_no_trace() {
     );
     assert!(dhcpd.contains("option interface-mtu 1400;"), "{dhcpd}");
     // The device is a port, and no more.
-    let port = front.netns().run(&["ip", "address", "show", "ipop0"]);
-    assert!(
-        port.contains("master br0") && !port.contains("inet"),
-        "{port}"
-    );
+    let port = wait_until("the device is a port of br0", PATIENCE, || {
+        let port = front.netns().run(&["ip", "address", "show", "ipop0"]);
+        port.contains("master br0").then_some(port)
+    });
+    assert!(!port.contains("inet"), "{port}");
     let bridge = front.netns().run(&["ip", "link", "show", "br0"]);
     assert!(bridge.contains("mtu 1500"), "{bridge}");
     assert_eq!(

@@ -1,7 +1,8 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
 use ipop_proto::config::{
-    IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
+    AllowedSection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
+    OverlaySection, SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -153,7 +154,7 @@ pub fn config(
             ..IceSection::default()
         },
         offload: OffloadSection::default(),
-        switch: Default::default(),
+        switch: switch(plan, node),
         peers: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {
@@ -163,6 +164,27 @@ pub fn config(
         )
         .caused_by(e)
     })
+}
+
+/// The front end's node is a port of the LAN's bridge, and nobody but what is behind it serves DHCP
+/// or is a router.
+fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
+    let Some(lan) = &plan.lan else {
+        return SwitchSection::default();
+    };
+    let frontend = || {
+        Some(AllowedSection {
+            node: plan.frontend().name.0.clone(),
+            mac: None,
+        })
+    };
+    SwitchSection {
+        bridge: (node.role == FRONTEND).then(|| lan.bridge.clone()),
+        dhcp: frontend(),
+        dhcpv6: frontend(),
+        router: frontend(),
+        ..SwitchSection::default()
+    }
 }
 
 /// The MTU of a node's device, in bytes.

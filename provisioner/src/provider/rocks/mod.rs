@@ -69,7 +69,7 @@ impl RocksProvider {
             site: site.to_owned(),
             lan: settings.lan().map_err(defective)?,
             host: host.map_err(|e: crate::ssh::target::BadTarget| defective(e.to_string()))?,
-            ssh: SshProvider::new(site, &ssh, build)?.bridged(&settings.bridge),
+            ssh: SshProvider::new(site, &ssh, build)?,
             settings: settings.clone(),
         })
     }

@@ -24,10 +24,8 @@ const START: &str = include_str!("files/start");
 const REMOVE: &str = include_str!("files/remove");
 const NODE_UNIT: &str = include_str!("files/ipop-member.service");
 const HEALTH_UNIT: &str = include_str!("files/ipop-member-health.service");
-const PORT_UNIT: &str = include_str!("files/ipop-member-port.service");
 /// Programs beside `ipop-node`. The one that reports is that of the images.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("attach", include_str!("files/attach")),
+const PROGRAMS: [(&str, &str); 3] = [
     ("health", include_str!("files/health")),
     ("supervise", include_str!("files/supervise")),
     (
@@ -182,9 +180,6 @@ impl SshProvider {
         let mut text = format!("IPOP_SHARE={share}\nIPOP_HEALTH_COMMAND={BIN}/health\n");
         // Writing to a string cannot fail.
         let _ = writeln!(text, "IPOP_HEALTH_SECONDS={HEALTH_SECONDS}");
-        if let Some(bridge) = &self.bridge {
-            let _ = writeln!(text, "IPOP_BRIDGE={bridge}");
-        }
         text
     }
 
@@ -206,8 +201,7 @@ impl SshProvider {
         }
         let systemd = Script::new("looking for systemd", "[ -d /run/systemd/system ]");
         if transport.run(&systemd.answers(&[1]), limits)?.status == 0 {
-            let is_port = self.bridge.is_some();
-            units(&transport, &machine.deployment, is_port, limits)?;
+            units(&transport, &machine.deployment, limits)?;
         } else {
             let path = "/var/lib/ipop-node/started";
             transport.put(path, 0o644, Content::Bytes(b""), limits, &|_, _| {})?;
@@ -237,24 +231,20 @@ impl SshProvider {
 /// Status of [`CLAIM`] when its input was cut short.
 const CUT: i32 = 74;
 
-fn units(
-    transport: &Transport,
-    deployment: &str,
-    is_port: bool,
-    limits: &Limits<'_>,
-) -> Result<(), CliError> {
-    let mut units = vec![
+fn units(transport: &Transport, deployment: &str, limits: &Limits<'_>) -> Result<(), CliError> {
+    for (name, text) in [
         ("ipop-member-health.service", HEALTH_UNIT),
         ("ipop-member.service", NODE_UNIT),
-    ];
-    if is_port {
-        units.insert(0, ("ipop-member-port.service", PORT_UNIT));
-    }
-    for (name, text) in units {
+    ] {
         let text = text.replace("@DEPLOYMENT@", deployment);
         let path = format!("/etc/systemd/system/{name}");
-        let content = Content::Bytes(text.as_bytes());
-        transport.put(&path, 0o644, content, limits, &|_, _| {})?;
+        transport.put(
+            &path,
+            0o644,
+            Content::Bytes(text.as_bytes()),
+            limits,
+            &|_, _| {},
+        )?;
     }
     Ok(())
 }
@@ -309,7 +299,6 @@ mod tests {
         for (name, text) in [
             ("ipop-member.service", NODE_UNIT),
             ("ipop-member-health.service", HEALTH_UNIT),
-            ("ipop-member-port.service", PORT_UNIT),
         ] {
             // The programs must exist for `verify`.
             let text = text.replace("@DEPLOYMENT@", "demo");
@@ -318,7 +307,6 @@ mod tests {
                 "ExecStart=/opt/ipop-node/bin/role-check",
                 "ExecStart=/bin/true",
             );
-            let text = text.replace("/opt/ipop-node/bin/attach", "/bin/true");
             let path = dir.path().join(name);
             std::fs::write(&path, text).expect("written");
             let output = std::process::Command::new("systemd-analyze")

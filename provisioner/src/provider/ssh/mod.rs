@@ -50,8 +50,6 @@ pub struct SshProvider {
     hosts: Vec<Target>,
     access: Access,
     build: BuildOptions,
-    /// The bridge that the overlay's device is made a port of.
-    bridge: Option<String>,
     transports: Mutex<BTreeMap<Target, Arc<Transport>>>,
 }
 
@@ -87,17 +85,8 @@ impl SshProvider {
             },
             settings: settings.clone(),
             build,
-            bridge: None,
             transports: Mutex::default(),
         })
-    }
-
-    /// Makes the overlay's device a port of a bridge that its hosts have.
-    pub(super) fn bridged(self, bridge: &str) -> Self {
-        Self {
-            bridge: Some(bridge.to_owned()),
-            ..self
-        }
     }
 
     pub(super) fn transport(&self, target: &Target) -> Result<Arc<Transport>, CliError> {

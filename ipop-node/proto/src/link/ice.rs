@@ -21,7 +21,9 @@ use sansio::Protocol as _;
 
 use super::form::{agent_candidate, ice_chars};
 use super::nomination::Nomination;
-use super::pace::{self, CHECK_PACE, KEEPALIVE_EARLY, KEEPALIVE_JOINT, KEEPALIVE_SILENT};
+use super::pace::{
+    self, CHECK_LIFETIME, CHECK_PACE, KEEPALIVE_EARLY, KEEPALIVE_SILENT, UNANSWERED,
+};
 use super::stun::{self, Binding};
 use super::{IceCredentials, IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
@@ -29,8 +31,6 @@ use crate::net::Transmit;
 use crate::signal::LinkDescription;
 use crate::status::{DropReason, PairEnd};
 
-/// A pair that has not answered for this long is dead (RFC 7675 allows 30 s at most).
-pub const CONSENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connectivity checks may take this long before the link is given up.
 pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -38,8 +38,6 @@ pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
 const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
 /// The same for a relayed pair.
 const RELAY_WAIT: Duration = Duration::from_millis(1500);
-/// A check unanswered for this long will not be.
-const CHECK_LIFETIME: Duration = Duration::from_secs(4);
 
 /// Most local candidates of a link.
 const MAX_LOCAL: usize = 32;
@@ -81,7 +79,12 @@ pub(super) struct Ice {
     /// When a candidate came last.
     changed: Instant,
     ticked: Instant,
-    answered: Instant,
+    /// The first check of the selected pair that has no answer yet.
+    asked: Option<Instant>,
+    /// What had been carried when the pair was checked last.
+    carried: u64,
+    /// Nothing was carried from the check before it to that.
+    is_idle: bool,
     selected: Option<(SocketAddr, SocketAddr)>,
     rtt: Option<Duration>,
     /// The peer's, as its last check had it.
@@ -151,7 +154,9 @@ impl Ice {
             started: None,
             changed: now,
             ticked: now,
-            answered: now,
+            asked: None,
+            carried: 0,
+            is_idle: false,
             selected: None,
             rtt: None,
             tie_breaker: None,
@@ -290,7 +295,7 @@ impl Ice {
             }
             self.feed(now, base, remote, payload)?;
             self.met(now, tie_breaker);
-            self.hurries |= self.is_patient() && self.is_tick_due(now + KEEPALIVE_JOINT);
+            self.hurries |= self.is_patient() && self.is_tick_due(now + pace::joint(self.is_idle));
             Ok(())
         } else {
             let awaited = self.pending.get(&binding.transaction());
@@ -313,7 +318,7 @@ impl Ice {
                 self.mapped.insert(check.pair, mapped);
             }
             if self.selected == Some(check.pair) {
-                self.answered = now;
+                self.asked = None;
                 self.rtt = Some(now.saturating_duration_since(check.sent));
             }
             Ok(())
@@ -374,25 +379,25 @@ impl Ice {
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
         let started = self.started?;
         let gives_up = match self.selected {
-            Some(_) => self.answered + CONSENT_TIMEOUT,
-            None => started + CHECKING_TIMEOUT,
+            Some(_) => self.asked.map(|at| at + UNANSWERED),
+            None => Some(started + CHECKING_TIMEOUT),
         };
-        [self.next_tick(), self.nomination.poll_timeout()]
+        [self.next_tick(), self.nomination.poll_timeout(), gives_up]
             .into_iter()
             .flatten()
-            .chain([gives_up])
             .min()
     }
 
-    /// Runs what is due. An error is why the link has no path and will get none.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Result<(), String> {
+    /// Runs what is due. `carried` grows when the link carries something. An error is why the link
+    /// has no path and will get none.
+    pub(super) fn handle_timeout(&mut self, now: Instant, carried: u64) -> Result<(), String> {
         let Some(started) = self.started else {
             return Ok(());
         };
         let none_answered = "no answer on any candidate pair for";
         match self.selected {
-            Some(_) if now >= self.answered + CONSENT_TIMEOUT => {
-                return Err(format!("{none_answered} {} s", CONSENT_TIMEOUT.as_secs()));
+            Some(_) if self.asked.is_some_and(|at| now >= at + UNANSWERED) => {
+                return Err(format!("{none_answered} {} s", UNANSWERED.as_secs()));
             }
             None if now >= started + CHECKING_TIMEOUT => {
                 let (local, remote) = (self.bases.len(), self.remotes.len());
@@ -413,6 +418,8 @@ impl Ice {
         if self.is_tick_due(now + early) {
             self.ticked = now;
             self.hurries = false;
+            self.is_idle = self.carried == carried;
+            self.carried = carried;
             self.pending
                 .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
@@ -522,6 +529,9 @@ impl Ice {
                 && self.pending.len() < MAX_PENDING
                 && let Some(transaction) = stun::transaction(&message.message)
             {
+                if self.selected == Some((base, remote)) {
+                    self.asked.get_or_insert(now);
+                }
                 self.pending.insert(
                     transaction,
                     Check {
@@ -545,15 +555,14 @@ impl Ice {
             .map(|(local, remote)| (local.base_addr(), remote.addr()));
         if selected != self.selected {
             self.selected = selected;
-            self.answered = now;
+            self.asked = None;
         }
     }
 
     /// Whether the next check is due at some time within [`KEEPALIVE_EARLY`], not at one of its own.
     pub(super) fn is_patient(&self) -> bool {
-        let silence = self.ticked.saturating_duration_since(self.answered);
         let settled = self.selected.is_some() && self.nomination.poll_timeout().is_none();
-        settled && !pace::is_silent(silence)
+        settled && self.asked.is_none()
     }
 
     fn is_tick_due(&mut self, at: Instant) -> bool {
@@ -573,7 +582,10 @@ impl Ice {
             return Some(self.ticked + CHECK_PACE);
         }
         let interval = match self.selected {
-            Some(_) => pace::keepalive(self.ticked.saturating_duration_since(self.answered)),
+            Some(_) => match self.asked {
+                Some(asked) => pace::unanswered(self.ticked.saturating_duration_since(asked)),
+                None => pace::keepalive(self.is_idle),
+            },
             None => pace::checks(
                 self.ticked.saturating_duration_since(self.changed),
                 self.bases.len() * self.remotes.len(),

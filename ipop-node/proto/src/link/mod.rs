@@ -50,10 +50,11 @@ use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 use self::channel::Channel;
 pub use self::channel::{Keys, RENEW_EVERY, RENEW_IDLE};
 use self::dtls::{Ended, Rejected};
+pub use self::ice::CHECKING_TIMEOUT;
 use self::ice::Ice;
-pub use self::ice::{CHECKING_TIMEOUT, CONSENT_TIMEOUT};
 pub use self::identity::{Identity, IdentityError};
 pub(crate) use self::pace::KEEPALIVE_EARLY;
+pub use self::pace::{CONSENT_TIMEOUT, UNANSWERED};
 pub use self::stun::stun_username;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
@@ -251,7 +252,8 @@ impl Link {
         if self.over {
             return;
         }
-        if let Err(why) = self.ice.handle_timeout(now) {
+        let carried = self.channel.as_ref().map_or(0, Channel::records);
+        if let Err(why) = self.ice.handle_timeout(now, carried) {
             return self.fail(Ended {
                 why,
                 reason: TerminateReason::ConnectivityError,

@@ -12,13 +12,19 @@ const LAST_ROUND: Duration = Duration::from_millis(250);
 /// A round comes when this part of the time without an answer has passed once more: a peer that is
 /// there is met at once, and one that takes its time is not what a processor is kept busy with.
 const ROUNDS: u32 = 8;
-/// How often a selected pair that answers is checked (RFC 7675 section 5.1).
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How often a selected pair that carries something is checked (RFC 7675 section 5.1).
+const CONSENT: Duration = Duration::from_secs(5);
+/// The same for one that carries nothing: then only NATs need it (RFC 8445 section 11).
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a pair is waited for that does not answer a check.
+pub const UNANSWERED: Duration = Duration::from_secs(10);
+/// A selected pair has answered this long ago at the most (RFC 7675 allows 30 s).
+pub const CONSENT_TIMEOUT: Duration = KEEPALIVE.saturating_add(UNANSWERED);
+/// A check unanswered for this long will not be.
+pub(super) const CHECK_LIFETIME: Duration = Duration::from_secs(4);
 /// How much sooner the check of a selected pair that answers may be made, so that one wake-up serves
 /// many links.
 pub(crate) const KEEPALIVE_EARLY: Duration = Duration::from_secs(1);
-/// A check of the peer's brings ours forward by this much at most: both then come in one wake-up.
-pub(super) const KEEPALIVE_JOINT: Duration = Duration::from_millis(2500);
 /// How often a selected pair that missed an answer is checked.
 pub(super) const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 
@@ -30,17 +36,22 @@ pub(super) fn checks(age: Duration, pairs: usize) -> Duration {
         .max(CHECK_PACE.saturating_mul(pairs))
 }
 
-/// Whether a selected pair whose last answer was so long ago has missed one.
-pub(super) fn is_silent(silence: Duration) -> bool {
-    silence > KEEPALIVE
+/// Time from one check of a selected pair that answers to the next.
+pub(super) fn keepalive(is_idle: bool) -> Duration {
+    if is_idle { KEEPALIVE } else { CONSENT }
 }
 
-/// Time from one check of the selected pair to the next, `silence` after its last answer.
-pub(super) fn keepalive(silence: Duration) -> Duration {
-    if is_silent(silence) {
-        KEEPALIVE_SILENT
+/// A check of the peer's brings ours forward by this much at most: both then come in one wake-up.
+pub(super) fn joint(is_idle: bool) -> Duration {
+    keepalive(is_idle) / 2
+}
+
+/// Time from one check of a selected pair to the next, the first of them unanswered for `silence`.
+pub(super) fn unanswered(silence: Duration) -> Duration {
+    if silence < CHECK_LIFETIME {
+        CHECK_LIFETIME
     } else {
-        KEEPALIVE
+        KEEPALIVE_SILENT
     }
 }
 

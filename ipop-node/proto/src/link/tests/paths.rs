@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::pair::{Node, Pair, ip};
 use crate::candidate::CandidateKind::Host;
-use crate::link::{CHECKING_TIMEOUT, CONSENT_TIMEOUT, IceRole};
+use crate::link::{CHECKING_TIMEOUT, CONSENT_TIMEOUT, IceRole, UNANSWERED};
 use crate::signal::TerminateReason;
 use crate::sim::{NatKind, Path};
 use crate::status::{DropReason, LinkState};
@@ -36,7 +36,7 @@ fn a_dead_path_is_found_within_the_consent_time() {
     pair.network.block(ip("198.51.100.1"), ip("198.51.100.2"));
     pair.run_for(CONSENT_TIMEOUT + SECOND);
     for node in &mut pair.nodes {
-        let why = "no answer on any candidate pair for 15 s";
+        let why = "no answer on any candidate pair for 10 s";
         assert_eq!(
             node.failed,
             Some((why.to_owned(), TerminateReason::ConnectivityError))
@@ -59,7 +59,7 @@ fn the_loss_of_a_nats_mappings_is_found_within_the_consent_time() {
     pair.network.forget_mappings(nat);
     pair.run_for(CONSENT_TIMEOUT + SECOND);
     let (why, reason) = pair.nodes[1].failed.clone().expect("found");
-    assert_eq!(why, "no answer on any candidate pair for 15 s");
+    assert_eq!(why, "no answer on any candidate pair for 10 s");
     assert_eq!(reason, TerminateReason::ConnectivityError);
 }
 
@@ -67,7 +67,7 @@ fn the_loss_of_a_nats_mappings_is_found_within_the_consent_time() {
 fn a_short_interruption_does_not_end_a_link() {
     let mut pair = linked();
     pair.network.block(ip("198.51.100.1"), ip("198.51.100.2"));
-    pair.run_for(CONSENT_TIMEOUT - 4 * SECOND);
+    pair.run_for(UNANSWERED - SECOND);
     pair.network.unblock();
     pair.run_for(60 * SECOND);
     pair.send(0, b"packet").expect("sent");

@@ -47,8 +47,8 @@ fn idle_links_are_looked_after_together() {
     }
     world.run(MINUTE);
     assert!(world.all_up());
-    // Each by itself: eleven links, a check, its answer and the peer's check, every five seconds.
-    let apart = 11 * 3 * 12;
+    // Each by itself: eleven links, a check, its answer and the peer's check, four times.
+    let apart = 11 * 3 * 4;
     for node in &world.nodes {
         let times = node.awake.len();
         assert!(times < apart / 2, "{}: {times} times a minute", node.name);

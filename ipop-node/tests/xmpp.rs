@@ -205,6 +205,25 @@ async fn members_see_each_other_and_signal_in_order() {
         b.session.advertise(changed.clone());
         assert_eq!(a.sees(&b.jid).await, changed);
 
+        // Changes that come one upon the other are told together, and the last one is not lost.
+        for version in 0..200 {
+            changed.version = version.to_string();
+            b.session.advertise(changed.clone());
+        }
+        let mut heard = 0;
+        a.wait("for the last change", |event| match event {
+            Event::Presence {
+                from,
+                advertisement,
+            } if from == b.jid => {
+                heard += 1;
+                (advertisement == changed).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+        assert!(heard < 50, "{heard} of 200 were told one by one");
+
         b.session.leave().await;
         a.wait("for b to leave", |event| {
             matches!(event, Event::Unavailable { from } if from == b.jid).then_some(())

@@ -99,6 +99,7 @@ impl Online<'_> {
                 Err(error) => tracing::warn!(%error, "advertisement not sent"),
             }
         }
+        self.pace.told(self.task.members.count(), Instant::now());
         self.send(presence.into()).await
     }
 

@@ -56,6 +56,11 @@ impl Members {
         }
     }
 
+    /// How many others there are.
+    pub fn count(&self) -> usize {
+        self.roster.len()
+    }
+
     /// Whether `jid` is a client of another member.
     pub fn contains(&self, jid: &Jid) -> bool {
         self.roster.contains(&jid.to_bare())

@@ -28,6 +28,7 @@ mod enrol;
 mod inbound;
 mod members;
 mod online;
+mod pace;
 mod pending;
 mod sasl;
 mod task;

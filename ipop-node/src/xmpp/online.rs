@@ -20,6 +20,7 @@ use super::command::Command;
 use super::connect::Stream;
 use super::inbound::{self, Request, Seen, Sender};
 use super::members::Change;
+use super::pace::Pace;
 use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
 use super::{CLOSE, Event, QueryError};
@@ -34,6 +35,9 @@ pub(super) struct Online<'a> {
     pub(super) pending: Pending,
     /// Whether the initial presence has been sent.
     pub(super) visible: bool,
+    pub(super) pace: Pace,
+    /// When to tell others what has changed.
+    present_at: Option<Instant>,
     /// When nodes that have not been seen again are reported as gone.
     pub(super) settle_at: Option<Instant>,
     /// When to ask for services again.
@@ -60,6 +64,8 @@ impl<'a> Online<'a> {
             jid,
             pending,
             visible: false,
+            pace: Pace::new(Instant::now()),
+            present_at: None,
             settle_at: None,
             services_at: None,
         }
@@ -94,10 +100,13 @@ impl<'a> Online<'a> {
         )
         .await?;
         loop {
-            let deadline = [self.pending.deadline(), self.settle_at, self.services_at]
-                .into_iter()
-                .flatten()
-                .min();
+            let deadlines = [
+                self.pending.deadline(),
+                self.present_at,
+                self.settle_at,
+                self.services_at,
+            ];
+            let deadline = deadlines.into_iter().flatten().min();
             let wake = tokio::select! {
                 command = self.task.commands.recv() => Wake::Command(command),
                 element = self.stream.next() => Wake::Element(element),
@@ -121,10 +130,9 @@ impl<'a> Online<'a> {
                 self.task.advertisement = Some(advertisement);
                 // Before the roster is there, nobody has been told that we are here.
                 if self.visible {
-                    self.present().await
-                } else {
-                    Ok(())
+                    self.present_at = Some(self.pace.next(self.task.members.count()));
                 }
+                Ok(())
             }
             Some(Command::Signal { to, signal }) => {
                 let sid = jingle::sid(&signal).clone();
@@ -217,6 +225,10 @@ impl<'a> Online<'a> {
         let now = Instant::now();
         for (to, question) in self.pending.expired(now) {
             self.settle(to, question, Answer::Timeout).await?;
+        }
+        if self.present_at.is_some_and(|at| at <= now) {
+            self.present_at = None;
+            self.present().await?;
         }
         if self.settle_at.is_some_and(|at| at <= now) {
             self.settle_at = None;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipop_datapath::stations::{AGE_S, is_station};
+use ipop_datapath::stations::AGE_S;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, NodeConfig, OverlayMode, is_dns_label, is_interface_name};
@@ -204,12 +204,9 @@ impl SwitchSection {
             }
         }
         let mut seen = BTreeSet::new();
-        for AddressSection { ip, mac } in &self.addresses {
+        for AddressSection { ip, .. } in &self.addresses {
             if !seen.insert(ip) {
                 return value("switch.address", &format!("{ip} is there twice"));
-            }
-            if !is_station(mac.0) {
-                return value("switch.address", &format!("{mac} is no station's address"));
             }
         }
         Ok(())

@@ -62,6 +62,7 @@ pub fn all() -> Vec<Operation> {
         tables::route("route-v6-of-1000", Version::V6),
         tables::locate("station-locate-of-1000"),
         tables::learn("station-learn-of-1000"),
+        tables::carry("carry-of-1000"),
     ]
 }
 

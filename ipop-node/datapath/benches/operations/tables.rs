@@ -4,10 +4,13 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipop_datapath::carry;
 use ipop_datapath::inet::Version;
 use ipop_datapath::prefix::PrefixTable;
-use ipop_datapath::stations::{Mac, Stations};
+use ipop_datapath::segment::Sum;
+use ipop_datapath::stations::{LOCAL, Mac, Stations};
 
+use super::packets::Packet;
 use super::{Operation, operation};
 
 const PEERS: u16 = 1000;
@@ -46,6 +49,23 @@ pub fn locate(name: &'static str) -> Operation {
 pub fn learn(name: &'static str) -> Operation {
     let stations = Stations::default();
     operation(name, usize::from(PEERS), move || learn_all(&stations, 1))
+}
+
+/// Finds where a frame goes, from the device to a peer, and that its sender is where it was.
+pub fn carry(name: &'static str) -> Operation {
+    let stations = Stations::default();
+    learn_all(&stations, 0);
+    let own = [2, 1, 0, 0, 0, 1];
+    stations.learn(own, LOCAL, 0);
+    let packet = Packet::default().build(Sum::Complete);
+    let frames: Vec<_> = (0..PEERS)
+        .map(|peer| [&mac(peer)[..], &own, &[8, 0], &packet].concat())
+        .collect();
+    operation(name, frames.len(), move || {
+        for frame in &frames {
+            black_box(carry::carry(&stations, LOCAL, black_box(frame), 1));
+        }
+    })
 }
 
 fn learn_all(stations: &Stations, now_s: u32) {

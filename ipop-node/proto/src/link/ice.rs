@@ -589,6 +589,7 @@ impl Ice {
             None => pace::checks(
                 self.ticked.saturating_duration_since(self.changed),
                 self.bases.len() * self.remotes.len(),
+                !self.all_known,
             ),
         };
         Some(self.ticked + interval)

@@ -6,9 +6,11 @@ use std::time::Duration;
 pub(super) const CHECK_PACE: Duration = Duration::from_millis(5);
 /// Shortest time from one round of checks to the next.
 const FIRST_ROUND: Duration = Duration::from_millis(25);
-/// Longest: half the first retransmission time-out of RFC 8445 section 14.3, as a peer by
-/// configuration that starts late is met by these checks alone.
-const LAST_ROUND: Duration = Duration::from_millis(250);
+/// Longest where the peer has signalled that it is there.
+const LAST_ROUND: Duration = Duration::from_secs(2);
+/// Longest for a peer by configuration, which is met by these checks alone when it starts late: half
+/// the first retransmission time-out of RFC 8445 section 14.3.
+const LAST_ROUND_UNTOLD: Duration = Duration::from_millis(250);
 /// A round comes when this part of the time without an answer has passed once more: a peer that is
 /// there is met at once, and one that takes its time is not what a processor is kept busy with.
 const ROUNDS: u32 = 8;
@@ -28,11 +30,17 @@ pub(crate) const KEEPALIVE_EARLY: Duration = Duration::from_secs(1);
 /// How often a selected pair that missed an answer is checked.
 pub(super) const KEEPALIVE_SILENT: Duration = Duration::from_millis(500);
 
-/// Time from one round of checks over `pairs` pairs to the next, `age` after the last candidate.
-pub(super) fn checks(age: Duration, pairs: usize) -> Duration {
+/// Time from one round of checks over `pairs` pairs to the next, `age` after the last candidate, of a
+/// peer that has signalled that it is there, or has not.
+pub(super) fn checks(age: Duration, pairs: usize, is_told: bool) -> Duration {
     let pairs = u32::try_from(pairs).unwrap_or(u32::MAX);
+    let last = if is_told {
+        LAST_ROUND
+    } else {
+        LAST_ROUND_UNTOLD
+    };
     (age / ROUNDS)
-        .clamp(FIRST_ROUND, LAST_ROUND)
+        .clamp(FIRST_ROUND, last)
         .max(CHECK_PACE.saturating_mul(pairs))
 }
 
@@ -64,7 +72,7 @@ mod tests {
         let (mut age, mut rounds) = (Duration::ZERO, Vec::new());
         while age < Duration::from_secs(30) {
             rounds.push(age);
-            age += checks(age, 1);
+            age += checks(age, 1, false);
         }
         let within = |end| rounds.iter().filter(|at| **at < end).count();
         assert_eq!(within(Duration::from_millis(200)), 8);
@@ -73,6 +81,6 @@ mod tests {
 
     #[test]
     fn many_pairs_are_not_checked_faster_than_the_pace() {
-        assert_eq!(checks(Duration::ZERO, 2048), CHECK_PACE * 2048);
+        assert_eq!(checks(Duration::ZERO, 2048, true), CHECK_PACE * 2048);
     }
 }

@@ -11,6 +11,7 @@
 //! without link and presence is forgotten. A peer by configuration ([`Overlay::add_static`]) is there
 //! for good: its link needs no server, and is made again whenever it ends.
 
+mod admission;
 mod backoff;
 mod data;
 mod demux;
@@ -38,6 +39,7 @@ use bytes::BytesMut;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use self::admission::Admission;
 use self::demux::Demux;
 pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
@@ -115,6 +117,7 @@ pub struct Overlay {
     demux: Demux,
     outputs: VecDeque<Output>,
     drops: BTreeMap<DropReason, u64>,
+    admission: Admission,
     /// No ICMP unreachable before this.
     quiet_until: Instant,
     left: bool,
@@ -146,6 +149,7 @@ impl Overlay {
             demux: Demux::default(),
             outputs: VecDeque::new(),
             drops: BTreeMap::new(),
+            admission: Admission::default(),
             quiet_until: now,
             left: false,
         }
@@ -202,22 +206,26 @@ impl Overlay {
     /// without naming this node in `linked` is taken to have restarted, and is linked anew.
     pub fn peer_present(&mut self, now: Instant, jid: String, advertisement: Advertisement) {
         self.present(now, jid, advertisement);
+        self.admit(now);
     }
 
     /// A member became unavailable. Its link is kept while it works.
     pub fn peer_gone(&mut self, now: Instant, jid: &str) {
         self.gone(now, jid);
+        self.admit(now);
     }
 
     /// The account `bare` is no longer a member: its link ends, whether it works or not.
     pub fn peer_expelled(&mut self, now: Instant, bare: &str) {
         self.expelled(now, bare);
+        self.admit(now);
     }
 
     /// A signal from the full JID `from`.
     pub fn handle_signal(&mut self, now: Instant, from: &str, signal: Signal) {
         if !self.left {
             self.signalled(now, from, signal);
+            self.admit(now);
         }
     }
 
@@ -243,6 +251,7 @@ impl Overlay {
         payload: BytesMut,
     ) {
         self.datagram(now, local, remote, payload);
+        self.admit(now);
     }
 
     /// Whoever has the [`PeerPath`] of `peer` opened the first record made with newer keys.
@@ -265,12 +274,13 @@ impl Overlay {
             }
             self.advance(now, id);
         }
+        self.admit(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let gatherer = self.gatherer.poll_timeout();
-        [gatherer, self.table.first_timer()]
+        [gatherer, self.table.first_timer(), self.next_admission()]
             .into_iter()
             .flatten()
             .min()

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use super::peer::Timer;
 use crate::candidate::{Candidate, CandidateKind};
 use crate::link::{IceRole, Link};
-use crate::signal::{SessionId, Signal};
+use crate::signal::{LinkDescription, SessionId, Signal};
 
 /// How long the initiator waits for an answer.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A link that is not up this long after it was begun is not counted among those that are set up.
+const YOUNG: Duration = Duration::from_secs(3);
 /// How long a found candidate waits for others to be signalled with it.
 const BATCH: Duration = Duration::from_millis(20);
 /// See [`Session::is_settled`].
@@ -24,6 +26,10 @@ pub(super) struct Session {
     /// The link was up at some time.
     pub(super) was_up: bool,
     up_at: Option<Instant>,
+    /// When it was asked for, or answered.
+    begun: Instant,
+    /// The peer's half, which is to be answered when there is room for a link more.
+    offer: Option<LinkDescription>,
     /// Username fragment of the peer's half, once it came.
     remote_ufrag: Option<String>,
     early: Vec<(String, Candidate)>,
@@ -40,12 +46,47 @@ impl Session {
             link,
             was_up: false,
             up_at: None,
+            begun: now,
+            offer: None,
             remote_ufrag: None,
             early: Vec::new(),
             unsent: Vec::new(),
             flush: None,
             answer_by: now + ANSWER_TIMEOUT,
         }
+    }
+
+    /// One that the peer asks for.
+    pub(super) fn offered(
+        now: Instant,
+        sid: SessionId,
+        link: Link,
+        offer: LinkDescription,
+    ) -> Self {
+        Self {
+            offer: Some(offer),
+            ..Self::new(now, sid, IceRole::Controlled, link)
+        }
+    }
+
+    /// Whether the peer waits for this node's answer.
+    pub(super) fn is_offered(&self) -> bool {
+        self.offer.is_some()
+    }
+
+    /// What is to be answered, once.
+    pub(super) fn take_offer(&mut self) -> Option<LinkDescription> {
+        self.offer.take()
+    }
+
+    /// Whether its link is being set up and has been for a short time only.
+    pub(super) fn is_young(&self, now: Instant) -> bool {
+        !self.was_up && self.offer.is_none() && now < self.young_until()
+    }
+
+    /// Until when it is young at the most.
+    pub(super) fn young_until(&self) -> Instant {
+        self.begun + YOUNG
     }
 
     /// The link is up.
@@ -65,9 +106,13 @@ impl Session {
         self.remote_ufrag.is_none()
     }
 
+    fn awaits_answer(&self) -> bool {
+        self.is_unanswered() && self.offer.is_none()
+    }
+
     /// Whether the peer has not answered in time.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        self.is_unanswered() && self.answer_by <= now
+        self.awaits_answer() && self.answer_by <= now
     }
 
     /// The peer's half has come: candidates that ran ahead of it are handed to the link.
@@ -78,6 +123,7 @@ impl Session {
             }
         }
         self.remote_ufrag = Some(remote_ufrag);
+        self.begun = now;
     }
 
     /// Candidates of the peer; those of another half than the link's are dropped.
@@ -96,7 +142,8 @@ impl Session {
 
     /// A candidate of this node to be signalled soon.
     pub(super) fn trickle(&mut self, now: Instant, candidate: Candidate, relay_only: bool) {
-        if relay_only && candidate.kind != CandidateKind::Relay {
+        // What is answered later has it too.
+        if self.is_offered() || relay_only && candidate.kind != CandidateKind::Relay {
             return;
         }
         self.unsent.push(candidate);
@@ -115,7 +162,7 @@ impl Session {
     }
 
     pub(super) fn timer(&mut self) -> Option<Timer> {
-        let answer = self.is_unanswered().then_some(self.answer_by);
+        let answer = self.awaits_answer().then_some(self.answer_by);
         let others = [self.flush, answer].into_iter().flatten().min();
         let link = self.link.poll_timeout().map(|at| Timer {
             at,

@@ -103,21 +103,35 @@ impl Overlay {
         if let Some(peer) = self.peer_mut(id) {
             from.clone_into(&mut peer.jid);
         }
-        let Some(mut session) = self.session(now, id, sid.clone(), IceRole::Controlled) else {
+        let Some(link) = self.link(now, id, IceRole::Controlled, None) else {
             self.schedule(id);
             return self.terminate(from, sid, TerminateReason::GeneralError);
         };
-        if let Err(error) = session.link.set_remote(now, description) {
-            if let Some(peer) = self.peer_mut(id) {
-                peer.failure = Some(error.to_string());
-            }
-            self.schedule(id);
-            return self.terminate(from, sid, TerminateReason::GeneralError);
-        }
-        session.answered(now, description.ufrag.clone());
-        let description = session.link.description(Setup::Active);
-        self.signal(from.to_owned(), Signal::Accept { sid, description });
+        let session = Session::offered(now, sid, link, description.clone());
         self.install(now, id, session);
+    }
+
+    /// Answers the session that the peer asked for.
+    fn answer(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.table.get_mut(id) else {
+            return;
+        };
+        let (to, Some(session)) = (peer.jid.clone(), &mut peer.session) else {
+            return;
+        };
+        let Some(offer) = session.take_offer() else {
+            return;
+        };
+        if let Err(error) = session.link.set_remote(now, &offer) {
+            let why = error.to_string();
+            return self.fail(now, id, why, Some(TerminateReason::GeneralError));
+        }
+        session.answered(now, offer.ufrag);
+        let sid = session.sid.clone();
+        let description = session.link.description(Setup::Active);
+        self.signal(to, Signal::Accept { sid, description });
+        self.begun(id);
+        self.advance(now, id);
     }
 
     /// The peer answered our session.
@@ -131,6 +145,7 @@ impl Overlay {
         match session.link.set_remote(now, description) {
             Ok(()) => {
                 session.answered(now, description.ufrag.clone());
+                self.begun(id);
                 self.advance(now, id);
             }
             Err(error) => {
@@ -175,27 +190,17 @@ impl Overlay {
             let _ = write!(text, "{byte:02x}");
             text
         }));
-        let Some(session) = self.session(now, id, sid.clone(), IceRole::Controlling) else {
+        let Some(link) = self.link(now, id, IceRole::Controlling, None) else {
             return self.schedule(id);
         };
+        let session = Session::new(now, sid.clone(), IceRole::Controlling, link);
         let Some(to) = self.table.get(id).map(|p| p.jid.clone()) else {
             return;
         };
         let description = session.link.description(Setup::Actpass);
         self.signal(to, Signal::Initiate { sid, description });
+        self.begun(id);
         self.install(now, id, session);
-    }
-
-    /// A session whose link knows this node's candidates. A failure is noted with the peer.
-    fn session(
-        &mut self,
-        now: Instant,
-        id: PeerId,
-        sid: SessionId,
-        role: IceRole,
-    ) -> Option<Session> {
-        let link = self.link(now, id, role, None)?;
-        Some(Session::new(now, sid, role, link))
     }
 
     /// A link that knows this node's candidates. A failure is noted with the peer.
@@ -247,7 +252,12 @@ impl Overlay {
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
-        if let Some(session) = &mut peer.session {
+        if peer.session.as_ref().is_some_and(Session::is_offered) {
+            if self.has_room(now) {
+                return self.answer(now, id);
+            }
+            self.wait(id);
+        } else if let Some(session) = &mut peer.session {
             if session.is_overdue(now) {
                 let why = format!(
                     "the peer did not answer within {} s",
@@ -263,7 +273,12 @@ impl Overlay {
             self.table.remove(id);
             return self.settle_refused(now);
         } else if self.may_initiate(id) && self.table.get(id).is_some_and(|p| p.is_due(now)) {
-            return self.initiate(now, id);
+            let is_configured = self.table.get(id).is_some_and(|p| p.configured.is_some());
+            if is_configured || self.has_room(now) {
+                return self.initiate(now, id);
+            }
+            self.wait(id);
+            return self.table.schedule(id, None);
         }
         self.schedule(id);
     }

@@ -6,6 +6,7 @@ use super::world::{World, ip, v4};
 use crate::candidate::CandidateKind;
 use crate::signal::{Signal, TerminateReason};
 use crate::sim::NatKind;
+use crate::status::{LinkState, PeerStatus};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -53,6 +54,53 @@ fn idle_links_are_looked_after_together() {
         let times = node.awake.len();
         assert!(times < apart / 2, "{}: {times} times a minute", node.name);
     }
+}
+
+/// Links of a node that are being set up.
+fn under_way(world: &World, i: usize) -> usize {
+    let peers = world.nodes[i].overlay.peers(world.now);
+    let is_set_up =
+        |p: &&PeerStatus| matches!(p.link, LinkState::Checking | LinkState::Handshaking);
+    peers.iter().filter(is_set_up).count()
+}
+
+#[test]
+fn a_node_that_joins_many_sets_up_a_few_links_at_once() {
+    // It answers the others in one order, and asks them in the other.
+    for joins in [11, 0] {
+        let mut world = World::open(12);
+        let others: Vec<_> = (0..12).filter(|i| *i != joins).collect();
+        for i in &others {
+            world.sign_in(*i, "r");
+        }
+        let is_up = |w: &World, i: usize, j: usize| i == j || w.is_up(i, j);
+        let all = |w: &World| {
+            others
+                .iter()
+                .all(|i| others.iter().all(|j| is_up(w, *i, *j)))
+        };
+        assert!(world.run_until(SOON, all));
+        world.sign_in(joins, "r");
+        let mut most = 0;
+        while !world.all_up() {
+            world.run(Duration::from_millis(1));
+            most = most.max(under_way(&world, joins));
+            assert!(most <= 4, "{most} at once");
+        }
+        assert_eq!(most, 4);
+    }
+}
+
+#[test]
+fn peers_that_cannot_be_reached_keep_others_waiting_for_a_short_time() {
+    let mut world = World::open(12);
+    for i in 1..9 {
+        let (one, other) = (world.nodes[0].underlay, world.nodes[i].underlay);
+        world.network.block(one, other);
+    }
+    world.sign_in_all();
+    let reached = |w: &World| (9..12).all(|i| w.is_up(0, i));
+    assert!(world.run_until(Duration::from_secs(10), reached));
 }
 
 #[test]

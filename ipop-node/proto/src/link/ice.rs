@@ -592,6 +592,15 @@ impl Ice {
                 !self.all_known,
             ),
         };
-        Some(self.ticked + interval)
+        let tick = self.ticked + interval;
+        // The agent nominates in its own time only, and not just then.
+        let nominates = match (self.selected, self.started) {
+            (None, Some(started)) => [REFLEXIVE_WAIT, RELAY_WAIT]
+                .into_iter()
+                .map(|wait| started + wait + CHECK_PACE)
+                .find(|at| *at > self.ticked),
+            _ => None,
+        };
+        Some(nominates.map_or(tick, |at| tick.min(at)))
     }
 }

@@ -257,6 +257,7 @@ impl LightNode {
             interface: self.config.overlay.interface.clone(),
             mtu: self.config.overlay.mtu,
             datapath: Default::default(),
+            switch: None,
             uptime_ms: self.began.elapsed().as_millis() as u64,
             sign_in: SignIn::Online,
             role: self.role(),

@@ -3,6 +3,7 @@
 use std::io;
 
 use ipop_datapath::coalesce::Offload;
+use ipop_proto::address::MacAddr;
 use ipop_proto::config::{NodeConfig, OverlayMode};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
@@ -32,9 +33,9 @@ pub struct Device {
     pub offload: Offload,
 }
 
-/// Makes the device, gives it the MTU, and both addresses unless it is to be bridged, and brings it up, with `queues` queues if
-/// the kernel has that. What the kernel does not offer, or the configuration does not want, is done
-/// without.
+/// Makes the device, gives it the MTU, and both addresses unless it is to be bridged, and brings it
+/// up, with `queues` queues if the kernel has that. What the kernel does not offer, or the
+/// configuration does not want, is done without.
 pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
     let interface = &config.overlay.interface;
     let made = [(true, queues > 1), (true, false), (false, false)]
@@ -62,7 +63,9 @@ pub fn create(config: &NodeConfig, queues: usize) -> Result<Device, TunError> {
 fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io::Result<Device> {
     let overlay = &config.overlay;
     let mut builder = DeviceBuilder::new();
-    if let Some(mac) = overlay.mac {
+    let is_port = config.switch.bridge.is_some();
+    let mac = overlay.mac.or_else(|| is_port.then(port_mac));
+    if let Some(mac) = mac {
         builder = builder.mac_addr(mac.0);
     }
     let builder = builder
@@ -78,14 +81,17 @@ fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io
         .with(|device| {
             device.tx_queue_len(QUEUE_PACKETS);
         });
-    let builder = match config.switch.bridge {
-        // A port of a bridge has no use for them.
-        Some(_) => builder,
-        None => builder
+    let first = if is_port {
+        let first = builder.enable(false).build_sync()?;
+        without_ipv6(&overlay.interface);
+        first.enabled(true)?;
+        first
+    } else {
+        builder
             .ipv4(overlay.ipv4.addr, overlay.ipv4.prefix, None)
-            .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix),
+            .ipv6(overlay.ipv6.addr, overlay.ipv6.prefix)
+            .build_sync()?
     };
-    let first = builder.build_sync()?;
     let offloads = Offload {
         tcp: first.tcp_gso(),
         udp: first.udp_gso(),
@@ -101,6 +107,27 @@ fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io
         queues: queues.collect::<io::Result<_>>()?,
         offload: offloads,
     })
+}
+
+/// Keeps the kernel from giving a device that is to be a port of a bridge a link-local address (RFC
+/// 4862 section 5.3) when it comes up: it is no station, and is not to speak as one.
+fn without_ipv6(interface: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    match std::fs::write(path, "1") {
+        // The kernel has no IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(interface, %error, "the device has a link-local address"),
+        Ok(()) => {}
+    }
+}
+
+/// The address of a device that is to be a port of a bridge: for local use, and higher than almost
+/// every other. A bridge without an address of its own takes the lowest of its ports', and the
+/// machines of its LAN are not to lose it when the device comes and goes.
+fn port_mac() -> MacAddr {
+    let mut mac: [u8; 6] = rand::random();
+    mac[0] = 0xfe;
+    MacAddr(mac)
 }
 
 fn queue(device: SyncDevice, has_header: bool) -> io::Result<Queue> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ipop_proto::status::DropReason;
-use ipop_testbed::wait_until;
+use ipop_testbed::{dhcp, wait_until};
 
 use lans::{BROADCAST, Host, Lans, PATIENCE, frame, heard, name};
 
@@ -59,20 +59,10 @@ impl Drop for DhcpServer {
 
 /// Asks for an address as a boot ROM does; the last byte of the one that came, if one did.
 fn lease(host: &Host) -> Option<u8> {
-    let script = tempfile::NamedTempFile::new().expect("temporary file");
-    let text = "#!/bin/sh\n[ \"$1\" != bound ] || echo \"leased $ip\"\n";
-    fs::write(script.path(), text).expect("written");
-    let path = script.into_temp_path();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-    fs::set_permissions(&path, mode).expect("permitted");
-    let script = path.display().to_string();
     // Answers are broadcast (-B): every switch sees them.
-    let words = ["busybox", "udhcpc", "-f", "-n", "-q", "-B", "-i", "eth0"];
-    let words = [&words[..], &["-t", "5", "-T", "1", "-s", &script]].concat();
-    let output = host.netns.output(&words);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let leased = said.lines().find_map(|line| line.strip_prefix("leased "))?;
-    Some(leased.rsplit('.').next()?.parse().expect("a byte"))
+    let lease = dhcp::ask(&host.netns, "eth0", &["-B"])?;
+    let end = lease.address.rsplit('.').next()?;
+    Some(end.parse().expect("a byte"))
 }
 
 #[test]

@@ -22,4 +22,4 @@ pub mod scale;
 pub mod sshd;
 pub mod tcp;
 
-pub use ipop_testbed::{ejabberd, imds, netns, wait_until};
+pub use ipop_testbed::{dhcp, dnsmasq, ejabberd, imds, netns, wait_until};

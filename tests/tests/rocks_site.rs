@@ -3,14 +3,13 @@
 //!
 //! The front end's `rocks` is a stand-in, and no systemd runs there. The workers are SSH machines.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::Duration;
 
-use ipop_tests::kill::bench::{Ended, finish};
-use ipop_tests::rocks::database::Mode;
-use ipop_tests::rocks::{Frontend, PRIVATE};
-use ipop_tests::sshd::{Login, Machine, MachineOptions, Room, Sudo};
+use ipop_tests::netns::Netns;
+use ipop_tests::rocks::database::{Interface, Mode};
+use ipop_tests::rocks::{Lab, PRIVATE};
+use ipop_tests::sshd::{Login, MachineOptions, Sudo};
 use ipop_tests::wait_until;
 use serde_json::Value;
 
@@ -18,128 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The compute node beside the front end.
 const COMPUTE: &str = "10.1.255.254";
 
-/// A front end, two machines for workers, and `provision` with a state directory of its own.
-struct Lab {
-    // Before the room: they may not outlive it.
-    frontend: Frontend,
-    workers: [Machine; 2],
-    room: Room,
-    dir: tempfile::TempDir,
-    name: String,
+fn lab(label: &str, options: MachineOptions, keys: &str) -> Lab {
+    let double = Path::new(env!("CARGO_BIN_EXE_rocks-double"));
+    Lab::new(double, label, options, keys)
 }
 
-impl Lab {
-    fn new(label: &str, options: MachineOptions, keys: &str) -> Self {
-        let room = Room::new(label);
-        let double = Path::new(env!("CARGO_BIN_EXE_rocks-double"));
-        let frontend = Frontend::new(&room, double, options);
-        let workers = ["w0", "w1"].map(|name| room.machine(name));
-        // Below a directory that ejabberd's user may pass.
-        let dir = tempfile::Builder::new()
-            .prefix("ipop-rocks-")
-            .tempdir_in("/var/tmp")
-            .expect("a temporary directory");
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        std::fs::set_permissions(dir.path(), open).expect("our directory");
-        let known = room.known_hosts(&[&frontend.machine, &workers[0], &workers[1]]);
-        let ssh = format!(
-            "identity = {:?}\nknown_hosts = {known:?}\n",
-            room.identity()
-        );
-        let hosts: Vec<_> = workers.iter().map(Machine::target).collect();
-        let sites = format!(
-            "[site.ucsd]\nkind = \"rocks\"\nhost = {:?}\nbridge = \"br0\"\n{keys}{ssh}\
-             [site.lab]\nkind = \"ssh\"\nhosts = {hosts:?}\nshare = false\n\
-             install_packages = false\n{ssh}\
-             [rendezvous]\nkind = \"embedded\"\nlisten = [{:?}]\n",
-            frontend.machine.target(),
-            room.host_address(),
-        );
-        let lab = Self {
-            name: format!("{label}{:x}", std::process::id()),
-            frontend,
-            workers,
-            room,
-            dir,
-        };
-        std::fs::write(lab.sites(), sites).expect("written");
-        lab
-    }
-
-    fn sites(&self) -> PathBuf {
-        self.dir.path().join("sites.toml")
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(provision());
-        command
-            .args(args)
-            .arg("--sites")
-            .arg(self.sites())
-            .env("IPOP_STATE_DIR", self.dir.path().join("state"))
-            .env("IPOP_CACHE_DIR", self.dir.path().join("cache"))
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn provision(&self, args: &[&str]) -> Ended {
-        finish(self.command(args))
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let ended = self.provision(args);
-        ended.ok().unwrap_or_else(|why| panic!("{why}"));
-        ended.output
-    }
-
-    fn cluster(&self, workers: &str) -> Ended {
-        let name = self.name.as_str();
-        self.provision(&[
-            "cluster",
-            "--name",
-            name,
-            "--frontend",
-            "ucsd",
-            "--workers",
-            workers,
-        ])
-    }
-
-    fn changes(&self) -> Vec<String> {
-        let machines = std::iter::once(&self.frontend.machine).chain(&self.workers);
-        machines.map(Machine::changes).collect()
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        // Its ejabberd ends with it.
-        if self
-            .dir
-            .path()
-            .join("state/deployments")
-            .join(&self.name)
-            .exists()
-        {
-            let _ = self.command(&["destroy", &self.name]).status();
-        }
-        let _ = &self.room;
-    }
-}
-
-/// The debug build of `provision`.
-fn provision() -> PathBuf {
-    let test = std::env::current_exe().expect("own path");
-    let path = test
-        .ancestors()
-        .nth(2)
-        .expect("target directory")
-        .join("provision");
-    assert!(path.exists(), "run `cargo build -p provisioner` first");
-    path
-}
-
-fn reaches(from: &ipop_tests::netns::Netns, address: &str) {
+fn reaches(from: &Netns, address: &str) {
     wait_until(
         &format!("{} reaches {address}", from.name()),
         PATIENCE,
@@ -153,14 +36,16 @@ fn workers_join_the_private_network_of_a_front_end_and_leave_no_trace() {
         login: Login::User(Sudo::Free),
         ..MachineOptions::default()
     };
-    let lab = Lab::new("rocks", options, "mtu = 1400\n");
+    let lab = lab("rocks", options, "mtu = 1400\n");
     let checked = lab.ok(&["site", "check", "ucsd"]);
     assert!(checked.contains("compute-90-0, compute-90-1"), "{checked}");
     let (before, tables) = (lab.changes(), lab.frontend.tables());
     let calls = lab.frontend.calls();
+    let [front, first, second] = [&lab.frontend.machine, &lab.workers[0], &lab.workers[1]];
+    let mac = || front.netns().run(&["cat", "/sys/class/net/br0/address"]);
+    let own_mac = mac();
 
     lab.cluster("1@lab").ok().expect("a cluster");
-    let [front, first, second] = [&lab.frontend.machine, &lab.workers[0], &lab.workers[1]];
     assert_eq!(
         lab.frontend.changes_since(calls),
         [
@@ -193,6 +78,8 @@ fn workers_join_the_private_network_of_a_front_end_and_leave_no_trace() {
     assert!(!port.contains("inet"), "{port}");
     let bridge = front.netns().run(&["ip", "link", "show", "br0"]);
     assert!(bridge.contains("mtu 1500"), "{bridge}");
+    // What the LAN knows the front end by.
+    assert_eq!(mac(), own_mac);
     assert_eq!(
         front.run("stat -c '%a %U' /etc/ipop-node/*/ipop.password"),
         "600 root\n"
@@ -231,7 +118,7 @@ fn workers_join_the_private_network_of_a_front_end_and_leave_no_trace() {
 
 #[test]
 fn several_workers_are_registered_before_the_files_are_written_once_for_all() {
-    let lab = Lab::new("batch", MachineOptions::default(), "");
+    let lab = lab("batch", MachineOptions::default(), "");
     let calls = lab.frontend.calls();
     lab.cluster("2@lab").ok().expect("a cluster");
     let changed = lab.frontend.changes_since(calls);
@@ -246,7 +133,7 @@ fn several_workers_are_registered_before_the_files_are_written_once_for_all() {
 
 #[test]
 fn a_command_of_rocks_that_fails_leaves_nothing_half_and_is_made_good_later() {
-    let lab = Lab::new("fails", MachineOptions::default(), "");
+    let lab = lab("fails", MachineOptions::default(), "");
     let (before, tables) = (lab.changes(), lab.frontend.tables());
     for (mode, host) in [
         ("refuse add host", false),
@@ -278,7 +165,7 @@ fn a_command_of_rocks_that_fails_leaves_nothing_half_and_is_made_good_later() {
         let now = lab.frontend.tables();
         let node = now.host("compute-90-0");
         assert_eq!(node.is_some(), host, "{mode}: {node:?}");
-        let whole = |i: &ipop_tests::rocks::database::Interface| i.ip.is_some() && i.mac.is_some();
+        let whole = |i: &Interface| i.ip.is_some() && i.mac.is_some();
         assert!(
             node.is_none_or(|n| n.interfaces.iter().all(whole)),
             "{mode}: {node:?}"
@@ -308,10 +195,8 @@ fn a_command_of_rocks_that_fails_leaves_nothing_half_and_is_made_good_later() {
 
 #[test]
 fn what_is_somebody_elses_is_named_and_left_alone() {
-    let lab = Lab::new("taken", MachineOptions::default(), "");
-    lab.frontend
-        .machine
-        .run("/opt/rocks/bin/rocks add host compute-90-0");
+    let lab = lab("taken", MachineOptions::default(), "");
+    lab.frontend.rocks("add host compute-90-0");
     let (before, tables) = (lab.changes(), lab.frontend.tables());
     let ended = lab.cluster("1@lab");
     assert!(
@@ -325,7 +210,7 @@ fn what_is_somebody_elses_is_named_and_left_alone() {
 
 #[test]
 fn site_check_names_what_is_wrong_with_a_front_end() {
-    let lab = Lab::new("check", MachineOptions::default(), "");
+    let lab = lab("check", MachineOptions::default(), "");
     let netns = lab.frontend.machine.netns();
     let check = || {
         let ended = lab.provision(&["site", "check", "ucsd", "--json"]);

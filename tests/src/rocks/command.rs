@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::database::{Database, Host, Interface, Mode, Tables};
-use super::files;
+use super::{files, servers};
 
 /// Why a command failed: what stands behind `error - `.
 #[derive(Debug)]
@@ -342,7 +342,7 @@ impl Call<'_> {
         self.step()?;
         write(root, files::DHCPD_ARGS, &files::dhcpd_args(&self.tables))?;
         write(root, files::HOSTS, &files::hosts(&self.tables))?;
-        Ok(())
+        servers::restart_dhcpd(root)
     }
 
     fn remove_hosts(&mut self) -> Result<(), Abort> {

@@ -218,7 +218,8 @@ impl Tables {
                     interfaces: vec![
                         interface(
                             private_interface,
-                            "00:16:3e:00:00:01",
+                            // Higher than the address that a new device gets at random.
+                            "f8:bc:12:00:00:01",
                             "10.1.1.1",
                             "private",
                             "cluster",

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::command::run;
-use super::database::{Database, Mode, Tables};
+use super::database::{Database, Host, Mode, Tables};
+use super::servers;
 use crate::netns::Netns;
 use crate::sshd::{Machine, MachineOptions, Room};
 
@@ -14,53 +15,75 @@ pub const BRIDGE: &str = "br0";
 pub const PRIVATE: &str = "10.1.1.1";
 
 /// A machine that root, or whoever the options say, signs in to, and whose `rocks` is the stand-in.
-/// One compute node stands beside it on the private network.
+/// ISC dhcpd and a TFTP server run there and serve what that writes. One compute node stands beside
+/// it on the private network.
 #[derive(Debug)]
 pub struct Frontend {
     /// The machine.
     pub machine: Machine,
     /// The compute node, at 10.1.255.254.
     pub compute: Netns,
+    /// The Ethernet switch of the private network.
+    switch: Netns,
+    plugged: AtomicU8,
 }
 
 impl Frontend {
     /// Starts one; `double` is the program `rocks-double`.
     pub fn new(room: &Room, double: &Path, options: MachineOptions) -> Self {
+        let tables = Tables::fresh(BRIDGE);
+        let switch = Netns::new("rocks-switch");
+        switch.run(&["ip", "link", "add", BRIDGE, "type", "bridge"]);
+        switch.run(&["ip", "link", "set", BRIDGE, "up"]);
+        let plugged = AtomicU8::new(0);
+        let mac = |name: &str| mac(tables.host(name).expect("a host"));
+
         let machine = room.machine_with("rocks", options);
-        let compute = Netns::new("compute-0-0");
         let netns = machine.netns();
         netns.run(&["ip", "link", "add", BRIDGE, "type", "bridge"]);
+        plug(&switch, &plugged, netns, "lan0", mac("cluster"));
+        netns.run(&["ip", "link", "set", "lan0", "master", BRIDGE]);
         netns.address(BRIDGE, &format!("{PRIVATE}/16"));
         netns.run(&["ip", "link", "set", BRIDGE, "up"]);
-        compute.cable("eth0", netns, "lan0");
-        netns.run(&["ip", "link", "set", "lan0", "master", BRIDGE]);
+
+        let compute = Netns::new("compute-0-0");
+        plug(&switch, &plugged, &compute, "eth0", mac("compute-0-0"));
         compute.address("eth0", "10.1.255.254/16");
-        let frontend = Self { machine, compute };
-        let files = frontend.root();
-        for dir in [
-            "opt/rocks/bin",
-            "etc/sysconfig",
-            "etc/dhcp",
-            "tftpboot/pxelinux/pxelinux.cfg",
-        ] {
-            fs::create_dir_all(files.join(dir)).expect("made");
-        }
-        let program = files.join("opt/rocks/bin/rocks");
-        fs::copy(double, &program).expect("the stand-in is copied");
-        fs::write(
-            files.join("etc/rocks-release"),
-            "Rocks release 7.0 (Manzanita)\n",
-        )
-        .expect("written");
-        let database = frontend.database();
-        database.write(&Tables::fresh(BRIDGE)).expect("written");
-        drop(database.lock().expect("locked"));
-        // As after the installation, with everything in order.
-        for line in ["set host boot compute-0-0 action=os", "sync config"] {
-            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            run(&database, &words).unwrap_or_else(|e| panic!("{line}: {}", e.0));
-        }
+        let frontend = Self {
+            machine,
+            compute,
+            switch,
+            plugged,
+        };
+        frontend.install(double, &tables);
         frontend
+    }
+
+    /// Everything as after the installation.
+    fn install(&self, double: &Path, tables: &Tables) {
+        self.machine.run(
+            "mkdir -p /opt/rocks/bin /etc/sysconfig /etc/dhcp /tftpboot/pxelinux/pxelinux.cfg",
+        );
+        fs::copy(double, self.root().join("opt/rocks/bin/rocks")).expect("the stand-in is copied");
+        let release = "Rocks release 7.0 (Manzanita)\n";
+        self.machine.write("/etc/rocks-release", 0o644, release);
+        let database = self.database();
+        database.write(tables).expect("written");
+        drop(database.lock().expect("locked"));
+        servers::install(&self.machine);
+        self.rocks("set host boot compute-0-0 action=os");
+        self.rocks("sync config");
+    }
+
+    /// Plugs a machine into the private network's switch, by an `eth0` with this MAC address and no
+    /// address else.
+    pub fn plug(&self, netns: &Netns, mac: &str) {
+        plug(&self.switch, &self.plugged, netns, "eth0", mac);
+    }
+
+    /// Runs a command of `rocks` that must succeed, as root, and gives what it prints.
+    pub fn rocks(&self, line: &str) -> String {
+        self.machine.run(&format!("/opt/rocks/bin/rocks {line}"))
     }
 
     /// Its files, as this process reaches them.
@@ -100,4 +123,17 @@ impl Frontend {
     pub fn calls(&self) -> usize {
         self.database().calls().expect("calls").len()
     }
+}
+
+/// The MAC address of a host's first interface.
+fn mac(host: &Host) -> &str {
+    let mac = host.interfaces.first().and_then(|i| i.mac.as_deref());
+    mac.expect("a MAC address")
+}
+
+fn plug(switch: &Netns, plugged: &AtomicU8, netns: &Netns, interface: &str, mac: &str) {
+    let port = format!("port{}", plugged.fetch_add(1, Ordering::Relaxed));
+    netns.cable(interface, switch, &port);
+    netns.run(&["ip", "link", "set", interface, "address", mac]);
+    switch.run(&["ip", "link", "set", &port, "master", BRIDGE]);
 }

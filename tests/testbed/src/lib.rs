@@ -1,9 +1,11 @@
-//! Network namespaces, an XMPP server and a metadata service of a test's own, for the tests
+//! Network namespaces, an XMPP server, DHCP and a metadata service of a test's own, for the tests
 //! (`ipop-tests`, `ipop-node`) and the benchmark (`ipop-bench`).
 //!
 //! Apart from `ipop-tests`, because whoever needs only these should not have to build the
 //! provisioner and what it needs for EC2.
 
+pub mod dhcp;
+pub mod dnsmasq;
 pub mod ejabberd;
 mod http;
 pub mod imds;

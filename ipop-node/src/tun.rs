@@ -65,7 +65,7 @@ fn build(config: &NodeConfig, offload: bool, several: bool, queues: usize) -> io
     if let Some(mac) = overlay.mac {
         builder = builder.mac_addr(mac.0);
     }
-    let first = builder
+    let builder = builder
         .name(&overlay.interface)
         .layer(match overlay.mode {
             OverlayMode::Route => Layer::L3,

@@ -5,56 +5,23 @@
 mod lans;
 
 use std::fs;
-use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use ipop_proto::status::DropReason;
 use ipop_testbed::{dhcp, wait_until};
 
+use ipop_testbed::dnsmasq::Dnsmasq;
 use lans::{BROADCAST, Host, Lans, PATIENCE, frame, heard, name};
 
 /// A DHCP server on a host, which hands out addresses that end in `first` and the nine after it.
-struct DhcpServer {
-    child: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl DhcpServer {
-    fn start(host: &Host, first: u8) -> Self {
-        let dir = tempfile::TempDir::with_prefix("ipop-dhcp-").expect("temporary directory");
-        let log = dir.path().join("log");
-        let out = fs::File::create(&log).expect("log file");
-        let range = format!("10.1.0.{first},10.1.0.{},255.255.255.0,1h", first + 9);
-        let child = host
-            .netns
-            .command("dnsmasq")
-            .args(["--no-daemon", "--conf-file=/dev/null", "--port=0"])
-            .args(["--interface=eth0", "--bind-interfaces", "--no-ping"])
-            .args(["--dhcp-authoritative", "--user=root", "--pid-file"])
-            .arg(format!("--dhcp-range={range}"))
-            .arg(format!(
-                "--dhcp-leasefile={}",
-                dir.path().join("leases").display()
-            ))
-            .stdout(Stdio::null())
-            .stderr(out)
-            .spawn()
-            .expect("`ip` runs");
-        wait_until("dnsmasq", PATIENCE, || {
-            let said = fs::read_to_string(&log).expect("log");
-            said.contains("IP range").then_some(())
-        });
-        Self { child, _dir: dir }
-    }
-}
-
-impl Drop for DhcpServer {
-    fn drop(&mut self) {
-        // Errors here mean that it is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn dhcp_server(host: &Host, first: u8) -> Dnsmasq {
+    let last = first + 9;
+    let config = format!(
+        "port=0\ninterface=eth0\nbind-interfaces\nno-ping\ndhcp-authoritative\n\
+         dhcp-range=10.1.0.{first},10.1.0.{last},255.255.255.0,1h\n"
+    );
+    Dnsmasq::start(&host.netns, &config)
 }
 
 /// Asks for an address as a boot ROM does; the last byte of the one that came, if one did.
@@ -72,7 +39,7 @@ fn a_rogue_dhcp_server_gives_nobody_elses_hosts_a_lease_and_is_named() {
     let rogue = "[switch.dhcp]\nnode = \"node-1\"\n";
     let lans = Lans::linked(&[allowed, rogue, allowed]);
     let local = Host::new(&lans.nodes[1], 9);
-    let _rogue = DhcpServer::start(&lans.hosts[1], 100);
+    let _rogue = dhcp_server(&lans.hosts[1], 100);
     assert!(matches!(lease(&local), Some(100..110)), "on its own LAN");
     for at in [0, 2] {
         let alarm = lans.wait_alarm(at, &name(1), "is not the DHCP server that is allowed");
@@ -81,7 +48,7 @@ fn a_rogue_dhcp_server_gives_nobody_elses_hosts_a_lease_and_is_named() {
         assert!(lans.dropped(at, Some(1), DropReason::NotAllowed) > 0);
     }
     assert_eq!(lease(&lans.hosts[0]), None, "nobody may answer yet");
-    let _allowed = DhcpServer::start(&lans.hosts[2], 200);
+    let _allowed = dhcp_server(&lans.hosts[2], 200);
     let leased = wait_until("a lease", PATIENCE, || lease(&lans.hosts[0]));
     assert!((200..210).contains(&leased), "{leased}");
 }

@@ -17,7 +17,7 @@ const PORT: u16 = 4915;
 /// Every station.
 pub const BROADCAST: [u8; 6] = [0xff; 6];
 /// The bridge beside each node.
-const BRIDGE: &str = "br0";
+pub const BRIDGE: &str = "br0";
 
 /// A machine behind a node, on the LAN that its node is bridged to. Its interface is `eth0`.
 pub struct Host {
@@ -133,6 +133,11 @@ impl Lans {
     pub fn start(&mut self, at: usize) {
         let config = self.config(at);
         self.nodes[at].start(&config);
+    }
+
+    /// The device of a node: hears what the overlay brings to its LAN.
+    pub fn wire(&self, at: usize) -> Wire {
+        Wire::open(&self.nodes[at].netns, running::DEVICE)
     }
 
     /// Waits until a node has a link to each other, and forwards for its LAN.

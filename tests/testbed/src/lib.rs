@@ -1,5 +1,5 @@
-//! Network namespaces, an XMPP server, DHCP and a metadata service of a test's own, for the tests
-//! (`ipop-tests`, `ipop-node`) and the benchmark (`ipop-bench`).
+//! Network namespaces, an XMPP server, DHCP, a metadata service and guests' kernel of a test's own, for
+//! the tests (`ipop-tests`, `ipop-node`) and the benchmark (`ipop-bench`).
 //!
 //! Apart from `ipop-tests`, because whoever needs only these should not have to build the
 //! provisioner and what it needs for EC2.
@@ -9,6 +9,7 @@ pub mod dnsmasq;
 pub mod ejabberd;
 mod http;
 pub mod imds;
+pub mod kernel;
 pub mod netns;
 
 use std::time::{Duration, Instant};

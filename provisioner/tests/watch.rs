@@ -119,6 +119,7 @@ fn status(name: &str) -> NodeStatus {
         interface: "ipop0".to_owned(),
         mtu: 1400,
         datapath: Default::default(),
+        switch: None,
         uptime_ms: 1,
         sign_in: SignIn::Online,
         role: RoleState::Ready,

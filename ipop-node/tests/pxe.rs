@@ -7,17 +7,18 @@ mod netboot;
 
 use std::iter;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use ipop_proto::status::DropReason;
 use ipop_testbed::wait_until;
 
-use lans::Lans;
+use lans::{Lans, Node};
 use netboot::frontend::FrontEnd;
 use netboot::machine::{Firmware, Machine};
 use netboot::web::Request;
-use netboot::{WORKER, WORKER_MAC, WORKER_NAME, ballast};
+use netboot::{Worker, ballast, cache};
 
 /// How long a machine may take from when it is switched on until it is done, emulated on a machine
 /// that is busy.
@@ -26,6 +27,25 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(600);
 const FRONT_END: usize = 0;
 /// and which has nothing but a gateway.
 const GATEWAY: usize = 1;
+/// What the front end knows: a machine,
+const WORKER: Worker = Worker {
+    mac: "02:00:00:00:03:01",
+    address: "10.1.0.101",
+    name: "compute-0-0",
+};
+/// and two that are at a site with a cache.
+const CACHED: [Worker; 2] = [
+    Worker {
+        mac: "02:00:00:00:03:02",
+        address: "10.1.0.102",
+        name: "compute-1-0",
+    },
+    Worker {
+        mac: "02:00:00:00:03:03",
+        address: "10.1.0.103",
+        name: "compute-1-1",
+    },
+];
 /// Bytes of a frame with 1500 bytes inside.
 const FULL: usize = 1514;
 
@@ -45,19 +65,71 @@ fn a_blank_machine_with_uefi_boots_from_a_front_end_elsewhere() {
     assert!(heard.iter().any(|frame| is_full_tftp_block(frame)));
 }
 
-/// Boots a machine, which gets these files by TFTP. What its LAN heard from the overlay.
-fn boots(firmware: Firmware, by_tftp: &[&str]) -> Vec<Vec<u8>> {
+#[test]
+fn what_machines_boot_crosses_the_overlay_once_when_their_gateway_has_a_cache() {
+    let lans = linked();
+    let [front_end, gateway] = [FRONT_END, GATEWAY].map(|at| &lans.nodes[at]);
+    let services = FrontEnd::start(&front_end.netns);
+    let _cache = cache::Cache::start(&gateway.netns);
+    let files = ["vmlinuz", "initrd"].map(|name| services.size(name));
+    let sent = CACHED.map(|worker| {
+        let before = front_end.peer().tx_bytes;
+        let _machine = boot(gateway, Firmware::Bios, worker);
+        has_joined(&services, worker);
+        front_end.peer().tx_bytes - before
+    });
+    let cache: IpAddr = cache::ADDRESS.parse().expect("an address");
+    let requests = services.web.requests();
+    for name in ["/vmlinuz", "/initrd"] {
+        let asked = requests.iter().filter(|request| request.target == name);
+        let asked: Vec<_> = asked.map(|request| request.client).collect();
+        assert_eq!(asked, [cache], "{name}");
+    }
+    let [first, second] = sent;
+    let all = files.iter().sum::<u64>();
+    assert!(
+        first > all && second < all / 10,
+        "{first} and {second} of {all}"
+    );
+}
+
+/// The two LANs, and who may serve DHCP.
+fn linked() -> Lans {
     let guards = "[switch.dhcp]\nnode = \"node-0\"\n";
-    let lans = Lans::linked(&[guards; 2]);
-    let places = [FRONT_END, GATEWAY].map(|at| &lans.nodes[at].netns);
-    let wires = [FRONT_END, GATEWAY].map(|at| lans.wire(at));
-    let front_end = FrontEnd::start(places[FRONT_END]);
-    let mut machine = Machine::start(places[GATEWAY], firmware, WORKER_MAC);
+    Lans::linked(&[guards; 2])
+}
+
+/// Has a machine run on a node's LAN until it is done. While it is kept, it tells on a failure how far
+/// it came.
+fn boot(node: &Node, firmware: Firmware, worker: Worker) -> Machine {
+    let mut machine = Machine::start(&node.netns, firmware, worker.mac);
     wait_until("a machine that is done", BOOT_PATIENCE, || {
         machine.is_off().then_some(())
     });
+    machine
+}
 
-    is_served(&front_end, by_tftp);
+/// Boots a machine, which gets these files by TFTP. What its LAN heard from the overlay.
+fn boots(firmware: Firmware, by_tftp: &[&str]) -> Vec<Vec<u8>> {
+    let lans = linked();
+    let wires = [FRONT_END, GATEWAY].map(|at| lans.wire(at));
+    let services = FrontEnd::start(&lans.nodes[FRONT_END].netns);
+    let _machine = boot(&lans.nodes[GATEWAY], firmware, WORKER);
+
+    for name in by_tftp {
+        assert!(services.has_sent(name, WORKER.address), "{name} by TFTP");
+    }
+    let requests = services.web.requests();
+    for name in ["vmlinuz", "initrd"] {
+        let target = format!("/{name}");
+        let request = requests.iter().find(|request| request.target == target);
+        assert_eq!(
+            request.and_then(|request| request.served),
+            Some(services.size(name))
+        );
+    }
+    has_joined(&services, WORKER);
+
     let heard = wires.map(|wire| iter::from_fn(|| wire.heard()).collect::<Vec<_>>());
     for (at, dhcp_port) in [(FRONT_END, 67), (GATEWAY, 68)] {
         let is_dhcp = |frame: &Vec<u8>| udp_port(frame) == Some(dhcp_port);
@@ -76,35 +148,28 @@ fn boots(firmware: Firmware, by_tftp: &[&str]) -> Vec<Vec<u8>> {
     heard
 }
 
-/// The machine had its address and name, all files came whole, and so did what it sent once it ran.
-fn is_served(front_end: &FrontEnd, by_tftp: &[&str]) {
-    let leased = format!("DHCPACK(br0) {WORKER} {WORKER_MAC} {WORKER_NAME}");
-    assert!(front_end.dnsmasq.log().contains(&leased), "no {leased}");
-    for name in by_tftp {
-        assert!(front_end.has_sent(name, WORKER), "{name} by TFTP");
-    }
-    let requests = front_end.web.requests();
-    let worker: IpAddr = WORKER.parse().expect("an address");
-    assert!(requests.iter().all(|request| request.client == worker));
-    let asked = |method: &str, target: &str| {
-        let is_it = |request: &&Request| request.method == method && request.target == target;
-        requests.iter().find(is_it)
+/// A machine had its address and name, and what it sent and read once it ran was whole.
+fn has_joined(services: &FrontEnd, worker: Worker) {
+    let Worker { mac, address, name } = worker;
+    let leased = format!("DHCPACK(br0) {address} {mac} {name}");
+    assert!(services.dnsmasq.log().contains(&leased), "no {leased}");
+    let client: IpAddr = address.parse().expect("an address");
+    let requests = services.web.requests();
+    let posted = |target: &str| {
+        let is_it = |request: &&Request| {
+            (request.client, &*request.method, &*request.target) == (client, "POST", target)
+        };
+        requests.iter().find(is_it).map(|request| &request.body[..])
     };
-    for name in ["vmlinuz", "initrd"] {
-        let size = front_end.file(name).metadata().expect("a file").len();
-        let served = asked("GET", &format!("/{name}")).and_then(|request| request.served);
-        assert_eq!(served, Some(size), "{name}");
-    }
-    let sent = asked("POST", "/ballast").map(|request| &request.body[..]);
+    let sent = posted("/ballast");
     assert!(
         sent == Some(ballast().as_bytes()),
         "{:?} bytes",
         sent.map(<[u8]>::len)
     );
-    let joined = asked("POST", "/joined").map(|request| &request.body[..]);
-    let joined = String::from_utf8_lossy(joined.expect("a worker"));
-    let kernel = sha256(front_end, "vmlinuz");
-    assert_eq!(joined, format!("{WORKER_NAME} {WORKER_MAC} {kernel}"));
+    let joined = String::from_utf8_lossy(posted("/joined").expect("a worker"));
+    let kernel = sha256(&services.file("vmlinuz"));
+    assert_eq!(joined, format!("{name} {mac} {kernel}"));
 }
 
 /// Where a frame's UDP datagram goes to, over IPv4 without options.
@@ -118,8 +183,8 @@ fn is_full_tftp_block(frame: &[u8]) -> bool {
     udp_port(frame).is_some() && frame.len() == FULL && frame[42..44] == [0, 3]
 }
 
-fn sha256(front_end: &FrontEnd, name: &str) -> String {
-    let sum = Command::new("sha256sum").arg(front_end.file(name)).output();
+fn sha256(path: &Path) -> String {
+    let sum = Command::new("sha256sum").arg(path).output();
     let said = String::from_utf8(sum.expect("it runs").stdout).expect("text");
     said.split_whitespace().next().expect("a sum").to_owned()
 }

@@ -99,7 +99,7 @@ impl Lans {
     /// The same, with no node started yet.
     pub fn prepared(extra: &[&str]) -> Self {
         let underlay = Netns::new("underlay");
-        add_bridge(&underlay);
+        add_bridge(&underlay, 0xff);
         let mut nodes = Vec::new();
         for number in 0..extra.len() as u8 {
             let netns = Netns::new(&format!("node{number}"));
@@ -107,7 +107,7 @@ impl Lans {
             netns.cable("eth0", &underlay, &port);
             underlay.run(&["ip", "link", "set", &port, "master", BRIDGE]);
             netns.address("eth0", &format!("192.0.2.{}/24", number + 1));
-            add_bridge(&netns);
+            add_bridge(&netns, number);
             nodes.push(Node::new(netns, number));
         }
         let hosts = nodes.iter().zip(1..);
@@ -268,7 +268,11 @@ fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn add_bridge(netns: &Netns) {
-    netns.run(&["ip", "link", "add", BRIDGE, "type", "bridge"]);
+/// Its MAC address does not change with its ports, so that it can have IP addresses.
+fn add_bridge(netns: &Netns, number: u8) {
+    let mac = text([2, 0, 0, 0, 2, number]);
+    netns.run(&[
+        "ip", "link", "add", BRIDGE, "address", &mac, "type", "bridge",
+    ]);
     netns.run(&["ip", "link", "set", BRIDGE, "up"]);
 }

@@ -1,5 +1,4 @@
-//! A front end: the services that a machine boots from, on the bridge beside a node. They are
-//! configured by the files that `docs/pxe.md` shows.
+//! A front end: the services that a machine boots from, on the bridge beside a node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,7 @@ use ipop_testbed::netns::Netns;
 use tempfile::TempDir;
 
 use super::web::Web;
-use super::worker;
+use super::{documented, worker};
 use crate::lans::BRIDGE;
 use ipop_testbed::dnsmasq::Dnsmasq;
 
@@ -59,6 +58,11 @@ impl FrontEnd {
         self.root.path().join(name)
     }
 
+    /// Bytes of one of them.
+    pub fn size(&self, name: &str) -> u64 {
+        self.file(name).metadata().expect("a file").len()
+    }
+
     /// Whether a file went by TFTP to a machine, all of it.
     pub fn has_sent(&self, name: &str, to: &str) -> bool {
         let path = self.file(name).display().to_string();
@@ -66,10 +70,4 @@ impl FrontEnd {
             .log()
             .contains(&format!("sent {path} to {to}\n"))
     }
-}
-
-fn documented(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/pxe")
-        .join(name)
 }

@@ -16,8 +16,6 @@ const UEFI: [&str; 2] = [
     "/usr/share/OVMF/OVMF_CODE_4M.fd",
     "/usr/share/OVMF/OVMF_VARS_4M.fd",
 ];
-/// The name of its network card in the host.
-const TAP: &str = "machine";
 /// Emulation wants a processor for itself: one machine runs at a time.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -42,8 +40,9 @@ impl Machine {
     pub fn start(netns: &Netns, firmware: Firmware, mac: &str) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = TempDir::with_prefix("ipop-machine-").expect("temporary directory");
-        netns.run(&["ip", "tuntap", "add", TAP, "mode", "tap"]);
-        netns.run(&["ip", "link", "set", TAP, "master", BRIDGE, "up"]);
+        let tap = format!("card{}", mac.replace(':', "").split_off(6));
+        netns.run(&["ip", "tuntap", "add", &tap, "mode", "tap"]);
+        netns.run(&["ip", "link", "set", &tap, "master", BRIDGE, "up"]);
         let mut card = format!("virtio-net-pci,netdev=lan,mac={mac},bootindex=1");
         let mut qemu = netns.command("qemu-system-x86_64");
         if firmware == Firmware::Uefi {
@@ -60,7 +59,7 @@ impl Machine {
             ])
             .args([
                 "-netdev",
-                &format!("tap,id=lan,ifname={TAP},script=no,downscript=no"),
+                &format!("tap,id=lan,ifname={tap},script=no,downscript=no"),
             ])
             // UEFI's network wants random numbers.
             .args(["-device", &card, "-device", "virtio-rng-pci"])

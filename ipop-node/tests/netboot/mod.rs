@@ -1,15 +1,19 @@
-//! What boots machines from the network, and machines that have nothing else to boot from.
+//! What boots machines from the network, and machines that have nothing else to boot from. The
+//! services are configured by the files that `docs/pxe.md` shows.
 
+pub mod cache;
 pub mod frontend;
 pub mod machine;
 pub mod web;
 mod worker;
 
-pub use worker::ballast;
+use std::path::{Path, PathBuf};
 
-/// The MAC address of the machine that the front end knows.
-pub const WORKER_MAC: &str = "02:00:00:00:03:01";
-/// The address that it has for this machine,
-pub const WORKER: &str = "10.1.0.101";
-/// and the name.
-pub const WORKER_NAME: &str = "compute-0-0";
+pub use worker::{Worker, ballast};
+
+/// One of the files that are documented.
+fn documented(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/pxe")
+        .join(name)
+}

@@ -16,8 +16,19 @@ const MODULES: [&str; 3] = [
     "drivers/net/virtio_net",
 ];
 
+/// A machine that the front end knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Worker {
+    /// Its MAC address,
+    pub mac: &'static str,
+    /// and what it gets for it.
+    pub address: &'static str,
+    /// Its name.
+    pub name: &'static str,
+}
+
 /// Takes an address as every machine does, sends what its RAM disk holds to the front end, reads
-/// the kernel from there once more, and says what came of it.
+/// the kernel once more from where it was booted from, and says what came of it.
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -30,11 +41,11 @@ done
 ip link set lo up; ip link set eth0 up
 udhcpc -i eth0 -n -q -t 20 -s /lease
 . /leased
-front_end=http://$serverid
-wget -q -O /dev/null --post-file /ballast $front_end/ballast
-kernel=$(wget -q -O - $front_end/vmlinuz | sha256sum)
+wget -q -O /dev/null --post-file /ballast http://$serverid/ballast
+source=$(sed 's|.*boot_from=\([^ ]*/\).*|\1|' /proc/cmdline)
+kernel=$(wget -q -O - ${source}vmlinuz | sha256sum)
 mac=$(cat /sys/class/net/eth0/address)
-wget -q -O /dev/null --post-data "$hostname $mac ${kernel%% *}" $front_end/joined
+wget -q -O /dev/null --post-data "$hostname $mac ${kernel%% *}" http://$serverid/joined
 poweroff -f
 "#;
 const LEASE: &str = r#"#!/bin/sh

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipop_datapath::stations::is_station;
 use serde::{Deserialize, Serialize};
 
 /// An IPv4 address on the overlay with the overlay's prefix length, written `10.73.0.2/24`.
@@ -122,8 +123,7 @@ impl FromStr for MacAddr {
             let word = words.next().filter(is_byte).ok_or_else(bad)?;
             *byte = u8::from_str_radix(word, 16).map_err(|_| bad())?;
         }
-        // The lowest bit of the first byte makes it a group's (IEEE 802-2014 section 8.2.2).
-        if words.next().is_some() || bytes[0] & 1 != 0 || bytes == [0; 6] {
+        if words.next().is_some() || !is_station(bytes) {
             return Err(bad());
         }
         Ok(Self(bytes))

@@ -417,15 +417,15 @@ impl Channel {
         self.renew_by = Some(now + RENEW_IDLE);
     }
 
-    /// Records that the keys in use have sealed or opened.
-    pub(super) fn records(&self) -> u64 {
-        self.current.generation().map_or(0, |keys| keys.records())
+    /// Records that the keys in use have sealed or opened, if there are keys.
+    pub(super) fn records(&self) -> Option<u64> {
+        self.current.generation().map(|keys| keys.records())
     }
 
     /// Whether keys that are of an age to be renewed need not be yet.
     fn is_idle(&self, now: Instant) -> bool {
-        let carried = self.current.generation().map(|keys| keys.records());
-        carried.is_some_and(|records| records <= NEXT_TO_NOTHING)
+        self.records()
+            .is_some_and(|records| records <= NEXT_TO_NOTHING)
             && self.renew_by.is_some_and(|by| now < by)
     }
 

@@ -252,8 +252,8 @@ impl Link {
         if self.over {
             return;
         }
-        let carried = self.channel.as_ref().map_or(0, Channel::records);
-        if let Err(why) = self.ice.handle_timeout(now, carried) {
+        let carried = self.channel.as_ref().and_then(Channel::records);
+        if let Err(why) = self.ice.handle_timeout(now, carried.unwrap_or(0)) {
             return self.fail(Ended {
                 why,
                 reason: TerminateReason::ConnectivityError,

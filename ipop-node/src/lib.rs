@@ -14,6 +14,7 @@ pub mod control;
 pub mod datapath;
 mod fault;
 pub mod log;
+pub mod membership;
 pub mod metadata;
 pub mod node;
 pub mod notify;

@@ -235,7 +235,7 @@ impl NodeConfig {
         }
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let value = |key, problem: &str| {
             Err(ConfigError::Value {
                 key,

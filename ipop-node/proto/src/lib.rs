@@ -12,6 +12,7 @@ pub mod address;
 pub mod candidate;
 pub mod config;
 pub mod gather;
+pub mod invitation;
 pub mod link;
 pub mod net;
 pub mod overlay;

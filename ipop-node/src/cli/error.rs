@@ -23,6 +23,10 @@ pub enum Exit {
     NoNode = 5,
     /// The TUN device cannot be made.
     Tun = 6,
+    /// The rendezvous refuses the machine.
+    Refused = 7,
+    /// The machine is not linked in time.
+    NotIn = 8,
 }
 
 /// One sentence, its causes, and what to do.

@@ -3,6 +3,7 @@
 mod check;
 mod error;
 mod identity;
+mod join;
 mod metadata;
 mod role;
 mod run;
@@ -36,6 +37,8 @@ enum Command {
     Role(role::Args),
     Check(check::Args),
     Identity(identity::Args),
+    Join(join::Args),
+    Leave(join::LeaveArgs),
     #[command(hide = true)]
     Metadata(metadata::Args),
 }
@@ -49,6 +52,8 @@ Exit codes:
   4  another ipop-node already uses the control socket
   5  no ipop-node answers on the control socket
   6  the TUN device cannot be made, for want of permission or because its name is taken
+  7  the rendezvous refuses this machine
+  8  the machine has joined and is not linked yet
 
 Environment:
   CREDENTIALS_DIRECTORY  where relative paths are looked up first (set by systemd)
@@ -66,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),
+        Command::Join(args) => join::run(&args),
+        Command::Leave(args) => join::leave(&args),
         Command::Metadata(args) => metadata::run(&args),
     };
     match done {

@@ -1,0 +1,292 @@
+//! An invitation: everything that a machine must know to become a member of an overlay, in one word
+//! that a person can pass on.
+//!
+//! ```text
+//! "ipop1-" base64url( JSON, 0x00, CA certificate (DER), first 4 bytes of SHA-256 of all before )
+//! ```
+//!
+//! Who has it can join in the invited machine's place, until somebody has used it or its time is over.
+//! The checksum tells a mistyped or cut word from one that the server refuses.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::address::{Overlay4, Overlay6};
+use crate::config::{
+    ConfigError, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection,
+    SwitchSection, XmppSection,
+};
+
+/// What it begins with; another form will have another number.
+const PREFIX: &str = "ipop1-";
+/// What every form begins with.
+const FAMILY: &str = "ipop";
+/// Bytes of the checksum.
+const CHECKSUM: usize = 4;
+/// Longest invitation that is read, in characters.
+const LIMIT: usize = 16 * 1024;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// What is said in JSON.
+    pub terms: Terms,
+    /// Certificate of the CA that the rendezvous's certificate chains to, DER.
+    pub ca: Vec<u8>,
+}
+
+/// Who is invited where. Short keys: it is to fit into a QR code on a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Overlay name.
+    #[serde(rename = "o")]
+    pub overlay: String,
+    /// Name of the machine in the overlay.
+    #[serde(rename = "n")]
+    pub node: String,
+    /// Its IPv4 overlay address.
+    #[serde(rename = "a")]
+    pub ipv4: Overlay4,
+    /// Its IPv6 overlay address.
+    #[serde(rename = "b")]
+    pub ipv6: Overlay6,
+    /// Bare JID of its account.
+    #[serde(rename = "j")]
+    pub jid: String,
+    /// Where the rendezvous is, `address:port`.
+    #[serde(rename = "s")]
+    pub servers: Vec<String>,
+    /// First password of the account, which the machine exchanges for one of its own.
+    #[serde(rename = "t")]
+    pub token: String,
+    /// When the token dies, seconds since 1970.
+    #[serde(rename = "e")]
+    pub expires: u64,
+    /// The front end, which serves the shared folder.
+    #[serde(rename = "f")]
+    pub frontend: (Ipv4Addr, Ipv6Addr),
+}
+
+/// A text is no invitation. It is not shown: it may be one that was cut.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvitationError {
+    /// It begins otherwise.
+    #[error("it does not begin with `{PREFIX}`")]
+    Prefix,
+    /// It is of a form that this program does not know.
+    #[error("it is of a later form than this ipop-node knows")]
+    Version,
+    /// A character is missing, or there is one too many or a wrong one.
+    #[error("a part of it is missing or mistyped")]
+    Damaged,
+    /// It is whole, and what it says is of no use.
+    #[error("what it says cannot be used: {0}")]
+    Terms(String),
+}
+
+/// Where a machine keeps what it was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Control socket.
+    pub control: PathBuf,
+    /// Name of the TUN device.
+    pub interface: String,
+    /// The node's own password, an absolute path.
+    pub password: PathBuf,
+}
+
+/// File with the token, beside the configuration.
+pub const TOKEN_FILE: &str = "token";
+/// File with the CA's certificate, beside the configuration.
+pub const CA_FILE: &str = "ca.pem";
+
+impl Invitation {
+    /// As it is passed on.
+    pub fn to_text(&self) -> Result<String, serde_json::Error> {
+        let mut bytes = serde_json::to_vec(&self.terms)?;
+        bytes.push(0);
+        bytes.extend(&self.ca);
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend(&checksum[..CHECKSUM]);
+        Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// Reads what [`Self::to_text`] wrote; white space that came in between is left out.
+    pub fn parse(text: &str) -> Result<Self, InvitationError> {
+        let text: String = text.split_whitespace().collect();
+        let Some(encoded) = text.strip_prefix(PREFIX) else {
+            let later = text.strip_prefix(FAMILY).is_some_and(|rest| {
+                rest.split_once('-')
+                    .is_some_and(|(version, _)| version.parse::<u32>().is_ok())
+            });
+            return Err(match later {
+                true => InvitationError::Version,
+                false => InvitationError::Prefix,
+            });
+        };
+        if encoded.len() > LIMIT {
+            return Err(InvitationError::Damaged);
+        }
+        let decoded = BASE64_URL_SAFE_NO_PAD.decode(encoded);
+        let bytes = decoded.map_err(|_| InvitationError::Damaged)?;
+        let (bytes, checksum) = bytes
+            .split_last_chunk::<CHECKSUM>()
+            .ok_or(InvitationError::Damaged)?;
+        if !Sha256::digest(bytes).starts_with(checksum) {
+            return Err(InvitationError::Damaged);
+        }
+        let mut parts = bytes.splitn(2, |byte| *byte == 0);
+        let (json, ca) = (parts.next().unwrap_or_default(), parts.next());
+        let wrong = |e: &dyn std::fmt::Display| InvitationError::Terms(e.to_string());
+        let terms = serde_json::from_slice(json).map_err(|e| wrong(&e))?;
+        let invitation = Self {
+            terms,
+            ca: ca.unwrap_or_default().to_vec(),
+        };
+        let places = Places {
+            control: "/".into(),
+            interface: "ipop0".into(),
+            password: "/".into(),
+        };
+        invitation.config(&places).map_err(|e| wrong(&e))?;
+        Ok(invitation)
+    }
+
+    /// The configuration of the machine.
+    pub fn config(&self, places: &Places) -> Result<NodeConfig, ConfigError> {
+        let terms = &self.terms;
+        let config = NodeConfig {
+            node: NodeSection {
+                name: terms.node.clone(),
+                control: places.control.clone(),
+                identity: None,
+                ssh_host_key: None,
+            },
+            overlay: OverlaySection {
+                name: terms.overlay.clone(),
+                ipv4: terms.ipv4,
+                ipv6: terms.ipv6,
+                interface: places.interface.clone(),
+                mode: OverlayMode::Route,
+                mtu: crate::config::DEFAULT_MTU,
+                mac: None,
+            },
+            xmpp: Some(XmppSection {
+                jid: terms.jid.clone(),
+                servers: terms.servers.clone(),
+                password_file: places.password.clone(),
+                enrol_token_file: Some(Path::new(TOKEN_FILE).to_owned()),
+                ca_file: Path::new(CA_FILE).to_owned(),
+            }),
+            ice: IceSection::default(),
+            offload: OffloadSection::default(),
+            switch: SwitchSection::default(),
+            peers: Vec::new(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The CA's certificate as PEM.
+    pub fn ca_pem(&self) -> String {
+        pem::encode(&pem::Pem::new("CERTIFICATE", self.ca.clone()))
+    }
+}
+
+/// The first certificate in a PEM text, DER.
+pub fn certificate(pem: &str) -> Option<Vec<u8>> {
+    let blocks = pem::parse_many(pem).ok()?;
+    let mut certificates = blocks.into_iter().filter(|b| b.tag() == "CERTIFICATE");
+    certificates.next().map(pem::Pem::into_contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn invitation() -> Invitation {
+        Invitation {
+            terms: Terms {
+                overlay: "lake".into(),
+                node: "alice-laptop".into(),
+                ipv4: "10.130.2.9/24".parse().expect("an address"),
+                ipv6: "fd5a:1:2:3::9/64".parse().expect("an address"),
+                jid: "alice-laptop@lake.ipop".into(),
+                servers: vec!["192.0.2.1:5222".into(), "[2001:db8::1]:5222".into()],
+                token: "sesame".into(),
+                expires: 1_800_000_000,
+                frontend: (
+                    "10.130.2.1".parse().expect("an address"),
+                    "fd5a:1:2:3::1".parse().expect("an address"),
+                ),
+            },
+            ca: vec![0x30, 0x00, 0x00, 0x82],
+        }
+    }
+
+    #[test]
+    fn an_invitation_is_read_as_it_was_written_and_also_broken_into_lines() {
+        let text = invitation().to_text().expect("written");
+        assert_eq!(Invitation::parse(&text), Ok(invitation()));
+        let (front, back) = text.split_at(40);
+        let broken = format!("  {front}\n{back}\r\n");
+        assert_eq!(Invitation::parse(&broken), Ok(invitation()));
+    }
+
+    #[test]
+    fn its_configuration_names_the_files_beside_it_and_no_secret() {
+        let places = Places {
+            control: "/run/ipop-node/control.sock".into(),
+            interface: "ipop0".into(),
+            password: "/var/lib/ipop-node/lake/password".into(),
+        };
+        let config = invitation().config(&places).expect("sound");
+        let text = toml::to_string(&config).expect("written");
+        assert!(!text.contains("sesame"));
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_is_no_invitation_is_told_apart() {
+        let error = |text: &str| Invitation::parse(text).expect_err(text);
+        assert_eq!(error(""), InvitationError::Prefix);
+        assert_eq!(error("eyJvIjo"), InvitationError::Prefix);
+        assert_eq!(error("ipop2-abc"), InvitationError::Version);
+        assert_eq!(error("ipop1-"), InvitationError::Damaged);
+        assert_eq!(error("ipop1-***"), InvitationError::Damaged);
+        let text = invitation().to_text().expect("written");
+        assert_eq!(error(&text[..text.len() - 4]), InvitationError::Damaged);
+        let mut bad = invitation();
+        bad.terms.servers.clear();
+        let bad = bad.to_text().expect("written");
+        let InvitationError::Terms(why) = error(&bad) else {
+            panic!("it is whole");
+        };
+        assert_eq!(why, "xmpp.servers: must name at least one address:port");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(ipop1-)?[A-Za-z0-9_-]{0,200}") {
+            let _ = Invitation::parse(&text);
+        }
+
+        #[test]
+        fn one_wrong_character_is_noticed(at in 0usize..400, to in "[A-Za-z0-9_-]") {
+            let text = invitation().to_text().expect("written");
+            let at = PREFIX.len() + at % (text.len() - PREFIX.len());
+            let mut other = text.clone();
+            other.replace_range(at..=at, &to);
+            // The last character's low bits may mean nothing.
+            prop_assume!(other != text);
+            prop_assert!(Invitation::parse(&other) != Ok(invitation()));
+        }
+    }
+}

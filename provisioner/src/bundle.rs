@@ -20,7 +20,7 @@ pub const ENROL_TOKEN: &str = "ipop.enrol-token";
 /// PEM certificate of the deployment's CA.
 pub const CA: &str = "ipop.ca";
 /// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
-/// `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
+/// `IPOP_SITE`, `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
 /// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix).
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
@@ -36,13 +36,23 @@ pub const HOSTNAME: &str = "system.hostname";
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
     /// Name to content.
-    pub credentials: BTreeMap<&'static str, Secret<Vec<u8>>>,
+    pub credentials: BTreeMap<String, Secret<Vec<u8>>>,
 }
 
 impl Bundle {
     /// Adds or replaces a credential.
-    pub fn set(&mut self, name: &'static str, content: impl Into<Vec<u8>>) {
-        self.credentials.insert(name, Secret::new(content.into()));
+    pub fn set(&mut self, name: &str, content: impl Into<Vec<u8>>) {
+        let content = Secret::new(content.into());
+        self.credentials.insert(name.to_owned(), content);
+    }
+
+    /// With more credentials, by name.
+    #[must_use]
+    pub fn with(mut self, more: BTreeMap<String, String>) -> Self {
+        for (name, content) in more {
+            self.set(&name, content);
+        }
+        self
     }
 
     /// The bundle as user data of a cloud instance, which `ipop-node metadata` in the image reads:
@@ -51,7 +61,7 @@ impl Bundle {
         let credentials: BTreeMap<_, _> = self
             .credentials
             .iter()
-            .map(|(name, content)| (*name, BASE64_STANDARD.encode(content.expose())))
+            .map(|(name, content)| (name.as_str(), BASE64_STANDARD.encode(content.expose())))
             .collect();
         let json = json!({ "version": 1, "credentials": credentials });
         Secret::new(json.to_string().into_bytes())

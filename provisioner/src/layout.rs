@@ -102,6 +102,15 @@ impl Layout {
     }
 }
 
+/// The places where something of the user's configuration is looked for, first to last: below
+/// `$XDG_CONFIG_HOME/ipop`, then `/etc/ipop`.
+pub fn configuration(name: &str, env: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let dir = |name: &str| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")));
+    let places = config.into_iter().chain([PathBuf::from("/etc")]);
+    places.map(|place| place.join("ipop").join(name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

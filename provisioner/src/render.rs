@@ -33,6 +33,25 @@ const TEMPLATES: &[(&str, &str)] = &[
 /// Renders a template. An undefined variable is an error, and values put into `.xml` templates are
 /// escaped.
 pub fn render(name: &str, context: impl Serialize) -> Result<String, minijinja::Error> {
+    let mut env = environment()?;
+    for (name, source) in TEMPLATES {
+        env.add_template(name, source)?;
+    }
+    env.get_template(name)?.render(Serde(context))
+}
+
+/// Renders a template that is not compiled in; `name` is for messages.
+pub fn render_source(
+    name: &str,
+    source: &str,
+    context: impl Serialize,
+) -> Result<String, minijinja::Error> {
+    let mut env = environment()?;
+    env.add_template(name, source)?;
+    env.get_template(name)?.render(Serde(context))
+}
+
+fn environment<'a>() -> Result<Environment<'a>, minijinja::Error> {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
     env.set_syntax(
@@ -49,8 +68,5 @@ pub fn render(name: &str, context: impl Serialize) -> Result<String, minijinja::
             AutoEscape::None
         }
     });
-    for (name, source) in TEMPLATES {
-        env.add_template(name, source)?;
-    }
-    env.get_template(name)?.render(Serde(context))
+    Ok(env)
 }

@@ -1,6 +1,7 @@
 //! Looks at a deployment from outside the product: the command line as a user runs it, and
 //! `virsh`, `/proc`, sockets and files for what is really there.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,10 @@ impl Outside {
             .args(args)
             .env("IPOP_STATE_DIR", &self.state)
             .env("IPOP_CACHE_DIR", &self.cache)
+            .env(
+                "IPOP_ROLES",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/roles"),
+            )
             .stdin(std::process::Stdio::null());
         command
     }
@@ -136,6 +141,21 @@ impl Outside {
     pub fn try_on(&self, node: &str, command: &str) -> Run {
         let command = format!("timeout 120 sh -c '{}'", command.replace('\'', "'\\''"));
         self.provision(&["ssh", &format!("{}/{node}", self.name), "--", &command])
+    }
+
+    /// Writes a file on a node, readable for root alone, by a way that shows nothing of it.
+    pub fn write_on(&self, node: &str, path: &str, content: &str) {
+        let place = format!("{}/{node}", self.name);
+        let command = format!("umask 077 && cat >{path}");
+        let mut child = self
+            .provision_command(&["ssh", &place, "--", &command])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("provision runs");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(content.as_bytes()).expect("taken");
+        drop(stdin);
+        assert!(child.wait().expect("an end").success(), "{path} on {node}");
     }
 
     /// What `ipop-node status --json` says on a node.

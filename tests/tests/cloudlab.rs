@@ -220,6 +220,7 @@ fn wanted(slot: u32) -> WantedMachine {
     WantedMachine {
         node: NodeName(format!("node-{}", slot + 1)),
         role: "worker".into(),
+        image: "worker".into(),
         memory_mib: 512,
         cpus: 1,
         disk_gib: 4,

@@ -23,7 +23,9 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "--frontend",
         "1@local",
         "--workers",
-        "2@local",
+        "1@local",
+        "--workers",
+        "1:scratch@local",
         "--json",
     ]);
     run.expect_code(0);
@@ -105,6 +107,15 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             &format!("ping -c 3 -W 5 {frontend4} && ping -c 3 -W 5 {frontend6}"),
         );
     }
+
+    // --- A role of the user's own, the one that the documentation shows.
+    assert_eq!(result["nodes"][2]["role"], "scratch", "{result}");
+    let scratch = "findmnt -n -o FSTYPE /scratch && cat /etc/motd";
+    let scratch = outside.on("worker-1", scratch);
+    let said = format!("tmpfs\nworker-1 of {name}, at local (");
+    assert!(scratch.starts_with(&said), "{scratch}");
+    let plain = outside.try_on("worker-0", "findmnt /scratch");
+    assert_ne!(plain.code, Some(0), "worker-0 has the other's role");
 
     // --- The share is NFSv4.2 over the overlay, and only there.
     let mount = outside.on("worker-0", "findmnt -n -o FSTYPE,SOURCE,OPTIONS /share");
@@ -226,6 +237,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             logs.stdout
         );
     }
+    a_person_joins_uses_the_share_and_is_removed(&outside, &frontend4);
+
     let image = outside.provision(&["image", "build", "worker"]);
     image.expect_code(0);
     assert!(
@@ -304,4 +317,76 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
     );
     outside.provision(&["destroy", name]).expect_code(0);
     outside.assert_nothing_left();
+}
+
+/// What a person's machine does: `worker-1`, whose own node stops meanwhile, and with it the way by
+/// which it is reached.
+const PERSON: &str = r#"
+exec >/run/person.log 2>&1
+systemctl stop ipop-role-check ipop-share ipop-node
+ipop-node join - </run/invitation && ipop-node status
+mount -t nfs4 -o vers=4.2 FRONTEND:/export /mnt && echo "from alice" >/mnt/from-alice && umount /mnt
+until ! ipop-node status --json | grep -q '"state": "up"'; do sleep 1; done
+echo removed
+ipop-node leave NAME
+systemctl start ipop-node ipop-share ipop-role-check
+"#;
+
+fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside, frontend4: &str) {
+    let name = outside.name.as_str();
+    let user = |args: &[&str]| {
+        let run = outside.provision(&[&["user"], args, &["--json"]].concat());
+        run.expect_code(0).json_lines().pop().expect("a result")
+    };
+    let invited = user(&["invite", name, "alice", "--machine", "laptop"]);
+    let twice = outside.provision(&["user", "invite", name, "alice", "--machine", "laptop"]);
+    twice.expect_code(4);
+    assert!(twice.stderr.contains("--again"), "{}", twice.stderr);
+    let token = invited["token"].as_str().expect("an invitation");
+    outside.write_on("worker-1", "/run/invitation", token);
+    let script = PERSON.replace("FRONTEND", frontend4).replace("NAME", name);
+    outside.write_on("worker-1", "/run/person", &script);
+    outside.on("worker-1", "systemd-run --quiet sh /run/person");
+
+    wait_until(
+        "alice's file on the share",
+        Duration::from_secs(240),
+        || {
+            let run = outside.try_on("frontend-0", "cat /export/from-alice");
+            (run.stdout.trim() == "from alice").then_some(())
+        },
+    );
+    let members = user(&["list", name]);
+    let member = &members["members"][0];
+    assert_eq!(
+        (&member["machine"], &member["state"]),
+        (&"alice-laptop".into(), &"online".into()),
+        "{members}"
+    );
+    let addr = member["ipv4"].as_str().expect("an address").to_owned();
+    outside.on("frontend-0", &format!("ping -c 1 -W 5 {addr}"));
+
+    // Out at once, and forgotten by everybody.
+    user(&["remove", name, "alice"]);
+    let listed = user(&["list", name]);
+    assert_eq!(listed["members"].as_array().map(Vec::len), Some(0));
+    let log = wait_until(
+        "worker-1 to be itself again",
+        Duration::from_secs(240),
+        || {
+            let run = outside.try_on("worker-1", "cat /run/person.log && findmnt /share");
+            (run.code == Some(0)).then_some(run.stdout)
+        },
+    );
+    for said in [
+        format!("this machine is `alice-laptop` in `{name}`"),
+        "\nremoved\n".to_owned(),
+        format!("this machine is no member of `{name}` any more"),
+    ] {
+        assert!(log.contains(&said), "no {said:?} in: {log}");
+    }
+    let lost = outside.on("frontend-0", "ipop-node status --json");
+    assert!(!lost.contains("alice-laptop"), "{lost}");
+    let used = outside.try_on("worker-0", &format!("ping -c 1 -W 2 {addr}"));
+    assert_ne!(used.code, Some(0), "what alice had still answers");
 }

@@ -13,6 +13,7 @@ use crate::deploy::real::Real;
 use crate::deploy::settings::{Settings, TAG_DIGITS};
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
+use crate::image::BuildOptions;
 use crate::keep::plan::remaining;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   provision cluster --frontend 1@local --workers 2@local
   provision cluster --name lake --frontend local --workers 4@lab --workers 2@local --memory 1G
+  provision cluster --frontend local --workers 2@local --workers 1:gpu@lab
   provision cluster --frontend local --workers 20@lab --quorum 18 --replace 4
   provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
@@ -44,11 +46,11 @@ stopped or killed at any moment.";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ClusterArgs {
-    /// The front end's site (`SITE` alone means 1@SITE)
-    #[arg(long, value_name = "1@SITE", value_parser = group::frontend, required = true)]
+    /// The front end's site (`SITE` alone means 1@SITE), and its role if not `frontend`
+    #[arg(long, value_name = "[ROLE@]SITE", value_parser = group::frontend, required = true)]
     pub frontend: Group,
-    /// How many workers on which site; may be repeated for several sites
-    #[arg(long, value_name = "COUNT@SITE")]
+    /// How many workers on which site, and of which role if not `worker`; may be repeated
+    #[arg(long, value_name = "COUNT[:ROLE]@SITE")]
     pub workers: Vec<Group>,
     /// Name of the deployment, at most 24 letters, digits and hyphens
     /// [default: cluster, cluster-2, …]
@@ -85,7 +87,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         memory_mib: args.memory.map(|m| m.0),
         cpus: args.cpus,
     };
-    let plan = plan(&request, &sites, &world(&database)?)?;
+    let plan = plan(&request, &sites, &world(context, &database)?)?;
     args.apply.check(plan.workers().len())?;
     let settings = settings(&plan, &sites)?;
     let new = new(&plan, &settings, args.apply.quorum)?;
@@ -146,7 +148,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
 }
 
 /// What the planner must know.
-fn world(database: &Database) -> Result<World, CliError> {
+fn world(context: &Context, database: &Database) -> Result<World, CliError> {
     let deployments = database.deployments()?;
     let mut used: Vec<Net4> = deployments
         .iter()
@@ -158,6 +160,7 @@ fn world(database: &Database) -> Result<World, CliError> {
     let names = deployments.into_iter().map(|d| d.name).collect();
     Ok(World {
         names,
+        roles: BuildOptions::from_env(context.layout.images()).lineages()?,
         used,
         seed: rand::random(),
     })

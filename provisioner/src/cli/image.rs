@@ -16,7 +16,11 @@ Examples:
   provision image list
   provision image build worker
 
-`provision cluster` builds the images it needs; building them beforehand saves the time then.";
+`provision cluster` builds the images it needs; building them beforehand saves the time then.
+
+A role is a folder with a recipe.toml (packages, units, a health check), files, and templates. Those
+of your own are in ~/.config/ipop/roles or /etc/ipop/roles (or where IPOP_ROLES says) and extend one
+that is there; `--workers 2:NAME@SITE` has machines of the role NAME. docs/roles.md has an example.";
 
 /// Build and list the images that machines are made of.
 #[derive(Debug, Args)]
@@ -36,7 +40,7 @@ enum ImageCommand {
 
 #[derive(Debug, Args)]
 struct BuildArgs {
-    /// Role: base, frontend or worker.
+    /// Role: base, frontend, worker, or one of your own.
     role: String,
     /// Folder of recipes to use instead of the built-in ones.
     #[arg(long, value_name = "DIR")]
@@ -87,6 +91,7 @@ pub fn run(context: &Context, args: ImageArgs) -> Result<u8, CliError> {
         ImageCommand::Build(args) => {
             let options = BuildOptions {
                 recipes: args.recipes.or(env.recipes),
+                roles: env.roles,
                 node_binary: args.node_binary.or(env.node_binary),
                 mirror: args.mirror.or(env.mirror),
                 refresh: args.refresh,

@@ -22,6 +22,7 @@ pub mod site;
 pub mod ssh;
 pub mod status;
 pub mod target;
+pub mod user;
 
 pub use context::Context;
 
@@ -97,6 +98,8 @@ pub enum Command {
     Ssh(ssh::SshArgs),
     /// Show the console and the service log of a node
     Logs(logs::LogsArgs),
+    /// Let people's machines into an overlay, see who is in, and have them leave
+    User(user::UserArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -126,6 +129,7 @@ impl Command {
             Self::List => status::run(context, status::StatusArgs { name: None }),
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
+            Self::User(args) => user::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

@@ -12,6 +12,7 @@ use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
 use crate::name::NodeName;
+use crate::plan::WORKER;
 use crate::report::Report;
 use crate::state::Database;
 use crate::state::record::{Deployment, Phase};
@@ -78,7 +79,8 @@ pub fn resume(
     let nodes = database.nodes(deployment.id)?;
     let wanted = nodes.iter().filter(|n| n.wanted);
     let wanted: Vec<NodeName> = wanted.map(|n| n.name.clone()).collect();
-    args.check(wanted.len().saturating_sub(1))?;
+    let workers = nodes.iter().filter(|n| n.wanted && n.role == WORKER);
+    args.check(workers.count())?;
     let report = Report::new(context.mode(), &wanted);
     let real = Real {
         layout: &context.layout,

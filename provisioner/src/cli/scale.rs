@@ -11,6 +11,7 @@ use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::image::BuildOptions;
 use crate::plan::scale::{Change, Scaling, Size, scale};
 use crate::plan::{ClusterPlan, NodePlan};
 use crate::site::{Site, Sites};
@@ -34,8 +35,8 @@ meanwhile. Stopped or killed at any moment, `provision resume` continues.";
 pub struct ScaleArgs {
     /// The deployment
     pub name: String,
-    /// How many more (+5@SITE), how many fewer (-2, -2@SITE), or how many there shall be (7@SITE);
-    /// may be repeated
+    /// How many more (+5@SITE), how many fewer (-2, -2@SITE), or how many there shall be (7@SITE), of
+    /// one role if it is named (+1:gpu@SITE); may be repeated
     #[arg(
         long,
         value_name = "CHANGE",
@@ -73,8 +74,9 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
         memory_mib: args.memory.map(|m| m.0),
         cpus: args.cpus,
     };
+    let roles = BuildOptions::from_env(context.layout.images()).lineages()?;
     let site = |name: &str| site(&known, &sites, name);
-    let scaling = scale(&plan, &nodes, &args.workers, site, size)?;
+    let scaling = scale(&plan, &nodes, &args.workers, site, &roles, size)?;
     for node in &scaling.added {
         if !settings.sites.iter().any(|s| s.name == node.site) {
             settings.sites.push(sites.find(&node.site)?.clone());

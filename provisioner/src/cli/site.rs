@@ -169,6 +169,7 @@ fn list(context: &Context, sites: &Sites) {
                 "cloudlab",
                 format!("{}/{}", cloudlab.project, cloudlab.profile),
             ),
+            SiteKind::Members => ("members", String::new()),
             SiteKind::Ec2(ec2) => ("ec2", format!("{} {}", ec2.region, ec2.instance_type)),
         };
         vec![

@@ -268,6 +268,8 @@ fn member(
         Some(Err(why)) => (None, Some(why.clone())),
         None => (None, None),
     };
+    // Nobody here sees a member's machine.
+    let machine = machine.filter(|_| record.role != crate::plan::MEMBER);
     let status = watch.and_then(|watch| watch.status(&record.name));
     let frontend = |p: &&ipop_proto::status::PeerStatus| {
         p.name.starts_with(crate::plan::FRONTEND) && p.name != record.name.0
@@ -285,7 +287,7 @@ fn member(
         machine,
         machine_error,
         name: record.name,
-        role: record.role,
+        role: record.image,
         site: record.site,
         ipv4: record.ipv4,
         ipv6: record.ipv6,

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 18] = [
+    let paths: [&[&str]; 22] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -24,6 +24,10 @@ fn the_help_of_every_subcommand_teaches() {
         &["list"],
         &["ssh"],
         &["logs"],
+        &["user"],
+        &["user", "invite"],
+        &["user", "list"],
+        &["user", "remove"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -50,8 +54,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "destroy", "extend", "gc",
-        "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "destroy", "extend",
+        "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }

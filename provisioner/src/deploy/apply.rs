@@ -72,7 +72,7 @@ impl Engine<'_> {
                     .collect())
             })?
         } else {
-            let nodes = scene.plan.nodes.iter().map(NodeOutcome::of).collect();
+            let nodes = scene.plan.machines().iter().map(NodeOutcome::of).collect();
             Outcome {
                 name: scene.plan.name.clone(),
                 joined: false,

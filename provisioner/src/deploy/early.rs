@@ -12,7 +12,7 @@ use super::{Seen, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
 use crate::name::NodeName;
-use crate::plan::{ClusterPlan, FRONTEND};
+use crate::plan::{ClusterPlan, FRONTEND, MEMBER};
 
 /// Between looks at the overlay.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -81,9 +81,10 @@ impl Early {
             let created = record.stages.iter().any(|(s, _)| *s == Stage::Created);
             let stage = seen.get(&record.name).filter(|_| created).map(|s| s.stage);
             let is_ready = stage == Some(Stage::Ready);
-            match record.role == FRONTEND {
-                true => has_frontend &= is_ready,
-                false => joined += usize::from(is_ready),
+            match record.role.as_str() {
+                FRONTEND => has_frontend &= is_ready,
+                MEMBER => {}
+                _ => joined += usize::from(is_ready),
             }
             let wanted = plan.nodes.iter().any(|n| n.name == record.name);
             if let Some(stage) = stage.filter(|_| wanted) {

@@ -507,7 +507,7 @@ impl Engine<'_> {
             let (false, Some(form)) = (settled.contains(&node.name), form) else {
                 continue;
             };
-            let role = node.role.as_str();
+            let role = node.image.as_str();
             let known = built.iter().find(|(r, f, _)| (*r, *f) == (role, form));
             let image = match known {
                 Some((_, _, image)) => image.clone(),

@@ -292,17 +292,21 @@ impl<'a> Hands<'a> {
             Some(_) => self
                 .images
                 .get(site)
-                .and_then(|roles| roles.get(&node.role)),
+                .and_then(|roles| roles.get(&node.image)),
             None => None,
         };
         let image = match (provider.image_form(), image) {
             (Some(_), None) => {
-                let message = format!("there is no image of role `{}`", node.role);
+                let message = format!("there is no image of role `{}`", node.image);
                 return Err(CliError::new(ExitCode::Internal, message));
             }
             (_, image) => image.cloned(),
         };
-        let image = image.unwrap_or_else(|| Image::none(&node.role));
+        let image = image.unwrap_or_else(|| Image::none(&node.image));
+        let templates = match provider.image_form() {
+            Some(_) => self.engine.parts.templates(&node.image)?,
+            None => BTreeMap::new(),
+        };
         let keys = self.keys(provider, node)?;
         let endpoint = self.engine.meeting()?.endpoint()?;
         let spec = Arc::new(MachineSpec {
@@ -312,7 +316,8 @@ impl<'a> Hands<'a> {
             memory_mib: node.memory_mib,
             cpus: node.cpus,
             disk_gib: node.disk_gib,
-            bundle: personal::bundle(plan, node, &endpoint, &keys, provider.delivery())?,
+            bundle: personal::bundle(plan, node, &endpoint, &keys, provider.delivery())?
+                .with(personal::of_role(plan, node, &templates)?),
         });
         *cell = Some(Arc::clone(&spec));
         Ok(spec)

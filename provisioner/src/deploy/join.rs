@@ -155,8 +155,8 @@ pub(super) fn join(
 
 fn progress<'a>(engine: &Engine<'_>, wait: &Wait<'a>) -> Result<Vec<Progress<'a>>, CliError> {
     let mut limits: BTreeMap<&str, Duration> = BTreeMap::new();
-    let mut all = Vec::with_capacity(wait.plan.nodes.len());
-    for plan in &wait.plan.nodes {
+    let mut all = Vec::with_capacity(wait.plan.machines().len());
+    for plan in wait.plan.machines() {
         let provider = engine.provider(&plan.site)?;
         let limit = match (wait.limits.timeout, limits.get(plan.site.as_str())) {
             (Some(timeout), _) => timeout,

@@ -54,6 +54,9 @@ pub trait Parts: Sync {
     /// Builds the image of a role in a form, or finds it built.
     fn image(&self, role: &str, form: ImageForm, events: &dyn Sink) -> Result<Image, CliError>;
 
+    /// The templates of the credentials that a role has of its own, by credential.
+    fn templates(&self, role: &str) -> Result<BTreeMap<String, String>, CliError>;
+
     /// The provider of a site.
     fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError>;
 

@@ -52,7 +52,7 @@ impl NodeOutcome {
     pub fn of(plan: &NodePlan) -> Self {
         Self {
             name: plan.name.clone(),
-            role: plan.role.clone(),
+            role: plan.image.clone(),
             site: plan.site.clone(),
             ipv4: plan.addrs.ipv4.addr.to_string(),
             ipv6: plan.addrs.ipv6.addr.to_string(),

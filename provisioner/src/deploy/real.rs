@@ -1,5 +1,6 @@
 //! The parts as they are.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,10 @@ impl Parts for Real<'_> {
         }
         let options = BuildOptions::from_env(self.layout.images());
         image::build(role, form, &options, events)
+    }
+
+    fn templates(&self, role: &str) -> Result<BTreeMap<String, String>, CliError> {
+        BuildOptions::from_env(self.layout.images()).templates(role)
     }
 
     fn provider(&self, site: &Site) -> Result<Arc<dyn Provider>, CliError> {

@@ -17,6 +17,7 @@ use super::*;
 use crate::error::ExitCode;
 use crate::event::{Event, Stage};
 use crate::layout::Layout;
+use crate::plan::roles::Roles;
 use crate::plan::scale::{Change, Size, scale};
 use crate::plan::tests::demo;
 use crate::plan::{ClusterPlan, NodePlan};
@@ -157,7 +158,8 @@ impl Bench {
             cpus: None,
         };
         let site = |name: &str| self.settings.site(name);
-        let scaling = scale(&plan, &nodes, &changes, site, size).expect("planned");
+        let scaling =
+            scale(&plan, &nodes, &changes, site, &Roles::default(), size).expect("planned");
         let added: Vec<_> = scaling.added.iter().map(NodePlan::record).collect();
         database
             .rescale(self.id, &deployment.settings, &added, &scaling.removed)

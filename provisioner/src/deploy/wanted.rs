@@ -273,6 +273,7 @@ impl From<&NodePlan> for WantedMachine {
         Self {
             node: node.name.clone(),
             role: node.role.clone(),
+            image: node.image.clone(),
             memory_mib: node.memory_mib,
             cpus: node.cpus,
             disk_gib: node.disk_gib,

@@ -17,16 +17,18 @@ pub mod root;
 pub mod source;
 pub mod whole;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
+use crate::plan::roles::Roles;
 use crate::provider::{Image, ImageForm};
 
 use cache::{Cache, io_error};
 use mirror::Mirror;
 use recipe::{Recipe, RecipeError};
-use source::Source;
+use source::{Source, SourceError};
 
 /// The time that all files of an image carry (1 January 2025), so that builds can be compared.
 pub const EPOCH: u64 = 1_735_689_600;
@@ -38,6 +40,8 @@ pub struct BuildOptions {
     pub cache: PathBuf,
     /// Folder of recipes instead of the compiled-in ones.
     pub recipes: Option<PathBuf>,
+    /// Folder of the user's own roles beside these, if there is one.
+    pub roles: Option<PathBuf>,
     /// The static `ipop-node`; `None` looks beside `provision` and in the build folder.
     pub node_binary: Option<PathBuf>,
     /// Debian mirror (`http://host/debian`); `None` takes this machine's own.
@@ -47,13 +51,17 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// Options with the given cache folder and the rest from `IPOP_RECIPES`, `IPOP_NODE_BINARY`
-    /// and `IPOP_DEBIAN_MIRROR`.
+    /// Options with the given cache folder and the rest from `IPOP_RECIPES`, `IPOP_ROLES` (or the
+    /// usual folder of own roles), `IPOP_NODE_BINARY` and `IPOP_DEBIAN_MIRROR`.
     pub fn from_env(cache: PathBuf) -> Self {
         let var = |name| std::env::var_os(name).filter(|v| !v.is_empty());
         Self {
             cache,
             recipes: var("IPOP_RECIPES").map(Into::into),
+            roles: var("IPOP_ROLES").map(Into::into).or_else(|| {
+                let usual = crate::layout::configuration("roles", |name| std::env::var_os(name));
+                usual.into_iter().find(|dir| dir.is_dir())
+            }),
             node_binary: var("IPOP_NODE_BINARY").map(Into::into),
             mirror: var("IPOP_DEBIAN_MIRROR").map(|v| v.to_string_lossy().into_owned()),
             refresh: false,
@@ -61,17 +69,39 @@ impl BuildOptions {
     }
 
     fn source(&self) -> Result<Source, CliError> {
-        match &self.recipes {
-            None => Ok(Source::compiled_in()),
+        let recipes = match &self.recipes {
+            None => Source::compiled_in(),
             Some(dir) => Source::folder(dir).map_err(|e| {
-                CliError::new(
-                    ExitCode::Config,
-                    format!("cannot read recipes from {}", dir.display()),
-                )
-                .caused_by(e)
-                .hint("--recipes and IPOP_RECIPES name a folder with one folder per role")
+                unusable(e)
+                    .hint("--recipes and IPOP_RECIPES name a folder with one folder per role")
+            })?,
+        };
+        match &self.roles {
+            None => Ok(recipes),
+            Some(dir) => recipes.with_own(dir).map_err(|e| match e {
+                SourceError::Taken { .. } => unusable(e).hint(
+                    "call yours otherwise; `extends` in its recipe names the role that it adds to",
+                ),
+                SourceError::Read(..) => unusable(e)
+                    .hint("IPOP_ROLES names a folder with one folder for each of your roles"),
             }),
         }
+    }
+
+    /// What each role extends.
+    pub fn lineages(&self) -> Result<Roles, CliError> {
+        let source = self.source()?;
+        let roles = source.roles().into_iter().map(|role| {
+            let recipe = Recipe::load(&source, &role);
+            (role, recipe.map(|r| r.extends).map_err(|e| e.to_string()))
+        });
+        Ok(Roles::new(roles))
+    }
+
+    /// The templates of a role's credentials, by credential.
+    pub fn templates(&self, role: &str) -> Result<BTreeMap<String, String>, CliError> {
+        let recipe = Recipe::load(&self.source()?, role).map_err(recipe_error)?;
+        Ok(recipe.templates)
     }
 
     fn mirror(&self) -> Result<Mirror, CliError> {
@@ -199,6 +229,15 @@ pub fn build(
         image.whole = Some(whole.disk);
     }
     Ok(image)
+}
+
+fn unusable(error: SourceError) -> CliError {
+    let message = error.to_string();
+    let cli = CliError::new(ExitCode::Config, message);
+    match error {
+        SourceError::Read(_, source) => cli.caused_by(source),
+        SourceError::Taken { .. } => cli,
+    }
 }
 
 fn recipe_error(error: RecipeError) -> CliError {

@@ -55,6 +55,10 @@ pub struct Recipe {
     pub health: Health,
     /// Files by absolute path in the guest.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Templates (minijinja) by the credential that each machine gets them rendered in.
+    pub templates: BTreeMap<String, String>,
+    /// What the role extends, nearest first.
+    pub extends: Vec<String>,
 }
 
 /// A recipe cannot be used.
@@ -116,6 +120,8 @@ impl Recipe {
                 timeout_seconds: 0,
             },
             files: BTreeMap::new(),
+            templates: BTreeMap::new(),
+            extends: chain.iter().skip(1).map(|(name, _)| name.clone()).collect(),
         };
         // The ancestor first, so that a role overrides what it extends.
         for (name, part) in chain.into_iter().rev() {
@@ -136,10 +142,13 @@ impl Recipe {
             if let Some(health) = part.health {
                 recipe.health = health;
             }
-            let prefix = format!("{name}/files/");
+            let (files, templates) = (format!("{name}/files/"), format!("{name}/templates/"));
             for (path, content) in &source.files {
-                if let Some(path) = path.strip_prefix(&prefix) {
+                if let Some(path) = path.strip_prefix(&files) {
                     recipe.files.insert(format!("/{path}"), content.clone());
+                } else if let Some(file) = path.strip_prefix(&templates) {
+                    let text = String::from_utf8_lossy(content).into_owned();
+                    recipe.templates.insert(template(source, path, file)?, text);
                 }
             }
         }
@@ -196,6 +205,11 @@ impl Recipe {
                 format!("{bad:?} is not the name of a unit"),
             ));
         }
+        let given = |name: &&String| self.credentials.contains(*name);
+        if let Some(name) = self.templates.keys().find(|name| !given(name)) {
+            let message = format!("the template {name}.j2 is for a credential that is not listed");
+            return Err(value("credentials", message));
+        }
         let both = self
             .enable
             .values()
@@ -206,6 +220,22 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+/// The credential that a template is for, by the name of its file.
+fn template(source: &Source, path: &str, file: &str) -> Result<String, RecipeError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let credential = file
+        .strip_suffix(".j2")
+        .filter(|name| name.starts_with("ipop.role.") && name.chars().all(allowed));
+    credential
+        .map(str::to_owned)
+        .ok_or_else(|| RecipeError::Value {
+            file: source.display(path),
+            key: "templates",
+            message: "a template is called ipop.role.NAME.j2, after the credential it becomes"
+                .to_owned(),
+        })
 }
 
 fn recipe_path(role: &str) -> String {
@@ -269,7 +299,7 @@ mod tests {
             .map(|(p, c)| ((*p).to_owned(), c.as_bytes().to_vec()))
             .collect();
         Source {
-            folder: None,
+            folders: BTreeMap::new(),
             files,
         }
     }
@@ -316,6 +346,34 @@ mod tests {
         assert_eq!(recipe.suite, "forky");
         assert_eq!(recipe.files["/ok"], b"w");
         assert_eq!(recipe.files["/kept"], b"kept");
+    }
+
+    #[test]
+    fn a_template_is_for_a_credential_that_the_recipe_lists() {
+        let role = |recipe: &str, template: &str| {
+            let source = source(&[
+                ("base/recipe.toml", BASE),
+                ("base/files/ok", "base"),
+                ("w/recipe.toml", recipe),
+                (template, "node {{ node }}"),
+            ]);
+            Recipe::load(&source, "w").map_err(|e| e.to_string())
+        };
+        let listed = "extends = 'base'\ncredentials = ['ipop.role.motd']\n";
+        let recipe = role(listed, "w/templates/ipop.role.motd.j2").expect("a usable recipe");
+        assert_eq!(recipe.templates["ipop.role.motd"], "node {{ node }}");
+        assert_eq!(recipe.extends, ["base"]);
+        let error = role("extends = 'base'", "w/templates/ipop.role.motd.j2");
+        assert_eq!(
+            error.expect_err("not listed"),
+            "images/w/recipe.toml: credentials: the template ipop.role.motd.j2 is for a credential \
+             that is not listed"
+        );
+        let error = role(listed, "w/templates/ipop.password.j2").expect_err("another's");
+        assert!(
+            error.starts_with("images/w/templates/ipop.password.j2: templates: "),
+            "{error}"
+        );
     }
 
     #[test]

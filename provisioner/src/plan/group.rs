@@ -1,4 +1,4 @@
-//! `COUNT@SITE`.
+//! `COUNT@SITE`, `COUNT:ROLE@SITE`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,13 +11,18 @@ const MAX: u32 = 10_000;
 pub struct Group {
     /// How many.
     pub count: u32,
+    /// Role whose image they start from, if it is another than that of their part in the cluster.
+    pub role: Option<String>,
     /// Site name.
     pub site: String,
 }
 
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.count, self.site)
+        match &self.role {
+            None => write!(f, "{}@{}", self.count, self.site),
+            Some(role) => write!(f, "{}:{role}@{}", self.count, self.site),
+        }
     }
 }
 
@@ -36,6 +41,11 @@ impl FromStr for Group {
         if !ipop_proto::config::is_dns_label(site) {
             return Err(format!("`{site}` cannot be the name of a site"));
         }
+        let (count, role) = match count.split_once(':') {
+            None => (count, None),
+            Some((count, role)) if ipop_proto::config::is_dns_label(role) => (count, Some(role)),
+            Some((_, role)) => return Err(format!("`{role}` cannot be the name of a role")),
+        };
         let count = count
             .parse()
             .ok()
@@ -43,17 +53,20 @@ impl FromStr for Group {
             .ok_or_else(|| format!("`{count}` is not a count between 1 and {MAX}"))?;
         Ok(Self {
             count,
+            role: role.map(str::to_owned),
             site: site.to_owned(),
         })
     }
 }
 
-/// Reads the front end's group, where `SITE` alone means one.
+/// Reads the front end's group, where `SITE` alone means one, and so does `ROLE@SITE`.
 pub fn frontend(text: &str) -> Result<Group, String> {
-    let group = if text.contains('@') || text.parse::<u32>().is_ok() {
-        text.parse::<Group>()?
-    } else {
-        format!("1@{text}").parse()?
+    let group = match text.split_once('@') {
+        Some((role, site)) if role.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+            format!("1:{role}@{site}").parse()?
+        }
+        None if text.parse::<u32>().is_err() => format!("1@{text}").parse()?,
+        _ => text.parse::<Group>()?,
     };
     match group.count {
         1 => Ok(group),
@@ -88,6 +101,9 @@ mod tests {
             ("0@lab", "`0` is not a count between 1 and 10000"),
             ("x@lab", "`x` is not a count between 1 and 10000"),
             ("2@La b", "`La b` cannot be the name of a site"),
+            ("2:@lab", "`` cannot be the name of a role"),
+            ("2:../x@lab", "`../x` cannot be the name of a role"),
+            ("0:gpu@lab", "`0` is not a count between 1 and 10000"),
         ] {
             assert_eq!(text.parse::<Group>().expect_err(text), message);
         }
@@ -95,19 +111,26 @@ mod tests {
             "20@lab".parse(),
             Ok(Group {
                 count: 20,
+                role: None,
                 site: "lab".to_owned()
             })
         );
+        let special: Group = "2:gpu@lab".parse().expect("a role");
+        assert_eq!((special.count, special.role.as_deref()), (2, Some("gpu")));
+        assert_eq!(special.to_string(), "2:gpu@lab");
     }
 
     #[test]
     fn the_front_end_is_one_and_may_leave_out_the_count() {
         let one = Ok(Group {
             count: 1,
+            role: None,
             site: "lab".to_owned(),
         });
         assert_eq!(frontend("lab"), one);
         assert_eq!(frontend("1@lab"), one);
+        let special = frontend("head@lab").expect("a role");
+        assert_eq!(Ok(special), "1:head@lab".parse());
         let error = frontend("2@lab").expect_err("two");
         assert_eq!(
             error,

@@ -2,9 +2,11 @@
 
 pub mod group;
 pub mod lan;
+pub mod member;
 pub mod network;
 pub mod personal;
 mod recorded;
+pub mod roles;
 pub mod scale;
 
 use std::collections::BTreeSet;
@@ -14,6 +16,7 @@ use ipop_proto::address::OverlayAddrs;
 use self::group::Group;
 use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
+use self::roles::Roles;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
 use crate::site::{Site, Sites};
@@ -22,6 +25,9 @@ use crate::site::{Site, Sites};
 pub const FRONTEND: &str = "frontend";
 /// Role of the nodes that do the work.
 pub const WORKER: &str = "worker";
+
+/// Role of the machines of people who were invited: nothing of them is made here but an account.
+pub const MEMBER: &str = "member";
 
 /// Name of a deployment when none is asked for; numbered when taken.
 const DEFAULT_NAME: &str = "cluster";
@@ -50,6 +56,8 @@ pub struct Request {
 pub struct World {
     /// Names of the deployments there are.
     pub names: BTreeSet<String>,
+    /// Roles that machines can have.
+    pub roles: Roles,
     /// Networks that the overlay must not overlap.
     pub used: Vec<Net4>,
     /// Randomness for the IPv6 overlay (RFC 4193 section 3.2.2).
@@ -67,7 +75,7 @@ pub struct ClusterPlan {
     pub nets: OverlayNets,
     /// The LAN that the overlay extends; none where it is a network of its own.
     pub lan: Option<Lan>,
-    /// Nodes, the front end first.
+    /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
 
@@ -76,8 +84,10 @@ pub struct ClusterPlan {
 pub struct NodePlan {
     /// Name.
     pub name: NodeName,
-    /// Role.
+    /// Part in the cluster, [`FRONTEND`] or [`WORKER`].
     pub role: String,
+    /// Role whose image its machine starts from: the same, or one that extends it.
+    pub image: String,
     /// Site.
     pub site: String,
     /// Overlay addresses.
@@ -100,7 +110,13 @@ impl ClusterPlan {
 
     /// The workers.
     pub fn workers(&self) -> &[NodePlan] {
-        &self.nodes[1..]
+        let others = &self.nodes[1..];
+        &others[..others.partition_point(|n| n.role != MEMBER)]
+    }
+
+    /// The front end and the workers, which are waited for.
+    pub fn machines(&self) -> &[NodePlan] {
+        &self.nodes[..=self.workers().len()]
     }
 
     /// The addresses of host number `host`, from 1, which is the front end.
@@ -117,11 +133,6 @@ impl ClusterPlan {
     /// Names of all nodes.
     pub fn names(&self) -> Vec<NodeName> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
-    }
-
-    /// Roles whose images are needed, each once.
-    pub fn roles(&self) -> BTreeSet<&str> {
-        self.nodes.iter().map(|n| n.role.as_str()).collect()
     }
 
     /// Sites with their nodes' number.
@@ -161,6 +172,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         let mut index = 0;
         for group in groups {
             let site = sites.find(&group.site)?;
+            let image = world.roles.image(role, group.role.as_deref())?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
                 let slot = nodes
@@ -170,6 +182,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                 nodes.push(NodePlan {
                     name: NodeName(format!("{role}-{index}")),
                     role: role.to_owned(),
+                    image: image.clone(),
                     site: group.site.clone(),
                     addrs: addresses(&nets, lan.as_ref(), host),
                     memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),

@@ -1,5 +1,7 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
+use std::collections::BTreeMap;
+
 use ipop_proto::config::{
     AllowedSection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
     OverlaySection, SwitchSection, XmppSection,
@@ -11,7 +13,7 @@ use super::{ClusterPlan, FRONTEND, NodePlan, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
 use crate::provider::Delivery;
-use crate::render::render;
+use crate::render::{render, render_source};
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
 
@@ -198,11 +200,19 @@ fn mtu(plan: &ClusterPlan, node: &NodePlan) -> u16 {
 
 /// `KEY=value` lines for the role's units.
 pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
+    variables(plan, node)
+        .iter()
+        .map(|(key, value)| format!("{key}={value}\n"))
+        .collect()
+}
+
+fn variables(plan: &ClusterPlan, node: &NodePlan) -> Vec<(&'static str, String)> {
     let frontend = plan.frontend().addrs;
-    let lines = [
+    vec![
         ("IPOP_DEPLOYMENT", plan.name.clone()),
         ("IPOP_NODE", node.name.to_string()),
         ("IPOP_ROLE", node.role.clone()),
+        ("IPOP_SITE", node.site.clone()),
         ("IPOP_INTERFACE", INTERFACE.to_owned()),
         ("IPOP_ADDR4", node.addrs.ipv4.addr.to_string()),
         ("IPOP_ADDR6", node.addrs.ipv6.addr.to_string()),
@@ -210,11 +220,36 @@ pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
         ("IPOP_NET6", plan.nets.net6()),
         ("IPOP_FRONTEND4", frontend.ipv4.addr.to_string()),
         ("IPOP_FRONTEND6", frontend.ipv6.addr.to_string()),
-    ];
-    lines
-        .iter()
-        .map(|(key, value)| format!("{key}={value}\n"))
-        .collect()
+    ]
+}
+
+/// What a role's own templates have to say to a node, by credential.
+pub fn of_role(
+    plan: &ClusterPlan,
+    node: &NodePlan,
+    templates: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, CliError> {
+    let values = values(plan, node);
+    let rendered = templates.iter().map(|(name, source)| {
+        let text = render_source(name, source, &values).map_err(|e| {
+            let message = format!(
+                "cannot render the template `{name}.j2` of the role `{}`",
+                node.image
+            );
+            CliError::new(ExitCode::Config, message)
+                .caused_by(e)
+                .hint("docs/roles.md lists the values that templates may use")
+        })?;
+        Ok((name.clone(), text))
+    });
+    rendered.collect()
+}
+
+/// What templates may use: the keys of [`environment`] in small letters and without `ipop_`.
+fn values(plan: &ClusterPlan, node: &NodePlan) -> BTreeMap<String, String> {
+    let lines = variables(plan, node).into_iter();
+    let short = |key: &str| key.trim_start_matches("IPOP_").to_ascii_lowercase();
+    lines.map(|(key, value)| (short(key), value)).collect()
 }
 
 /// The front end's exports(5): to the overlay, so that it stays the same as workers come and go.

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use ipop_proto::address::{Overlay4, Overlay6, OverlayAddrs};
 
 use super::network::{Net4, OverlayNets};
-use super::{ClusterPlan, FRONTEND, NodePlan};
+use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::site::Site;
@@ -24,7 +24,11 @@ impl ClusterPlan {
         let mut nodes = wanted
             .map(|node| planned(node, nets).ok_or_else(|| damaged(&node.name.0)))
             .collect::<Result<Vec<_>, _>>()?;
-        nodes.sort_by_key(|n| n.role != FRONTEND);
+        nodes.sort_by_key(|n| match n.role.as_str() {
+            FRONTEND => 0,
+            MEMBER => 2,
+            _ => 1,
+        });
         if nodes.is_empty() {
             return Err(damaged("it has no nodes"));
         }
@@ -46,6 +50,8 @@ impl NodePlan {
         NodeRecord {
             name: self.name.clone(),
             role: self.role.clone(),
+            image: self.image.clone(),
+            person: None,
             site: self.site.clone(),
             ipv4: self.addrs.ipv4.addr.to_string(),
             ipv6: self.addrs.ipv6.addr.to_string(),
@@ -73,6 +79,7 @@ fn planned(node: &NodeRecord, nets: OverlayNets) -> Option<NodePlan> {
     Some(NodePlan {
         name: node.name.clone(),
         role: node.role.clone(),
+        image: node.image.clone(),
         site: node.site.clone(),
         addrs: OverlayAddrs {
             ipv4: Overlay4 {

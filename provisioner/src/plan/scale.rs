@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::group::Group;
+use super::roles::Roles;
 use super::{ClusterPlan, NodePlan, WORKER};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
@@ -17,18 +18,50 @@ pub enum Change {
     /// `+5@site`: so many more.
     More(Group),
     /// `-2@site`, or `-2` of any site: so many fewer.
-    Fewer(u32, Option<String>),
+    Fewer(u32, Of),
     /// `7@site`: so many in all; 0 for none.
-    Exactly(u32, String),
+    Exactly(u32, Of),
+}
+
+/// Which workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Of {
+    /// Those of one site.
+    site: Option<String>,
+    /// Those of one role.
+    role: Option<String>,
+}
+
+impl Of {
+    fn has(&self, node: &NodePlan) -> bool {
+        self.site.as_ref().is_none_or(|site| node.site == *site)
+            && self.role.as_ref().is_none_or(|role| node.image == *role)
+    }
+}
+
+impl From<&Group> for Of {
+    fn from(group: &Group) -> Self {
+        Self {
+            site: Some(group.site.clone()),
+            role: group.role.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = self.role.iter().map(|role| format!(":{role}"));
+        let site = self.site.iter().map(|site| format!("@{site}"));
+        f.write_str(&role.chain(site).collect::<String>())
+    }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::More(group) => write!(f, "+{group}"),
-            Self::Fewer(count, None) => write!(f, "-{count}"),
-            Self::Fewer(count, Some(site)) => write!(f, "-{count}@{site}"),
-            Self::Exactly(count, site) => write!(f, "{count}@{site}"),
+            Self::Fewer(count, of) => write!(f, "-{count}{of}"),
+            Self::Exactly(count, of) => write!(f, "{count}{of}"),
         }
     }
 }
@@ -41,22 +74,26 @@ impl FromStr for Change {
             return more.parse().map(Self::More);
         }
         if let Some(fewer) = text.strip_prefix('-') {
-            let group = if fewer.contains('@') {
-                fewer.parse()?
-            } else {
-                format!("{fewer}@any").parse::<Group>()?
+            let anywhere = !fewer.contains('@');
+            let group: Group = match anywhere {
+                true => format!("{fewer}@any").parse()?,
+                false => fewer.parse()?,
             };
-            let site = fewer.contains('@').then_some(group.site);
-            return Ok(Self::Fewer(group.count, site));
+            let mut of = Of::from(&group);
+            of.site = of.site.filter(|_| !anywhere);
+            return Ok(Self::Fewer(group.count, of));
         }
-        if let Some(site) = text.strip_prefix("0@") {
-            let one: Group = format!("1@{site}").parse()?;
-            return Ok(Self::Exactly(0, one.site));
+        if let Some(of) = text
+            .strip_prefix('0')
+            .filter(|of| of.starts_with(['@', ':']))
+        {
+            let one: Group = format!("1{of}").parse()?;
+            return Ok(Self::Exactly(0, Of::from(&one)));
         }
         let group: Group = text.parse().map_err(|why: String| {
             format!("{why}; or +2@local for two more, -2@local for two fewer")
         })?;
-        Ok(Self::Exactly(group.count, group.site))
+        Ok(Self::Exactly(group.count, Of::from(&group)))
     }
 }
 
@@ -85,42 +122,46 @@ pub fn scale<'a>(
     nodes: &[NodeRecord],
     changes: &[Change],
     site: impl Fn(&str) -> Result<&'a Site, CliError>,
+    roles: &Roles,
     size: Size,
 ) -> Result<Scaling, CliError> {
     let mut scaling = Scaling::default();
     let mut taken = Taken::of(nodes);
     for change in changes {
-        let have = |of: Option<&str>, scaling: &Scaling| -> Vec<NodeName> {
-            let here = |n: &&NodePlan| {
-                n.role == WORKER
-                    && of.is_none_or(|site| n.site == site)
-                    && !scaling.removed.contains(&n.name)
-            };
+        let have = |of: &Of, scaling: &Scaling| -> Vec<NodeName> {
+            let there =
+                |n: &&NodePlan| n.role == WORKER && of.has(n) && !scaling.removed.contains(&n.name);
             let both = plan.nodes.iter().chain(&scaling.added);
-            both.filter(here).map(|n| n.name.clone()).collect()
+            both.filter(there).map(|n| n.name.clone()).collect()
         };
         let (more, fewer, of) = match change {
-            Change::More(group) => (group.count, 0, Some(group.site.as_str())),
-            Change::Fewer(count, of) => (0, *count, of.as_deref()),
+            Change::More(group) => (group.count, 0, Of::from(group)),
+            Change::Fewer(count, of) => (0, *count, of.clone()),
             Change::Exactly(count, of) => {
-                let now = u32::try_from(have(Some(of), &scaling).len()).unwrap_or(u32::MAX);
+                let now = u32::try_from(have(of, &scaling).len()).unwrap_or(u32::MAX);
                 let (more, fewer) = (count.saturating_sub(now), now.saturating_sub(*count));
-                (more, fewer, Some(of.as_str()))
+                (more, fewer, of.clone())
             }
         };
-        if let (Some(of), true) = (of, more > 0) {
-            let site = site(of)?;
+        if let (Some(at), true) = (&of.site, more > 0) {
+            let site = site(at)?;
+            let image = roles.image(WORKER, of.role.as_deref())?;
             for _ in 0..more {
-                scaling.added.push(taken.next(plan, site, size)?);
+                scaling.added.push(taken.next(plan, site, &image, size)?);
             }
         }
-        let mut there = have(of, &scaling);
+        let mut there = have(&of, &scaling);
         if (there.len() as u64) < u64::from(fewer) {
-            let place = of.map_or(String::new(), |site| format!(" on site `{site}`"));
+            let role = of
+                .role
+                .map_or(String::new(), |role| format!(" of the role `{role}`"));
+            let place = of
+                .site
+                .map_or(String::new(), |site| format!(" on site `{site}`"));
             return Err(CliError::new(
                 ExitCode::Usage,
                 format!(
-                    "{fewer} workers cannot be removed: `{}` has {}{place}",
+                    "{fewer} workers cannot be removed: `{}` has {}{role}{place}",
                     plan.name,
                     there.len()
                 ),
@@ -176,7 +217,13 @@ impl Taken {
         }
     }
 
-    fn next(&mut self, plan: &ClusterPlan, site: &Site, size: Size) -> Result<NodePlan, CliError> {
+    fn next(
+        &mut self,
+        plan: &ClusterPlan,
+        site: &Site,
+        image: &str,
+        size: Size,
+    ) -> Result<NodePlan, CliError> {
         let number = (0..).find(|n| self.indices.insert(*n)).unwrap_or(u32::MAX);
         let slots = &mut self.slots;
         let slot = (0..)
@@ -195,6 +242,7 @@ impl Taken {
         Ok(NodePlan {
             name: NodeName(format!("{WORKER}-{number}")),
             role: WORKER.to_owned(),
+            image: image.to_owned(),
             site: site.name.clone(),
             addrs: plan.host(host),
             memory_mib: size
@@ -229,7 +277,8 @@ mod tests {
             memory_mib: None,
             cpus: None,
         };
-        scale(plan, nodes, &changes, |name| sites.find(name), size)
+        let roles = Roles::new([("gpu".to_owned(), Ok(vec![WORKER.to_owned()]))]);
+        scale(plan, nodes, &changes, |name| sites.find(name), &roles, size)
     }
 
     fn names(scaling: &Scaling) -> (Vec<&str>, Vec<&str>) {
@@ -280,6 +329,27 @@ mod tests {
     }
 
     #[test]
+    fn workers_of_one_role_come_and_go_by_themselves() {
+        let mut plan = demo();
+        let scaling = change(&plan, &records(&plan), &["+2:gpu@local"]).expect("planned");
+        assert_eq!(names(&scaling).0, ["worker-2", "worker-3"]);
+        assert!(
+            scaling
+                .added
+                .iter()
+                .all(|n| n.image == "gpu" && n.role == WORKER)
+        );
+        plan.nodes.extend(scaling.added);
+        let nodes = records(&plan);
+        let after = |changes: &[&str]| change(&plan, &nodes, changes).expect("planned");
+        assert_eq!(names(&after(&["-1:gpu"])).1, ["worker-3"]);
+        assert_eq!(names(&after(&["-1:worker@local"])).1, ["worker-1"]);
+        assert_eq!(names(&after(&["0:gpu@local"])).1, ["worker-3", "worker-2"]);
+        assert_eq!(names(&after(&["3:gpu@local"])).0, ["worker-4"]);
+        assert_eq!(names(&after(&["4@local"])), (vec![], vec![]));
+    }
+
+    #[test]
     fn a_change_that_cannot_be_made_says_what_to_do() {
         let plan = demo();
         let nodes = records(&plan);
@@ -294,12 +364,22 @@ mod tests {
             refused(&["+4@lab"]),
             refused(&["+1@labo"]),
             refused(&["+300@local"]),
+            refused(&["+1:gpo@local"]),
+            refused(&["-1:gpu@local"]),
         ];
         insta::assert_snapshot!(all.join("\n\n"));
         for text in ["", "+", "-", "2", "+2", "-x@lab", "x@lab", "0@"] {
             text.parse::<Change>().expect_err(text);
         }
-        for text in ["+5@lab", "-2", "-2@lab", "7@lab", "0@lab"] {
+        for text in [
+            "+5@lab",
+            "-2",
+            "-2@lab",
+            "7@lab",
+            "0@lab",
+            "-2:gpu",
+            "0:gpu@lab",
+        ] {
             assert_eq!(text.parse::<Change>().expect(text).to_string(), text);
         }
     }

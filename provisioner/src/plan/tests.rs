@@ -226,9 +226,28 @@ fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
         ]
     );
     let private = names(&keys(Some("host")), Delivery::Private).expect("complete");
-    assert!(private.contains(&"ipop.password") && private.contains(&"ipop.ssh-host-key"));
+    let has = |name: &str| private.iter().any(|n| n == name);
+    assert!(has("ipop.password") && has("ipop.ssh-host-key"));
     let error = names(&keys(None), Delivery::Private).expect_err("no key");
     assert_eq!(error.message, "`worker-0` was given no SSH host key");
+}
+
+#[test]
+fn a_roles_templates_are_rendered_with_what_the_node_is_told() {
+    let plan = demo();
+    let render = |source: &str| {
+        let templates = [("ipop.role.motd".to_owned(), source.to_owned())].into();
+        personal::of_role(&plan, &plan.nodes[1], &templates)
+    };
+    let rendered = render("{{ node }} at {{ site }}: {{ frontend4 }}\n").expect("rendered");
+    let frontend = plan.frontend().addrs.ipv4.addr;
+    let expected = format!("worker-0 at local: {frontend}\n");
+    assert_eq!(rendered["ipop.role.motd"], expected);
+    let error = render("{{ nide }}").expect_err("no such name");
+    assert_eq!(
+        error.message,
+        "cannot render the template `ipop.role.motd.j2` of the role `worker`"
+    );
 }
 
 #[test]

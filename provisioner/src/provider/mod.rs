@@ -15,6 +15,7 @@ pub mod cloudlab;
 pub mod ec2;
 pub mod libvirt;
 mod machine;
+pub mod members;
 pub mod rocks;
 pub mod ssh;
 
@@ -56,6 +57,7 @@ pub fn open(layout: &Layout, site: &Site) -> Result<Arc<dyn Provider>, CliError>
             cloudlab.clone(),
             layout,
         ))),
+        SiteKind::Members => Ok(Arc::new(members::Members)),
         SiteKind::Ec2(ec2) => ec2::open(ec2, &layout.cache).map(Arc::from),
     }
 }
@@ -129,8 +131,10 @@ pub enum Delivery {
 pub struct WantedMachine {
     /// Node.
     pub node: NodeName,
-    /// Role.
+    /// Part in the cluster.
     pub role: String,
+    /// Role whose image it starts from.
+    pub image: String,
     /// Memory in MiB.
     pub memory_mib: u32,
     /// Virtual CPUs.

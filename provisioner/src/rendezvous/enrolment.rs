@@ -60,10 +60,19 @@ impl Tokens {
 
     /// The token of an account that was noted and has not been found dead.
     pub fn of(&self, user: &str) -> Result<Option<Secret<String>>, RendezvousError> {
+        Ok(self.noted(user)?.map(|(token, _)| token))
+    }
+
+    /// The same, with the time when it dies.
+    pub fn noted(
+        &self,
+        user: &str,
+    ) -> Result<Option<(Secret<String>, SystemTime)>, RendezvousError> {
         let entries = self.read()?;
-        Ok(entries
-            .get(user)
-            .map(|entry| Secret::new(entry.token.clone())))
+        Ok(entries.get(user).map(|entry| {
+            let expires = UNIX_EPOCH + Duration::from_secs(entry.expires);
+            (Secret::new(entry.token.clone()), expires)
+        }))
     }
 
     /// Kills the tokens whose time is over: an account that still has its token for a password

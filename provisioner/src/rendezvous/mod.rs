@@ -410,6 +410,18 @@ impl Rendezvous {
         }
     }
 
+    /// When a node's enrolment token dies, while it is alive.
+    pub fn invited_until(&self, node: &NodeName) -> Result<Option<SystemTime>, RendezvousError> {
+        let user = self.user(&node.0);
+        let Some((token, expires)) = self.tokens().noted(&user)? else {
+            return Ok(None);
+        };
+        Ok(self
+            .api()?
+            .check_password(&user, &token)?
+            .then_some(expires))
+    }
+
     /// Kills enrolment tokens that were not used in time; returns the nodes they were for. The
     /// embedded server's supervisor does so by itself; for an external server it is to be called
     /// now and then.

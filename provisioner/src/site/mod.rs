@@ -14,6 +14,7 @@ use crate::plan::lan::Lan;
 use crate::provider::cloudlab::config::CloudlabSite;
 use crate::provider::ec2::config::Ec2Site;
 use crate::provider::libvirt::LibvirtSite;
+use crate::provider::members::ELSEWHERE;
 use crate::provider::rocks::config::RocksSite;
 use crate::provider::ssh::config::SshSite;
 use crate::rendezvous::config::RendezvousConfig;
@@ -42,6 +43,18 @@ pub struct Site {
 }
 
 impl Site {
+    /// Where members' machines are.
+    pub fn elsewhere() -> Self {
+        Self {
+            name: ELSEWHERE.to_owned(),
+            kind: SiteKind::Members,
+            memory_mib: None,
+            cpus: None,
+            max: None,
+            parallel: None,
+        }
+    }
+
     /// The LAN that the overlay of a deployment with its front end here extends, if one does.
     pub fn lan(&self) -> Option<Lan> {
         match &self.kind {
@@ -66,6 +79,8 @@ pub enum SiteKind {
     Cloudlab(CloudlabSite),
     /// Amazon EC2.
     Ec2(Ec2Site),
+    /// Where the machines of people are that were invited; in no sites file.
+    Members,
 }
 
 /// Everything `sites.toml` says.
@@ -103,15 +118,9 @@ impl Sites {
         asked: Option<&Path>,
         env: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, CliError> {
-        let dir = |name: &str| env(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let config = dir("XDG_CONFIG_HOME").or_else(|| Some(dir("HOME")?.join(".config")));
-        let usual = [
-            config.map(|c| c.join("ipop/sites.toml")),
-            Some("/etc/ipop/sites.toml".into()),
-        ];
         let candidates = match asked {
             Some(path) => vec![path.to_owned()],
-            None => usual.into_iter().flatten().collect(),
+            None => crate::layout::configuration("sites.toml", env),
         };
         for path in candidates {
             match std::fs::read_to_string(&path) {

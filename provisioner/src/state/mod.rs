@@ -250,7 +250,7 @@ impl Database {
         }
         self.query(
             "SELECT name, role, site, ipv4, ipv6, host_key, underlay, memory_mib, cpus, disk_gib,
-                    slot, wanted, attempt
+                    slot, wanted, attempt, image, person
              FROM nodes WHERE deployment = ?1 ORDER BY rowid",
             [id],
             |row| {
@@ -271,6 +271,8 @@ impl Database {
                     slot: row.get(10)?,
                     wanted: row.get(11)?,
                     attempt: row.get(12)?,
+                    image: row.get(13)?,
+                    person: row.get(14)?,
                     stages,
                 })
             },
@@ -400,8 +402,9 @@ fn deployment(row: &Row<'_>) -> rusqlite::Result<Deployment> {
 fn insert_nodes(tx: &Transaction<'_>, id: i64, nodes: &[NodeRecord]) -> rusqlite::Result<()> {
     let mut insert = tx.prepare(
         "INSERT INTO nodes
-             (deployment, name, role, site, ipv4, ipv6, memory_mib, cpus, disk_gib, slot)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             (deployment, name, role, site, ipv4, ipv6, memory_mib, cpus, disk_gib, slot,
+              image, person)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
     for node in nodes {
         insert.execute(params![
@@ -414,7 +417,9 @@ fn insert_nodes(tx: &Transaction<'_>, id: i64, nodes: &[NodeRecord]) -> rusqlite
             node.memory_mib,
             node.cpus,
             node.disk_gib,
-            node.slot
+            node.slot,
+            node.image,
+            node.person
         ])?;
     }
     Ok(())

@@ -109,6 +109,10 @@ pub struct NodeRecord {
     pub name: NodeName,
     /// Role.
     pub role: String,
+    /// Role whose image its machine starts from: the same, or one that extends it.
+    pub image: String,
+    /// Whose machine it is, of a member's.
+    pub person: Option<String>,
     /// Site.
     pub site: String,
     /// IPv4 overlay address, without prefix.

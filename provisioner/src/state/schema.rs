@@ -140,6 +140,11 @@ CREATE TABLE leases (
     UNIQUE (deployment, site)
 );
 ",
+    "
+ALTER TABLE nodes ADD COLUMN image TEXT NOT NULL DEFAULT '';
+UPDATE nodes SET image = role;
+ALTER TABLE nodes ADD COLUMN person TEXT;
+",
 ];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys

@@ -15,6 +15,8 @@ fn new(name: &str) -> NewDeployment {
         nodes: vec![NodeRecord {
             name: NodeName("worker-0".to_owned()),
             role: "worker".to_owned(),
+            image: "gpu".to_owned(),
+            person: Some("alice".to_owned()),
             site: "local".to_owned(),
             ipv4: "10.200.7.2".to_owned(),
             ipv6: "fd00:1:2:3::2".to_owned(),
@@ -240,6 +242,7 @@ fn a_database_of_version_1_keeps_everything_that_destroy_must_know() {
     let nodes = database.nodes(7).expect("read");
     assert_eq!(nodes[1].stages, [(Stage::Ready, 9.5)]);
     assert_eq!((nodes[0].slot, nodes[1].slot), (0, 1));
+    assert_eq!(nodes[0].image, "frontend");
     assert!(
         nodes
             .iter()

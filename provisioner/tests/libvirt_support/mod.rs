@@ -248,6 +248,7 @@ impl Fixture {
             .map(|(slot, s)| WantedMachine {
                 node: s.node.clone(),
                 role: s.image.role.clone(),
+                image: s.image.role.clone(),
                 memory_mib: s.memory_mib,
                 cpus: s.cpus,
                 disk_gib: s.disk_gib,

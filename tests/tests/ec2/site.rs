@@ -87,6 +87,7 @@ impl Site {
         let worker = |slot| WantedMachine {
             node: NodeName(format!("worker-{slot}")),
             role: "worker".into(),
+            image: "worker".into(),
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,

@@ -94,6 +94,7 @@ impl Site {
         let machine = WantedMachine {
             node: NodeName("worker-0".into()),
             role: "worker".into(),
+            image: "worker".into(),
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,

@@ -373,6 +373,10 @@ impl Parts for Fakes {
         })
     }
 
+    fn templates(&self, _: &str) -> Result<BTreeMap<String, String>, CliError> {
+        Ok(BTreeMap::new())
+    }
+
     fn provider(&self, _: &Site) -> Result<Arc<dyn Provider>, CliError> {
         Ok(Arc::new(self.clone()))
     }
@@ -426,8 +430,8 @@ impl Provider for Fakes {
             let name = machine_name(&plan.tags.deployment, &machine.node);
             let (volume, domain) = (resource("volume", &name), resource("domain", &name));
             let node = Scope::Node(machine.node.clone());
-            let image = resource("image", &machine.role);
-            let needs: &[&Resource] = match plan.images.contains_key(&machine.role) {
+            let image = resource("image", &machine.image);
+            let needs: &[&Resource] = match plan.images.contains_key(&machine.image) {
                 true => &[&image],
                 false => &[],
             };

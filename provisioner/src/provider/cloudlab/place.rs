@@ -92,6 +92,7 @@ mod tests {
         let machine = |slot| WantedMachine {
             node: NodeName(format!("worker-{slot}")),
             role: "worker".into(),
+            image: "worker".into(),
             memory_mib: 512,
             cpus: 1,
             disk_gib: 4,

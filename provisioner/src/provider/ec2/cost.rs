@@ -71,7 +71,7 @@ fn stored_gib(plan: &SitePlan<'_>) -> f64 {
     let used = plan
         .images
         .iter()
-        .filter(|(role, _)| plan.machines.iter().any(|machine| machine.role == **role));
+        .filter(|(role, _)| plan.machines.iter().any(|machine| machine.image == **role));
     let bytes = used.filter_map(|(_, image)| {
         let file = std::fs::metadata(image.whole.as_ref()?).ok()?;
         Some(file.blocks() * 512)
@@ -128,6 +128,7 @@ mod tests {
             .map(|slot| WantedMachine {
                 node: NodeName(format!("worker-{slot}")),
                 role: "worker".into(),
+                image: "worker".into(),
                 memory_mib: 1024,
                 cpus: 1,
                 disk_gib: 73,

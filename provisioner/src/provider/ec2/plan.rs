@@ -27,7 +27,7 @@ const UNBUILT: &str = "unbuilt";
 /// The steps, each after those it needs.
 pub fn steps(plan: &SitePlan<'_>, keep_images: bool) -> Result<Vec<Step>, CliError> {
     let scope = Scope::Site { keep: keep_images };
-    let roles: BTreeSet<&str> = plan.machines.iter().map(|m| m.role.as_str()).collect();
+    let roles: BTreeSet<&str> = plan.machines.iter().map(|m| m.image.as_str()).collect();
     let mut steps = Vec::new();
     for role in roles {
         let id = match plan.images.get(role) {
@@ -55,7 +55,7 @@ pub fn steps(plan: &SitePlan<'_>, keep_images: bool) -> Result<Vec<Step>, CliErr
         deadline: GROUP_LIMIT,
     });
     for machine in plan.machines {
-        let id = match plan.images.get(&machine.role) {
+        let id = match plan.images.get(&machine.image) {
             Some(image) => {
                 if let Some(whole) = &image.whole
                     && let Ok(file) = std::fs::metadata(whole)
@@ -64,7 +64,7 @@ pub fn steps(plan: &SitePlan<'_>, keep_images: bool) -> Result<Vec<Step>, CliErr
                 }
                 image_id(image, plan.tags)
             }
-            None => id(&machine.role, UNBUILT, plan.tags),
+            None => id(&machine.image, UNBUILT, plan.tags),
         };
         steps.push(Step {
             resource: resource(
@@ -133,6 +133,7 @@ mod tests {
         WantedMachine {
             node: NodeName(format!("{role}-{number}")),
             role: role.into(),
+            image: role.into(),
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 4,

@@ -112,7 +112,7 @@ pub(super) fn steps(site: &LibvirtSite, plan: &SitePlan<'_>) -> Vec<Step> {
         after: Vec::new(),
         deadline: QUICK,
     }];
-    let roles: BTreeSet<_> = plan.machines.iter().map(|m| m.role.as_str()).collect();
+    let roles: BTreeSet<_> = plan.machines.iter().map(|m| m.image.as_str()).collect();
     for role in roles {
         steps.extend(parts(role).into_iter().map(|resource| Step {
             resource,
@@ -124,7 +124,7 @@ pub(super) fn steps(site: &LibvirtSite, plan: &SitePlan<'_>) -> Vec<Step> {
     for wanted in plan.machines {
         let machine = machine_name(deployment, &wanted.node);
         let files = Files::of(&machine);
-        let images: Vec<Resource> = parts(&wanted.role);
+        let images: Vec<Resource> = parts(&wanted.image);
         let volumes = [
             in_pool(VOLUME, files.disk),
             in_pool(VOLUME, files.personal),
@@ -174,6 +174,7 @@ mod tests {
         let machines = ["frontend", "worker"].map(|role| WantedMachine {
             node: NodeName(format!("{role}-0")),
             role: role.into(),
+            image: role.into(),
             memory_mib: 512,
             cpus: 1,
             disk_gib: 4,

@@ -82,12 +82,12 @@ pub fn steps(site: &str, hosts: &[Target], plan: &SitePlan<'_>) -> Result<Vec<St
             )
             .hint("machines of kind \"ssh\" can be workers: put the front end on another site"));
         }
-        if machine.role != WORKER && machine.role != "base" {
+        if machine.image != WORKER && machine.image != "base" {
             return Err(CliError::new(
                 ExitCode::Config,
                 format!(
                     "site `{site}` cannot have machines of the role `{}`",
-                    machine.role
+                    machine.image
                 ),
             )
             .hint("its machines keep their own system, so only workers can be there"));
@@ -139,6 +139,7 @@ mod tests {
             .map(|(role, slot)| WantedMachine {
                 node: NodeName(format!("{role}-{slot}")),
                 role: (*role).to_owned(),
+                image: (*role).to_owned(),
                 memory_mib: 512,
                 cpus: 1,
                 disk_gib: 4,

@@ -1,0 +1,204 @@
+//! `provision user invite`.
+
+use std::io::IsTerminal;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use ipop_proto::invitation::{Invitation, Terms, certificate};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
+use serde::Serialize;
+
+use super::{check_phase, settle};
+use crate::cli::Context;
+use crate::cli::context::no_such_deployment;
+use crate::deploy::settings::Settings;
+use crate::error::{CliError, ExitCode};
+use crate::keep::plan::remaining;
+use crate::name::NodeName;
+use crate::plan::{ClusterPlan, NodePlan, member};
+use crate::rendezvous::Rendezvous;
+use crate::report::Report;
+use crate::site::Site;
+use crate::size::duration;
+use crate::state::Database;
+use crate::state::record::{Deployment, NodeRecord};
+
+/// See [`super::UserCommand::Invite`].
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// The deployment
+    pub name: String,
+    /// The person, as a name in the overlay: lower-case letters, digits, inner hyphens
+    pub person: String,
+    /// Which of the person's machines [default: the only one]
+    #[arg(long)]
+    pub machine: Option<String>,
+    /// How long the invitation is good
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
+    pub expires: Duration,
+    /// Invite a machine that was invited before: what it joined with is good no more
+    #[arg(long)]
+    pub again: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Invited {
+    name: String,
+    person: String,
+    machine: NodeName,
+    ipv4: String,
+    ipv6: String,
+    expires_seconds: u64,
+    token: String,
+}
+
+/// Runs the command.
+pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
+    let machine = member::name(&args.person, args.machine.as_deref())?;
+    let database = context.database()?;
+    context.deployment(&database, &args.name)?;
+    let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
+        return Err(no_such_deployment(&args.name, &Default::default()));
+    };
+    check_phase(&deployment)?;
+    let nodes = database.nodes(deployment.id)?;
+    let plan = ClusterPlan::recorded(&deployment, &nodes)?;
+    let report = Report::new(context.mode(), &[]);
+    let node = match nodes.iter().find(|n| n.name == machine) {
+        None => add(&database, &deployment, &plan, &nodes, &args, &machine)?,
+        Some(record) => known(&plan, record, &args)?,
+    };
+    settle(context, &database, &deployment, &report)?;
+    let settings = Settings::of(&deployment)?;
+    let rendezvous = Rendezvous::open(
+        &context.layout,
+        &deployment.name,
+        &settings.tag,
+        &settings.rendezvous,
+    )?
+    .tagged(deployment.tags());
+    let expires = SystemTime::now() + args.expires;
+    let text = invitation(&rendezvous, &plan, &node, expires)?;
+    let invited = Invited {
+        name: deployment.name,
+        person: args.person,
+        machine,
+        ipv4: node.addrs.ipv4.addr.to_string(),
+        ipv6: node.addrs.ipv6.addr.to_string(),
+        expires_seconds: args.expires.as_secs(),
+        token: text,
+    };
+    let frontend = plan.frontend().addrs.ipv4.addr.to_string();
+    report.finish(&invited, |i| shown(i, &frontend));
+    Ok(0)
+}
+
+/// Records the machine of somebody who was not invited before.
+fn add(
+    database: &Database,
+    deployment: &Deployment,
+    plan: &ClusterPlan,
+    nodes: &[NodeRecord],
+    args: &InviteArgs,
+    machine: &NodeName,
+) -> Result<NodePlan, CliError> {
+    let node = member::invite(plan, nodes, machine)?;
+    let mut settings = Settings::of(deployment)?;
+    let elsewhere = Site::elsewhere();
+    if !settings.sites.iter().any(|s| s.name == elsewhere.name) {
+        settings.sites.push(elsewhere);
+    }
+    let record = NodeRecord {
+        person: Some(args.person.clone()),
+        ..node.record()
+    };
+    database.rescale(deployment.id, &settings.to_json()?, &[record], &[])?;
+    Ok(node)
+}
+
+/// The machine of somebody who was.
+fn known(plan: &ClusterPlan, record: &NodeRecord, args: &InviteArgs) -> Result<NodePlan, CliError> {
+    let (name, machine) = (&args.name, &record.name);
+    if record.person.as_deref() != Some(&args.person) || !record.wanted {
+        let message = format!("the name `{machine}` is taken in `{name}`");
+        return Err(CliError::new(ExitCode::Name, message)
+            .hint(format!("`provision user list {name}` shows whose it is"))
+            .hint(format!(
+                "if it was just removed, `provision resume {name}` finishes that"
+            )));
+    }
+    if !args.again {
+        let message = format!("`{machine}` was invited to `{name}` before");
+        return Err(CliError::new(ExitCode::Name, message)
+            .hint("--again makes a new invitation; the machine that used the old one is then out")
+            .hint("--machine NAME invites another machine of the same person"));
+    }
+    let planned = plan.nodes.iter().find(|n| n.name == *machine);
+    planned.cloned().ok_or_else(|| {
+        CliError::new(
+            ExitCode::Internal,
+            format!("`{machine}` is not in the plan"),
+        )
+    })
+}
+
+fn invitation(
+    rendezvous: &Rendezvous,
+    plan: &ClusterPlan,
+    node: &NodePlan,
+    expires: SystemTime,
+) -> Result<String, CliError> {
+    let account = rendezvous.create_enrolment(&node.name, expires)?;
+    let endpoint = rendezvous.endpoint()?;
+    let internal = |what: &str| CliError::new(ExitCode::Internal, what);
+    let ca = certificate(&endpoint.ca_pem)
+        .ok_or_else(|| internal("the CA of the rendezvous has no certificate"))?;
+    let frontend = plan.frontend().addrs;
+    let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let invitation = Invitation {
+        terms: Terms {
+            overlay: plan.name.clone(),
+            node: node.name.0.clone(),
+            ipv4: node.addrs.ipv4,
+            ipv6: node.addrs.ipv6,
+            jid: account.jid,
+            servers: endpoint.servers,
+            token: account.password.expose().clone(),
+            expires: since.as_secs(),
+            frontend: (frontend.ipv4.addr, frontend.ipv6.addr),
+        },
+        ca,
+    };
+    let text = invitation.to_text();
+    text.map_err(|e| internal("cannot write the invitation").caused_by(e))
+}
+
+fn shown(invited: &Invited, frontend: &str) -> String {
+    let Invited {
+        machine,
+        name,
+        token,
+        ipv4,
+        ipv6,
+        ..
+    } = invited;
+    let left = Duration::from_secs(invited.expires_seconds);
+    let left = remaining(UNIX_EPOCH + left, UNIX_EPOCH);
+    let mut out = format!(
+        "`{machine}` is invited to `{name}` for {left}. On that machine, as root:\n\n  \
+         ipop-node join {token}\n\n"
+    );
+    if std::io::stdout().is_terminal()
+        && let Ok(code) = QrCode::with_error_correction_level(token, EcLevel::L)
+    {
+        out += &code.render::<Dense1x2>().build();
+        out += "\n\n";
+    }
+    out += &format!(
+        "It will have the addresses {ipv4} and {ipv6}. Whoever has this word first can use it: pass \
+         it on as you would a password. The shared folder, once joined:\n\n  \
+         mount -t nfs4 {frontend}:/export /mnt\n"
+    );
+    out
+}

@@ -1,0 +1,108 @@
+//! Machines of people who are let into a deployment's overlay. Pure.
+
+use std::collections::BTreeSet;
+
+use ipop_proto::config::is_dns_label;
+
+use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan, WORKER};
+use crate::error::{CliError, ExitCode};
+use crate::name::{NodeName, OPERATOR};
+use crate::provider::members::ELSEWHERE;
+use crate::state::record::NodeRecord;
+
+/// The name of a person's machine in the overlay: `alice`, or `alice-laptop`.
+pub fn name(person: &str, machine: Option<&str>) -> Result<NodeName, CliError> {
+    for part in std::iter::once(person).chain(machine) {
+        if !is_dns_label(part) {
+            let message = format!("`{part}` cannot be a name in the overlay");
+            return Err(CliError::new(ExitCode::Usage, message)
+                .hint("use lower-case letters, digits and inner hyphens, like alice"));
+        }
+    }
+    let name = machine.map_or_else(|| person.to_owned(), |m| format!("{person}-{m}"));
+    let first = person.split('-').next().unwrap_or_default();
+    if [FRONTEND, WORKER, OPERATOR].contains(&first) || !is_dns_label(&name) {
+        let message = format!("a member's machine cannot be called `{name}`");
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("the names of nodes, and those of more than 63 characters, are not for people"));
+    }
+    Ok(NodeName(name))
+}
+
+/// The machine with the next free address. `nodes` are all that are recorded: addresses of those that
+/// are on their way out are not free yet.
+pub fn invite(
+    plan: &ClusterPlan,
+    nodes: &[NodeRecord],
+    name: &NodeName,
+) -> Result<NodePlan, CliError> {
+    if plan.lan.is_some() {
+        let message = format!("`{}` extends the LAN of its front end", plan.name);
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("people can be invited to clusters whose overlay is a network of its own"));
+    }
+    let taken: BTreeSet<&str> = nodes.iter().map(|n| n.ipv4.as_str()).collect();
+    let free = |host: &u32| !taken.contains(plan.host(*host).ipv4.addr.to_string().as_str());
+    // From the end: workers that come later have numbers and addresses that belong together.
+    let Some(host) = (1..=plan.capacity()).rev().find(free) else {
+        let message = format!("the overlay of `{}` has no free address", plan.name);
+        return Err(CliError::new(ExitCode::Usage, message).hint(format!(
+            "`provision user list {}` shows who has one",
+            plan.name
+        )));
+    };
+    Ok(NodePlan {
+        name: name.clone(),
+        role: MEMBER.to_owned(),
+        image: MEMBER.to_owned(),
+        site: ELSEWHERE.to_owned(),
+        addrs: plan.host(host),
+        memory_mib: 0,
+        cpus: 0,
+        disk_gib: 0,
+        slot: host,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::demo;
+
+    #[test]
+    fn a_machine_is_called_after_its_owner_and_never_like_a_node() {
+        let name = |person, machine| name(person, machine).map(|n| n.0).map_err(|e| e.message);
+        assert_eq!(name("alice", None).as_deref(), Ok("alice"));
+        assert_eq!(name("alice", Some("laptop")).as_deref(), Ok("alice-laptop"));
+        for person in [
+            "Alice",
+            "",
+            "a b",
+            "-a",
+            "worker-3",
+            "frontend",
+            "provision",
+            "a@b",
+        ] {
+            name(person, None).expect_err(person);
+        }
+        name("alice", Some("../x")).expect_err("no label");
+        name(&"a".repeat(40), Some(&"b".repeat(40))).expect_err("too long");
+    }
+
+    #[test]
+    fn members_take_free_addresses_from_the_end_and_are_no_workers() {
+        let mut plan = demo();
+        let mut nodes: Vec<_> = plan.nodes.iter().map(NodePlan::record).collect();
+        let mut next = |plan: &mut ClusterPlan, name: &str| {
+            let name = NodeName(name.to_owned());
+            let node = invite(plan, &nodes, &name).expect("room");
+            nodes.push(node.record());
+            plan.nodes.push(node.clone());
+            u32::from(node.addrs.ipv4.addr) & 0xff
+        };
+        assert_eq!(next(&mut plan, "alice"), 254);
+        assert_eq!(next(&mut plan, "bob"), 253);
+        assert_eq!((plan.workers().len(), plan.machines().len()), (2, 3));
+    }
+}

@@ -80,6 +80,7 @@ impl Deployment {
             .map(|slot| WantedMachine {
                 node: NodeName(format!("node-{}", slot + 1)),
                 role: "worker".to_owned(),
+                image: "worker".to_owned(),
                 memory_mib: 512,
                 cpus: 1,
                 disk_gib: 4,

@@ -33,6 +33,11 @@ impl Provider for Members {
         Delivery::Enrolment
     }
 
+    /// Nobody here knows where they are: whoever invites one is told where the rendezvous listens.
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn plan(&self, _: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
         Ok(Vec::new())
     }

@@ -14,10 +14,12 @@ use crate::cli::Context;
 use crate::cli::context::no_such_deployment;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
+use crate::event::{Event, Sink};
 use crate::keep::plan::remaining;
 use crate::name::NodeName;
 use crate::plan::{ClusterPlan, NodePlan, member};
 use crate::rendezvous::Rendezvous;
+use crate::rendezvous::config::RendezvousConfig;
 use crate::report::Report;
 use crate::site::Site;
 use crate::size::duration;
@@ -78,6 +80,18 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         &settings.rendezvous,
     )?
     .tagged(deployment.tags());
+    if let RendezvousConfig::Embedded(config) = &settings.rendezvous
+        && config.listen.is_empty()
+    {
+        let servers = rendezvous.endpoint()?.servers.join(", ");
+        report.emit(Event::Warning {
+            message: format!(
+                "the rendezvous listens for machines of this host alone ({servers}): others join if \
+                 `listen` in [rendezvous] of sites.toml was set when `{}` was made",
+                deployment.name
+            ),
+        });
+    }
     let expires = SystemTime::now() + args.expires;
     let text = invitation(&rendezvous, &plan, &node, expires)?;
     let invited = Invited {

@@ -21,10 +21,13 @@ pub const ENROL_TOKEN: &str = "ipop.enrol-token";
 pub const CA: &str = "ipop.ca";
 /// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
 /// `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
-/// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix).
+/// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix),
+/// `IPOP_SITE` (where the machine is).
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
 pub const EXPORTS: &str = "ipop.exports";
+/// The scheduler's name; none where there is no scheduler.
+pub const SCHEDULER: &str = "ipop.scheduler";
 /// OpenSSH private host key (ed25519). Without it the node makes one of its own.
 pub const SSH_HOST_KEY: &str = "ipop.ssh-host-key";
 /// Public keys that may log in as root; systemd's own credential name.

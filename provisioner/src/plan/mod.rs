@@ -6,6 +6,7 @@ pub mod network;
 pub mod personal;
 mod recorded;
 pub mod scale;
+pub mod scheduler;
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,7 @@ use ipop_proto::address::OverlayAddrs;
 use self::group::Group;
 use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
+use self::scheduler::Scheduler;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
 use crate::site::{Site, Sites};
@@ -43,6 +45,8 @@ pub struct Request {
     pub memory_mib: Option<u32>,
     /// Virtual CPUs of each guest, if asked for.
     pub cpus: Option<u32>,
+    /// Scheduler.
+    pub scheduler: Scheduler,
 }
 
 /// What the planner must know of the world.
@@ -67,6 +71,8 @@ pub struct ClusterPlan {
     pub nets: OverlayNets,
     /// The LAN that the overlay extends; none where it is a network of its own.
     pub lan: Option<Lan>,
+    /// Scheduler.
+    pub scheduler: Scheduler,
     /// Nodes, the front end first.
     pub nodes: Vec<NodePlan>,
 }
@@ -161,6 +167,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         let mut index = 0;
         for group in groups {
             let site = sites.find(&group.site)?;
+            request.scheduler.check(site)?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
                 let slot = nodes
@@ -189,6 +196,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         name,
         nets,
         lan,
+        scheduler: request.scheduler,
         nodes,
     })
 }

@@ -7,6 +7,7 @@ use ipop_proto::config::{
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
+use super::scheduler::Scheduler;
 use super::{ClusterPlan, FRONTEND, NodePlan, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
@@ -67,6 +68,9 @@ pub fn bundle(
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
+    }
+    if let Some(scheduler) = plan.scheduler.credential() {
+        bundle.set(bundle::SCHEDULER, scheduler);
     }
     bundle.set(
         bundle::SSH_AUTHORIZED_KEYS,
@@ -210,6 +214,7 @@ pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
         ("IPOP_NET6", plan.nets.net6()),
         ("IPOP_FRONTEND4", frontend.ipv4.addr.to_string()),
         ("IPOP_FRONTEND6", frontend.ipv6.addr.to_string()),
+        ("IPOP_SITE", node.site.clone()),
     ];
     lines
         .iter()
@@ -225,12 +230,14 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         id: u32,
         net4: String,
         net6: String,
+        scheduler: bool,
     }
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
         net4: plan.nets.ipv4.to_string(),
         net6: plan.nets.net6(),
+        scheduler: plan.scheduler != Scheduler::None,
     };
     render("exports.j2", values).map_err(|e| {
         CliError::new(

@@ -110,6 +110,7 @@ pub fn scale<'a>(
         };
         if let (Some(of), true) = (of, more > 0) {
             let site = site(of)?;
+            plan.scheduler.check(site)?;
             for _ in 0..more {
                 scaling.added.push(taken.next(plan, site, size)?);
             }
@@ -211,6 +212,7 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::scheduler::Scheduler;
     use crate::plan::tests::demo;
     use crate::site::Sites;
 
@@ -230,6 +232,26 @@ mod tests {
             cpus: None,
         };
         scale(plan, nodes, &changes, |name| sites.find(name), size)
+    }
+
+    #[test]
+    fn a_cluster_with_a_scheduler_does_not_grow_by_machines_with_a_system_of_their_own() {
+        let sites = "[site.machines]\nkind = \"ssh\"\nhosts = [\"root@m1.example\"]\n";
+        let sites = Sites::parse(sites, "sites.toml").expect("valid");
+        let plan = ClusterPlan {
+            scheduler: Scheduler::Slurm,
+            ..demo()
+        };
+        let size = Size {
+            memory_mib: None,
+            cpus: None,
+        };
+        let more = ["+1@machines".parse().expect("valid")];
+        let nodes = records(&plan);
+        let refused = scale(&plan, &nodes, &more, |name| sites.find(name), size);
+        let error = refused.expect_err("refused");
+        assert_eq!(error.code, ExitCode::Usage);
+        assert!(error.message.contains("site `machines`"), "{error}");
     }
 
     fn names(scaling: &Scaling) -> (Vec<&str>, Vec<&str>) {

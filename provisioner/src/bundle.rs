@@ -25,6 +25,8 @@ pub const CA: &str = "ipop.ca";
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
 pub const EXPORTS: &str = "ipop.exports";
+/// The scheduler's name; none where there is no scheduler.
+pub const SCHEDULER: &str = "ipop.scheduler";
 /// OpenSSH private host key (ed25519). Without it the node makes one of its own.
 pub const SSH_HOST_KEY: &str = "ipop.ssh-host-key";
 /// Public keys that may log in as root; systemd's own credential name.

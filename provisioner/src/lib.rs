@@ -8,6 +8,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod deploy;
+pub mod drain;
 pub mod error;
 pub mod event;
 pub mod gc;

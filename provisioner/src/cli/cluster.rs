@@ -18,6 +18,7 @@ use crate::keep::plan::remaining;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
+use crate::plan::scheduler::Scheduler;
 use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
 use crate::provider::Scope;
 use crate::report::Report;
@@ -33,6 +34,7 @@ Examples:
   provision cluster --name lake --frontend local --workers 4@lab --workers 2@local --memory 1G
   provision cluster --frontend local --workers 2@local --workers 1:gpu@lab
   provision cluster --frontend local --workers 20@lab --quorum 18 --replace 4
+  provision cluster --frontend local --workers 4@local --scheduler slurm
   provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
 
@@ -62,6 +64,9 @@ pub struct ClusterArgs {
     /// Virtual CPUs of each machine [default: the site's, else 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cpus: Option<u32>,
+    /// Who gives the workers' time to users' jobs
+    #[arg(long, value_enum, default_value_t, value_name = "SCHEDULER")]
+    pub scheduler: Scheduler,
     /// Destroy it when this time has passed from now; `provision extend` changes that
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub ttl: Option<Duration>,
@@ -86,6 +91,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         workers: args.workers,
         memory_mib: args.memory.map(|m| m.0),
         cpus: args.cpus,
+        scheduler: args.scheduler,
     };
     let plan = plan(&request, &sites, &world(context, &database)?)?;
     args.apply.check(plan.workers().len())?;
@@ -175,6 +181,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         sites: used.collect::<Result<_, _>>()?,
         rendezvous: sites.rendezvous.clone(),
         tag: format!("{:0TAG_DIGITS$x}", rand::random::<u32>()),
+        scheduler: plan.scheduler,
     })
 }
 

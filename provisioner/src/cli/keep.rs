@@ -15,6 +15,9 @@ use crate::rendezvous::{ACCOUNT, Rendezvous};
 use crate::state::Database;
 use crate::state::record::{Deployment, Phase};
 
+/// How long jobs may go on when a lease ends, within [`crate::keep::plan::DRAIN_BEFORE`].
+const DRAIN: &str = "15m";
+
 /// How soon a changed end is seen by a process that stays.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -208,7 +211,8 @@ fn drain(
     let mut command = std::process::Command::new(crate::keep::own_program()?);
     command
         .args(["scale", &deployment.name, "--workers", &format!("0@{site}")])
-        .arg("--no-wait")
+        // Of the time that is left jobs have half; then the machines end, whatever runs there.
+        .args(["--no-wait", "--force", "--drain-timeout", DRAIN])
         .env("IPOP_STATE_DIR", &context.layout.state)
         .env("IPOP_CACHE_DIR", &context.layout.cache);
     let output = command

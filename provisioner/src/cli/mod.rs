@@ -19,6 +19,7 @@ pub mod rendezvous;
 pub mod resume;
 pub mod scale;
 pub mod site;
+pub mod slurm;
 pub mod ssh;
 pub mod status;
 pub mod target;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
@@ -13,6 +14,7 @@ use crate::deploy::settings::Settings;
 use crate::error::CliError;
 use crate::name::NodeName;
 use crate::plan::WORKER;
+use crate::plan::scheduler::Scheduler;
 use crate::report::Report;
 use crate::state::Database;
 use crate::state::record::{Deployment, Phase};
@@ -110,5 +112,15 @@ pub fn resume(
     }
     let result = engine.apply(&args.options(deployment.quorum));
     drop(engine);
+    let shrunk = nodes.iter().any(|n| !n.wanted);
+    if settings.scheduler == Scheduler::Slurm && shrunk && result.is_ok() {
+        let front = Front {
+            context,
+            database,
+            deployment,
+            nodes: &nodes,
+        };
+        front.drain(interrupt, &report).forget_all_but(&real.nodes);
+    }
     apply::finish(report, name, interrupt, result)
 }

@@ -1,21 +1,25 @@
 //! `provision scale`: adds workers, or removes them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
+use crate::drain::Drain;
 use crate::error::{CliError, ExitCode};
 use crate::image::BuildOptions;
 use crate::plan::scale::{Change, Scaling, Size, scale};
+use crate::plan::scheduler::Scheduler;
 use crate::plan::{ClusterPlan, NodePlan};
+use crate::report::Report;
 use crate::site::{Site, Sites};
-use crate::size::Mebibytes;
+use crate::size::{Mebibytes, duration};
 use crate::state::record::{Deployment, NodeRecord, Phase};
 
 const EXAMPLES: &str = "\
@@ -26,7 +30,8 @@ Examples:
   provision scale cluster --workers 7@lab         so that there are seven
   provision scale cluster --workers +5@lab --dry-run
 
-New workers take the first free numbers and addresses; the front end and the other workers go on
+Where there is a scheduler, workers that go are drained first: no job begins on them, and those that
+run may end. New workers take the first free numbers and addresses; the front end and the other workers go on
 meanwhile. Stopped or killed at any moment, `provision resume` continues.";
 
 /// Add workers to a cluster, or remove some.
@@ -50,6 +55,12 @@ pub struct ScaleArgs {
     /// Virtual CPUs of each new machine [default: the site's, else 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub cpus: Option<u32>,
+    /// How long jobs may go on that run on workers which are removed, where there is a scheduler
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "15m")]
+    pub drain_timeout: Duration,
+    /// Remove workers even if jobs still run on them then
+    #[arg(long)]
+    pub force: bool,
     /// How it is carried out.
     #[command(flatten)]
     pub apply: ApplyArgs,
@@ -84,6 +95,21 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
     }
     if args.apply.dry_run {
         return preview(context, &deployment, &settings, nodes, &scaling);
+    }
+    if settings.scheduler == Scheduler::Slurm && !scaling.removed.is_empty() {
+        let report = Report::new(context.mode(), &[]);
+        let front = Front {
+            context,
+            database: &database,
+            deployment: &deployment,
+            nodes: &nodes,
+        };
+        let drain = Drain {
+            limit: args.drain_timeout,
+            force: args.force,
+            ..front.drain(&interrupt, &report)
+        };
+        drain.drain(&scaling.removed)?;
     }
     let added: Vec<_> = scaling.added.iter().map(NodePlan::record).collect();
     if !added.is_empty() || !scaling.removed.is_empty() {

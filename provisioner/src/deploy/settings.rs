@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, ExitCode};
+use crate::plan::scheduler::Scheduler;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::site::Site;
 use crate::state::record::Deployment;
@@ -21,6 +22,9 @@ pub struct Settings {
     /// they meet: on an external rendezvous.
     #[serde(default)]
     pub tag: String,
+    /// Its scheduler. Deployments from before there were any have none.
+    #[serde(default)]
+    pub scheduler: Scheduler,
 }
 
 impl Settings {
@@ -47,5 +51,27 @@ impl Settings {
                 format!("site `{name}` was not recorded"),
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_from_before_there_were_schedulers_have_none() {
+        let settings = Settings {
+            sites: Vec::new(),
+            rendezvous: RendezvousConfig::default(),
+            tag: "0000002a".to_owned(),
+            scheduler: Scheduler::Slurm,
+        };
+        let text = settings.to_json().expect("written");
+        let read: Settings = serde_json::from_str(&text).expect("read");
+        assert_eq!(read, settings);
+        let older = text.replace(r#","scheduler":"slurm""#, "");
+        assert_ne!(older, text);
+        let read: Settings = serde_json::from_str(&older).expect("read");
+        assert_eq!(read.scheduler, Scheduler::None);
     }
 }

@@ -53,6 +53,7 @@ impl Bench {
             sites,
             rendezvous: RendezvousConfig::default(),
             tag: "0000002a".to_owned(),
+            scheduler: Default::default(),
         };
         let database = Database::open(&layout.database()).expect("opens");
         let new = NewDeployment {

@@ -121,7 +121,8 @@ fn install(
         .arg(format!("--setup-hook=cp -f --link {debs}/*.deb \"$1/var/cache/apt/archives/\" 2>/dev/null || true"))
         .arg(format!("--customize-hook=cp -f --link \"$1\"/var/cache/apt/archives/*.deb {debs}/"))
         .arg(format!("--customize-hook=cp \"$1/var/lib/dpkg/status\" {status}"))
-        .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_* \"$1/etc/hostname\" \"$1/etc/resolv.conf\"")
+        // Keys are each machine's own.
+        .arg("--customize-hook=rm -f \"$1\"/etc/ssh/ssh_host_* \"$1/etc/munge/munge.key\" \"$1/etc/hostname\" \"$1/etc/resolv.conf\"")
         .arg(format!("--include={}", recipe.packages.iter().map(String::as_str).collect::<Vec<_>>().join(",")))
         .arg(&recipe.suite)
         .arg(tar)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ipop_proto::config::is_dns_label;
 
+use super::scheduler::Scheduler;
 use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan, WORKER};
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, OPERATOR};
@@ -40,6 +41,16 @@ pub fn invite(
         let message = format!("`{}` extends the LAN of its front end", plan.name);
         return Err(CliError::new(ExitCode::Usage, message)
             .hint("people can be invited to clusters whose overlay is a network of its own"));
+    }
+    if plan.scheduler != Scheduler::None {
+        // Nothing but the member's word says which address it has, and workers' addresses are what
+        // the front end hands its key to.
+        let message = format!(
+            "`{}` has a scheduler, whose key a member could ask for",
+            plan.name
+        );
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("invite people to a cluster that was made without --scheduler"));
     }
     let taken: BTreeSet<&str> = nodes.iter().map(|n| n.ipv4.as_str()).collect();
     let free = |host: &u32| !taken.contains(plan.host(*host).ipv4.addr.to_string().as_str());
@@ -104,5 +115,7 @@ mod tests {
         assert_eq!(next(&mut plan, "alice"), 254);
         assert_eq!(next(&mut plan, "bob"), 253);
         assert_eq!((plan.workers().len(), plan.machines().len()), (2, 3));
+        plan.scheduler = Scheduler::Slurm;
+        invite(&plan, &[], &NodeName("eve".to_owned())).expect_err("the scheduler's key");
     }
 }

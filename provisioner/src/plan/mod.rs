@@ -8,6 +8,7 @@ pub mod personal;
 mod recorded;
 pub mod roles;
 pub mod scale;
+pub mod scheduler;
 
 use std::collections::BTreeSet;
 
@@ -17,6 +18,7 @@ use self::group::Group;
 use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
 use self::roles::Roles;
+use self::scheduler::Scheduler;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
 use crate::site::{Site, Sites};
@@ -49,6 +51,8 @@ pub struct Request {
     pub memory_mib: Option<u32>,
     /// Virtual CPUs of each guest, if asked for.
     pub cpus: Option<u32>,
+    /// Scheduler.
+    pub scheduler: Scheduler,
 }
 
 /// What the planner must know of the world.
@@ -75,6 +79,8 @@ pub struct ClusterPlan {
     pub nets: OverlayNets,
     /// The LAN that the overlay extends; none where it is a network of its own.
     pub lan: Option<Lan>,
+    /// Scheduler.
+    pub scheduler: Scheduler,
     /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
@@ -172,6 +178,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         let mut index = 0;
         for group in groups {
             let site = sites.find(&group.site)?;
+            request.scheduler.check(site)?;
             let image = world.roles.image(role, group.role.as_deref())?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
@@ -202,6 +209,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         name,
         nets,
         lan,
+        scheduler: request.scheduler,
         nodes,
     })
 }

@@ -9,6 +9,7 @@ use ipop_proto::config::{
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
+use super::scheduler::Scheduler;
 use super::{ClusterPlan, FRONTEND, NodePlan, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
@@ -69,6 +70,9 @@ pub fn bundle(
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
+    }
+    if let Some(scheduler) = plan.scheduler.credential() {
+        bundle.set(bundle::SCHEDULER, scheduler);
     }
     bundle.set(
         bundle::SSH_AUTHORIZED_KEYS,
@@ -260,12 +264,14 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         id: u32,
         net4: String,
         net6: String,
+        scheduler: bool,
     }
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
         net4: plan.nets.ipv4.to_string(),
         net6: plan.nets.net6(),
+        scheduler: plan.scheduler != Scheduler::None,
     };
     render("exports.j2", values).map_err(|e| {
         CliError::new(

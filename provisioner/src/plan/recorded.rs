@@ -39,6 +39,7 @@ impl ClusterPlan {
             domain: deployment.domain.clone(),
             nets,
             lan: frontend.and_then(Site::lan),
+            scheduler: settings.scheduler,
             nodes,
         })
     }

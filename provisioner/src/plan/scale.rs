@@ -145,6 +145,7 @@ pub fn scale<'a>(
         };
         if let (Some(at), true) = (&of.site, more > 0) {
             let site = site(at)?;
+            plan.scheduler.check(site)?;
             let image = roles.image(WORKER, of.role.as_deref())?;
             for _ in 0..more {
                 scaling.added.push(taken.next(plan, site, &image, size)?);
@@ -259,6 +260,7 @@ impl Taken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::scheduler::Scheduler;
     use crate::plan::tests::demo;
     use crate::site::Sites;
 
@@ -279,6 +281,33 @@ mod tests {
         };
         let roles = Roles::new([("gpu".to_owned(), Ok(vec![WORKER.to_owned()]))]);
         scale(plan, nodes, &changes, |name| sites.find(name), &roles, size)
+    }
+
+    #[test]
+    fn a_cluster_with_a_scheduler_does_not_grow_by_machines_with_a_system_of_their_own() {
+        let sites = "[site.machines]\nkind = \"ssh\"\nhosts = [\"root@m1.example\"]\n";
+        let sites = Sites::parse(sites, "sites.toml").expect("valid");
+        let plan = ClusterPlan {
+            scheduler: Scheduler::Slurm,
+            ..demo()
+        };
+        let size = Size {
+            memory_mib: None,
+            cpus: None,
+        };
+        let more = ["+1@machines".parse().expect("valid")];
+        let nodes = records(&plan);
+        let refused = scale(
+            &plan,
+            &nodes,
+            &more,
+            |name| sites.find(name),
+            &Roles::default(),
+            size,
+        );
+        let error = refused.expect_err("refused");
+        assert_eq!(error.code, ExitCode::Usage);
+        assert!(error.message.contains("site `machines`"), "{error}");
     }
 
     fn names(scaling: &Scaling) -> (Vec<&str>, Vec<&str>) {

@@ -147,6 +147,80 @@ fn personal_data_is_rendered_for_the_role() {
 }
 
 #[test]
+fn a_scheduler_adds_a_credential_and_two_exports() {
+    let plan = ClusterPlan {
+        scheduler: Scheduler::Slurm,
+        ..demo()
+    };
+    let exports = personal::exports(&plan).expect("rendered");
+    insta::assert_snapshot!("exports_with_scheduler", exports);
+    let endpoint = Endpoint {
+        domain: plan.domain.clone(),
+        servers: vec!["192.168.211.1:5222".to_owned()],
+        ca_pem: String::new(),
+    };
+    let keys = Keys {
+        account: Account {
+            jid: "worker-0@demo.ipop".to_owned(),
+            password: Secret::new("sesame".to_owned()),
+        },
+        host_key: None,
+        authorized_key: "ssh-ed25519 AAAA".to_owned(),
+    };
+    let credential = |plan: &ClusterPlan| {
+        let node = &plan.nodes[1];
+        let bundle = personal::bundle(plan, node, &endpoint, &keys, Delivery::Enrolment);
+        let mut bundle = bundle.expect("complete");
+        bundle.credentials.remove("ipop.scheduler")
+    };
+    let slurm = credential(&plan).expect("given");
+    assert_eq!(slurm.expose(), b"slurm\n");
+    assert!(
+        credential(&demo()).is_none(),
+        "a file with nothing in it is a file"
+    );
+}
+
+#[test]
+fn a_scheduler_needs_machines_that_start_from_images() {
+    let sites = "[site.lab]\nkind = \"libvirt\"\n\
+                 [site.machines]\nkind = \"ssh\"\nhosts = [\"root@m1.example\"]\n\
+                 [site.ucsd]\nkind = \"rocks\"\nhost = \"root@ucsd.example\"\nbridge = \"br0\"\n\
+                 addresses = \"10.1.128.0/24\"\n\
+                 [site.bare]\nkind = \"cloudlab\"\nproject = \"p\"\nprofile = \"f\"\ntoken_env = \"T\"\n\
+                 [site.hosts]\nkind = \"cloudlab\"\nproject = \"p\"\nprofile = \"f\"\ntoken_env = \"T\"\n\
+                 vms_per_machine = 2\n";
+    let sites = Sites::parse(sites, "sites.toml").expect("valid");
+    let ask = |frontend: &str, worker: &str, scheduler| {
+        let request = Request {
+            frontend: vec![format!("1@{frontend}").parse().expect("valid")],
+            workers: vec![format!("1@{worker}").parse().expect("valid")],
+            scheduler,
+            ..Request::default()
+        };
+        plan(&request, &sites, &World::default())
+    };
+    for (frontend, worker) in [("local", "lab"), ("lab", "hosts"), ("hosts", "local")] {
+        let planned = ask(frontend, worker, Scheduler::Slurm).expect("planned");
+        assert_eq!(planned.scheduler, Scheduler::Slurm);
+    }
+    for (frontend, worker, named) in [
+        ("local", "machines", "machines"),
+        ("ucsd", "local", "ucsd"),
+        ("local", "bare", "bare"),
+    ] {
+        ask(frontend, worker, Scheduler::None).expect("planned");
+        let error = ask(frontend, worker, Scheduler::Slurm).expect_err("refused");
+        assert_eq!(error.code, ExitCode::Usage);
+        assert!(
+            error.message.contains(&format!("site `{named}`")),
+            "{error}"
+        );
+        assert!(error.to_string().contains("vms_per_machine"), "{error}");
+    }
+}
+
+#[test]
 fn an_overlay_that_extends_a_lan_takes_its_addresses_from_it() {
     let sites = "[site.ucsd]\nkind = \"rocks\"\nhost = \"root@ucsd.example\"\nbridge = \"br0\"\n\
                  addresses = \"10.1.128.0/29\"\nmtu = 1400\n";

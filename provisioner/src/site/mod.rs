@@ -83,6 +83,17 @@ pub enum SiteKind {
     Members,
 }
 
+impl SiteKind {
+    /// Whether its machines start from the images of their roles; others have a system of their own.
+    pub fn starts_from_images(&self) -> bool {
+        match self {
+            Self::Libvirt(_) | Self::Ec2(_) => true,
+            Self::Cloudlab(site) => site.vms_per_machine.is_some(),
+            Self::Ssh(_) | Self::Rocks(_) | Self::Members => false,
+        }
+    }
+}
+
 /// Everything `sites.toml` says.
 #[derive(Debug, Clone)]
 pub struct Sites {

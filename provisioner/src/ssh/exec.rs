@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::deploy::interrupt::Interrupt;
+use crate::error::{CliError, ExitCode};
 
 /// How often to look whether to stop, while nothing is to be read or written.
 const LOOK: Duration = Duration::from_millis(100);
@@ -91,6 +92,28 @@ pub(super) fn run(
         },
         stdout,
         stderr: String::from_utf8_lossy(&stderr).into_owned(),
+    })
+}
+
+/// Runs a child that must succeed, and gives the beginning of what it printed.
+pub(crate) fn output(command: Command, limits: &Limits<'_>) -> Result<String, CliError> {
+    const KEPT: usize = 1 << 20;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let failed =
+        |e| CliError::new(ExitCode::Missing, format!("cannot run `{program}`")).caused_by(e);
+    let ended = run(command, None, KEPT, limits, &|_| {}).map_err(failed)?;
+    let why = match ended.end {
+        End::Status(Some(0)) => return Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
+        End::Status(Some(status)) => format!("status {status}"),
+        End::Status(None) => "ended by a signal".to_owned(),
+        End::TooLate => "no answer in time".to_owned(),
+        End::Interrupted => return Err(CliError::interrupted()),
+    };
+    let message = format!("`{program}` failed: {why}");
+    let error = CliError::new(ExitCode::Unavailable, message);
+    Err(match ended.stderr.trim() {
+        "" => error,
+        said => error.caused_by(said.replace('\n', "; ")),
     })
 }
 

@@ -8,3 +8,5 @@ pub mod keys;
 pub mod target;
 pub mod transport;
 pub mod upload;
+
+pub(crate) use exec::output;

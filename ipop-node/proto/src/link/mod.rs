@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use ipop_datapath::coalesce::complete_sum;
 use ipop_datapath::envelope::{Envelope, Kind};
+use ipop_datapath::fragment::Fragments;
 use ipop_datapath::inet::Layer;
 use ipop_datapath::secret::Side;
 use rand::CryptoRng;
@@ -82,6 +83,7 @@ pub struct Link {
     identity: Arc<Identity>,
     ice: Ice,
     channel: Option<Channel>,
+    fragments: Arc<Fragments>,
     state: LinkState,
     over: bool,
     selected: Option<(SocketAddr, SocketAddr)>,
@@ -108,6 +110,7 @@ impl Link {
             identity,
             ice: Ice::new(now, role, relay_only, credentials, rng).map_err(LinkError::Ice)?,
             channel: None,
+            fragments: Arc::default(),
             state: LinkState::Signalling,
             over: false,
             selected: None,
@@ -328,6 +331,11 @@ impl Link {
     pub fn poll_keys(&mut self) -> Option<Keys> {
         let up = self.state == LinkState::Up;
         self.channel.as_mut().filter(|_| up)?.poll_keys()
+    }
+
+    /// What its records carry in pieces, whoever seals or opens them.
+    pub fn fragments(&self) -> &Arc<Fragments> {
+        &self.fragments
     }
 
     /// The peer has begun to use new keys, as whoever opened a record made with them says.

@@ -23,13 +23,14 @@ use ipop_proto::config::OverlayMode;
 use ipop_proto::net::DatagramClass;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
+use ipop_proto::switch::Matter;
 use ipop_proto::switch::message::Message;
 use rustix::event::epoll;
 
 use super::Common;
 use super::addresses::addresses;
 use super::duty::{DEVICE, Duty};
-use super::handed::{Handed, HandedOver, Matter};
+use super::handed::{Handed, HandedOver};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};

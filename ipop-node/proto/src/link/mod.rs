@@ -1,5 +1,5 @@
 //! One link to one peer: an ICE agent (RFC 8445) and a DTLS 1.2 association (RFC 6347) over the
-//! candidate pair it selected. IP packets travel as DTLS application data.
+//! candidate pair it selected. IP packets or Ethernet frames travel as DTLS application data.
 //!
 //! A [`Link`] is driven like everything in this crate: datagrams and time go in, datagrams and
 //! events come out. After every call that takes `&mut self` the caller drains
@@ -20,6 +20,7 @@
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
 mod channel;
+mod content;
 mod dtls;
 mod form;
 mod ice;
@@ -39,10 +40,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use ipop_datapath::coalesce::complete_sum;
 use ipop_datapath::envelope::{Envelope, Kind};
 use ipop_datapath::fragment::Fragments;
-use ipop_datapath::inet::Layer;
 use ipop_datapath::secret::Side;
 use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
@@ -368,22 +367,8 @@ impl Link {
         };
         let mut contents = Vec::new();
         let result = channel.open(now, datagram, &mut contents);
-        for (envelope, mut content) in contents {
-            if self.events.len() >= MAX_EVENTS {
-                *self.drops.entry(DropReason::QueueFull).or_default() += 1;
-                continue;
-            }
-            match envelope.kind {
-                Kind::Packet => {
-                    if envelope.partial_sum {
-                        complete_sum(Layer::Ip, &mut content);
-                    }
-                    self.events.push_back(LinkEvent::Packet(content));
-                }
-                Kind::Nothing | Kind::Frame | Kind::Fragment | Kind::Message => {
-                    *self.drops.entry(DropReason::Malformed).or_default() += 1;
-                }
-            }
+        for content in contents {
+            self.take(content);
         }
         match result {
             Ok(()) => {

@@ -9,6 +9,8 @@
 
 mod addresses;
 mod batch;
+#[cfg(test)]
+mod double;
 mod duty;
 mod handed;
 mod inbound;

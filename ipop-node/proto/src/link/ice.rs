@@ -1,5 +1,5 @@
-//! The ICE agent of a link (RFC 8445), with the parts the library leaves out: pacing, consent
-//! freshness, authentication before interpretation, and which address a NAT gave a pair.
+//! The ICE agent of a link (RFC 8445), with the parts the library leaves out: authentication before
+//! interpretation, which address a NAT gave a pair, and when to check ([`Schedule`]).
 //!
 //! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
 //! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
@@ -22,22 +22,16 @@ use sansio::Protocol as _;
 use super::form::{agent_candidate, ice_chars};
 use super::nomination::Nomination;
 use super::pace::{
-    self, CHECK_LIFETIME, CHECK_PACE, KEEPALIVE_EARLY, KEEPALIVE_SILENT, UNANSWERED,
+    CHECK_LIFETIME, CHECK_PACE, CHECKING_TIMEOUT, KEEPALIVE_SILENT, REFLEXIVE_WAIT, RELAY_WAIT,
+    UNANSWERED,
 };
+use super::schedule::Schedule;
 use super::stun::{self, Binding};
 use super::{IceCredentials, IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
 use crate::net::Transmit;
 use crate::signal::LinkDescription;
 use crate::status::{DropReason, PairEnd};
-
-/// Connectivity checks may take this long before the link is given up.
-pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a reflexive pair waits for a better one before it is nominated.
-const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
-/// The same for a relayed pair.
-const RELAY_WAIT: Duration = Duration::from_millis(1500);
 
 /// Most local candidates of a link.
 const MAX_LOCAL: usize = 32;
@@ -75,16 +69,7 @@ pub(super) struct Ice {
     pending: HashMap<[u8; 12], Check>,
     mapped: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
     out: VecDeque<Transmit>,
-    started: Option<Instant>,
-    /// When a candidate came last.
-    changed: Instant,
-    ticked: Instant,
-    /// The first check of the selected pair that has no answer yet.
-    asked: Option<Instant>,
-    /// What had been carried when the pair was checked last.
-    carried: u64,
-    /// Nothing was carried from the check before it to that.
-    is_idle: bool,
+    schedule: Schedule,
     selected: Option<(SocketAddr, SocketAddr)>,
     rtt: Option<Duration>,
     /// The peer's, as its last check had it.
@@ -92,10 +77,6 @@ pub(super) struct Ice {
     /// It has become another one.
     anew: bool,
     nomination: Nomination,
-    /// Both sides know each other's candidates from the start: whatever answers is nominated.
-    all_known: bool,
-    /// The next round of checks is due as soon as the pace allows.
-    hurries: bool,
 }
 
 impl Ice {
@@ -151,19 +132,12 @@ impl Ice {
             pending: HashMap::new(),
             mapped: HashMap::new(),
             out: VecDeque::new(),
-            started: None,
-            changed: now,
-            ticked: now,
-            asked: None,
-            carried: 0,
-            is_idle: false,
+            schedule: Schedule::new(now, all_known),
             selected: None,
             rtt: None,
             tie_breaker: None,
             anew: false,
             nomination: Nomination::default(),
-            all_known,
-            hurries: false,
         })
     }
 
@@ -190,8 +164,7 @@ impl Ice {
             ufrag: remote.ufrag.clone(),
             pwd: remote.pwd.clone(),
         });
-        self.started = Some(now);
-        self.ticked = now;
+        self.schedule.start(now);
         for candidate in std::mem::take(&mut self.early)
             .iter()
             .chain(&remote.candidates)
@@ -220,7 +193,7 @@ impl Ice {
                 self.bases.remove(&local.base);
                 return;
             }
-            self.changed = now;
+            self.schedule.candidate_came(now);
         }
         self.locals.push(local);
     }
@@ -295,7 +268,10 @@ impl Ice {
             }
             self.feed(now, base, remote, payload)?;
             self.met(now, tie_breaker);
-            self.hurries |= self.is_patient() && self.is_tick_due(now + pace::joint(self.is_idle));
+            if self.is_patient() {
+                let next = self.next_round();
+                self.schedule.checked_by_peer(now, next);
+            }
             Ok(())
         } else {
             let awaited = self.pending.get(&binding.transaction());
@@ -310,7 +286,9 @@ impl Ice {
             } else {
                 self.feed(now, base, remote, payload)?;
             }
-            self.hurries |= self.all_known && self.selected.is_none();
+            if self.selected.is_none() {
+                self.schedule.found();
+            }
             let Some(check) = self.pending.remove(&binding.transaction()) else {
                 return Err(unknown);
             };
@@ -318,7 +296,7 @@ impl Ice {
                 self.mapped.insert(check.pair, mapped);
             }
             if self.selected == Some(check.pair) {
-                self.asked = None;
+                self.schedule.settle();
                 self.rtt = Some(now.saturating_duration_since(check.sent));
             }
             Ok(())
@@ -341,10 +319,7 @@ impl Ice {
         }
         self.anew |= before.is_some();
         if self.selected.is_none() {
-            // It is there now: checks that went unanswered will be answered (RFC 8445 section
-            // 7.3.1.4).
-            self.changed = now;
-            self.hurries = self.all_known;
+            self.schedule.peer_came(now);
         } else if before.is_some() && self.role == IceRole::Controlling {
             self.nomination.begin(now);
             self.nominate(now);
@@ -377,12 +352,11 @@ impl Ice {
     }
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        let started = self.started?;
-        let gives_up = match self.selected {
-            Some(_) => self.asked.map(|at| at + UNANSWERED),
-            None => Some(started + CHECKING_TIMEOUT),
-        };
-        [self.next_tick(), self.nomination.poll_timeout(), gives_up]
+        if !self.schedule.is_started() {
+            return None;
+        }
+        let gives_up = self.schedule.gives_up(self.selected.is_some());
+        [self.next_round(), self.nomination.poll_timeout(), gives_up]
             .into_iter()
             .flatten()
             .min()
@@ -391,35 +365,16 @@ impl Ice {
     /// Runs what is due. `carried` grows when the link carries something. An error is why the link
     /// has no path and will get none.
     pub(super) fn handle_timeout(&mut self, now: Instant, carried: u64) -> Result<(), String> {
-        let Some(started) = self.started else {
+        if !self.schedule.is_started() {
             return Ok(());
-        };
-        let none_answered = "no answer on any candidate pair for";
-        match self.selected {
-            Some(_) if self.asked.is_some_and(|at| now >= at + UNANSWERED) => {
-                return Err(format!("{none_answered} {} s", UNANSWERED.as_secs()));
-            }
-            None if now >= started + CHECKING_TIMEOUT => {
-                let (local, remote) = (self.bases.len(), self.remotes.len());
-                return Err(match (local, remote) {
-                    (0, _) => "this node has no candidate".to_owned(),
-                    (_, 0) => "the peer signalled no candidate".to_owned(),
-                    _ => format!("{none_answered} {} s", CHECKING_TIMEOUT.as_secs()),
-                });
-            }
-            _ => {}
+        }
+        let gives_up = self.schedule.gives_up(self.selected.is_some());
+        if gives_up.is_some_and(|at| at <= now) {
+            return Err(self.why_given_up());
         }
         self.nominate(now);
-        let early = if self.is_patient() {
-            KEEPALIVE_EARLY
-        } else {
-            Duration::ZERO
-        };
-        if self.is_tick_due(now + early) {
-            self.ticked = now;
-            self.hurries = false;
-            self.is_idle = self.carried == carried;
-            self.carried = carried;
+        if Schedule::is_due(now, self.next_round(), self.is_patient()) {
+            self.schedule.tick(now, carried);
             self.pending
                 .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
@@ -493,7 +448,7 @@ impl Ice {
             return false;
         }
         self.remotes.insert(addr, kind);
-        self.changed = now;
+        self.schedule.candidate_came(now);
         true
     }
 
@@ -530,7 +485,7 @@ impl Ice {
                 && let Some(transaction) = stun::transaction(&message.message)
             {
                 if self.selected == Some((base, remote)) {
-                    self.asked.get_or_insert(now);
+                    self.schedule.ask(now);
                 }
                 self.pending.insert(
                     transaction,
@@ -555,52 +510,37 @@ impl Ice {
             .map(|(local, remote)| (local.base_addr(), remote.addr()));
         if selected != self.selected {
             self.selected = selected;
-            self.asked = None;
+            self.schedule.settle();
         }
     }
 
     /// Whether the next check is due at some time within [`KEEPALIVE_EARLY`], not at one of its own.
     pub(super) fn is_patient(&self) -> bool {
         let settled = self.selected.is_some() && self.nomination.poll_timeout().is_none();
-        settled && self.asked.is_none()
+        settled && self.schedule.awaits_nothing()
     }
 
-    fn is_tick_due(&mut self, at: Instant) -> bool {
-        self.next_tick().is_some_and(|tick| tick <= at)
-    }
-
-    fn next_tick(&mut self) -> Option<Instant> {
+    /// When the next round of checks is due, if there is anything to check.
+    fn next_round(&mut self) -> Option<Instant> {
+        let pairs = self.bases.len() * self.remotes.len();
         // Without pairs the agent could only complain.
-        if self.bases.is_empty() || self.remotes.is_empty() {
+        if pairs == 0 {
             return None;
         }
-        // The agent asks for a call in the past when a candidate has come since the last one.
-        if self.agent.poll_timeout()? <= self.ticked {
-            return Some(self.ticked);
-        }
-        if self.hurries {
-            return Some(self.ticked + CHECK_PACE);
-        }
-        let interval = match self.selected {
-            Some(_) => match self.asked {
-                Some(asked) => pace::unanswered(self.ticked.saturating_duration_since(asked)),
-                None => pace::keepalive(self.is_idle),
-            },
-            None => pace::checks(
-                self.ticked.saturating_duration_since(self.changed),
-                self.bases.len() * self.remotes.len(),
-                !self.all_known,
-            ),
+        let wants = self.agent.poll_timeout()?;
+        Some(self.schedule.next(wants, pairs, self.selected.is_some()))
+    }
+
+    fn why_given_up(&self) -> String {
+        let unanswered = |time: Duration| {
+            let seconds = time.as_secs();
+            format!("no answer on any candidate pair for {seconds} s")
         };
-        let tick = self.ticked + interval;
-        // The agent nominates in its own time only, and not just then.
-        let nominates = match (self.selected, self.started) {
-            (None, Some(started)) => [REFLEXIVE_WAIT, RELAY_WAIT]
-                .into_iter()
-                .map(|wait| started + wait + CHECK_PACE)
-                .find(|at| *at > self.ticked),
-            _ => None,
-        };
-        Some(nominates.map_or(tick, |at| tick.min(at)))
+        match (self.selected, self.bases.len(), self.remotes.len()) {
+            (Some(_), ..) => unanswered(UNANSWERED),
+            (None, 0, _) => "this node has no candidate".to_owned(),
+            (None, _, 0) => "the peer signalled no candidate".to_owned(),
+            (None, ..) => unanswered(CHECKING_TIMEOUT),
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair
 //! is therefore nominated late ([`RELAY_WAIT`]).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use rtc_ice::{AgentConfig, Credentials};
 use rtc_shared::{TaggedBytesMut, TransportContext};
 use sansio::Protocol as _;
 
+use super::candidates::{Candidates, MAX_REMOTE, Pair};
 use super::form::{agent_candidate, ice_chars};
 use super::nomination::Nomination;
 use super::pace::{
@@ -33,10 +34,6 @@ use crate::net::Transmit;
 use crate::signal::LinkDescription;
 use crate::status::{DropReason, PairEnd};
 
-/// Most local candidates of a link.
-const MAX_LOCAL: usize = 32;
-/// Most remote candidates of a link, peer reflexive ones included.
-const MAX_REMOTE: usize = 64;
 /// Most checks of a link that wait for an answer.
 const MAX_PENDING: usize = 2048;
 
@@ -48,7 +45,7 @@ const PWD_CHARS: usize = 32;
 /// A check that waits for its answer.
 struct Check {
     sent: Instant,
-    pair: (SocketAddr, SocketAddr),
+    pair: Pair,
     /// It is not the agent's.
     nominates: bool,
 }
@@ -60,17 +57,13 @@ pub(super) struct Ice {
     local: Credentials,
     remote: Option<Credentials>,
     relay_only: bool,
-    locals: Vec<LocalCandidate>,
+    candidates: Candidates,
     /// Remote candidates that came before the remote credentials.
     early: Vec<Candidate>,
-    bases: HashSet<SocketAddr>,
-    removed: HashSet<SocketAddr>,
-    remotes: HashMap<SocketAddr, CandidateKind>,
     pending: HashMap<[u8; 12], Check>,
-    mapped: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
     out: VecDeque<Transmit>,
     schedule: Schedule,
-    selected: Option<(SocketAddr, SocketAddr)>,
+    selected: Option<Pair>,
     rtt: Option<Duration>,
     /// The peer's, as its last check had it.
     tie_breaker: Option<u64>,
@@ -124,13 +117,9 @@ impl Ice {
             local,
             remote: None,
             relay_only,
-            locals: Vec::new(),
+            candidates: Candidates::default(),
             early: Vec::new(),
-            bases: HashSet::new(),
-            removed: HashSet::new(),
-            remotes: HashMap::new(),
             pending: HashMap::new(),
-            mapped: HashMap::new(),
             out: VecDeque::new(),
             schedule: Schedule::new(now, all_known),
             selected: None,
@@ -147,10 +136,7 @@ impl Ice {
 
     /// Candidates to signal.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.locals
-            .iter()
-            .map(|local| local.candidate.clone())
-            .collect()
+        self.candidates.to_signal()
     }
 
     /// Starts checks. The library's own starting call is not used: it logs the peer's password.
@@ -177,11 +163,10 @@ impl Ice {
     pub(super) fn add_local(&mut self, now: Instant, local: LocalCandidate) {
         let kind = local.candidate.kind;
         let excluded = self.relay_only && kind != CandidateKind::Relay;
-        if excluded || self.locals.contains(&local) || self.locals.len() >= MAX_LOCAL {
+        if excluded || !self.candidates.takes_local(&local) {
             return;
         }
-        self.removed.remove(&local.base);
-        if self.bases.insert(local.base) {
+        if self.candidates.is_new_base(local.base) {
             // A reflexive candidate stands for its base, which may itself not be signalled.
             let as_kind = match kind {
                 CandidateKind::Relay => CandidateKind::Relay,
@@ -190,20 +175,16 @@ impl Ice {
             let candidate = agent_candidate(local.base, as_kind, local.candidate.priority);
             let added = candidate.and_then(|candidate| self.agent.add_local_candidate(candidate));
             if added.is_err() {
-                self.bases.remove(&local.base);
                 return;
             }
             self.schedule.candidate_came(now);
         }
-        self.locals.push(local);
+        self.candidates.add_local(local);
     }
 
     /// Forgets a base; whether the selected pair was on it.
     pub(super) fn remove_local(&mut self, base: SocketAddr) -> bool {
-        self.locals.retain(|local| local.base != base);
-        if self.bases.contains(&base) {
-            self.removed.insert(base);
-        }
+        self.candidates.remove_local(base);
         self.selected.is_some_and(|(local, _)| local == base)
     }
 
@@ -218,17 +199,16 @@ impl Ice {
         if candidate.addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
             return;
         }
-        if let Some(kind) = self.remotes.get_mut(&candidate.addr) {
+        if self.candidates.has_remote(candidate.addr) {
             // Met before it was signalled.
-            *kind = candidate.kind;
-            return;
+            return self.candidates.set_remote(candidate.addr, candidate.kind);
         }
         self.insert_remote(now, candidate.addr, candidate.kind, candidate.priority);
     }
 
     /// Whether datagrams between these addresses belong to this link.
     pub(super) fn knows(&self, base: SocketAddr, remote: SocketAddr) -> bool {
-        self.has_base(base) && self.remotes.contains_key(&remote)
+        self.candidates.has_base(base) && self.candidates.has_remote(remote)
     }
 
     pub(super) fn awaits(&self, transaction: &[u8; 12]) -> bool {
@@ -244,7 +224,7 @@ impl Ice {
     ) -> Result<(), DropReason> {
         let unknown = DropReason::UnknownDatagram;
         let peer = self.remote.as_ref().ok_or(unknown)?;
-        if !self.has_base(base) {
+        if !self.candidates.has_base(base) {
             return Err(unknown);
         }
         let mut binding = Binding::decode(&payload).ok_or(unknown)?;
@@ -256,7 +236,7 @@ impl Ice {
             }
             let priority = binding.priority().ok_or(unknown)?;
             let tie_breaker = binding.tie_breaker();
-            if !self.remotes.contains_key(&remote) {
+            if !self.candidates.has_remote(remote) {
                 // Type preference 0 is a relayed candidate whose signal is still on its way.
                 let kind = match priority >> 24 {
                     0 => CandidateKind::Relay,
@@ -293,7 +273,7 @@ impl Ice {
                 return Err(unknown);
             };
             if let Some(mapped) = mapped {
-                self.mapped.insert(check.pair, mapped);
+                self.candidates.map(check.pair, mapped);
             }
             if self.selected == Some(check.pair) {
                 self.schedule.settle();
@@ -389,46 +369,17 @@ impl Ice {
     }
 
     /// Base and remote address of the selected pair.
-    pub(super) fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+    pub(super) fn selected(&self) -> Option<Pair> {
         self.selected
     }
 
-    /// The selected pair as candidates. Ours is the address the peer sees, when a check told it.
+    /// The selected pair as candidates.
     pub(super) fn pair(&self) -> Option<(PairEnd, PairEnd)> {
-        let (base, remote) = self.selected?;
-        let addr = self.mapped.get(&(base, remote)).copied().unwrap_or(base);
-        let kind = self
-            .locals
-            .iter()
-            .find(|local| local.base == base && local.candidate.addr == addr)
-            .map_or(
-                if addr == base {
-                    CandidateKind::Host
-                } else {
-                    CandidateKind::Prflx
-                },
-                |local| local.candidate.kind,
-            );
-        let remote_kind = self
-            .remotes
-            .get(&remote)
-            .copied()
-            .unwrap_or(CandidateKind::Prflx);
-        Some((
-            PairEnd { kind, addr },
-            PairEnd {
-                kind: remote_kind,
-                addr: remote,
-            },
-        ))
+        self.selected.map(|pair| self.candidates.ends(pair))
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
-    }
-
-    fn has_base(&self, base: SocketAddr) -> bool {
-        self.bases.contains(&base) && !self.removed.contains(&base)
     }
 
     /// Makes a remote candidate known to the agent; whether there was room.
@@ -439,7 +390,7 @@ impl Ice {
         kind: CandidateKind,
         priority: u32,
     ) -> bool {
-        if self.remotes.len() >= MAX_REMOTE {
+        if !self.candidates.takes_remote() {
             return false;
         }
         let candidate = agent_candidate(addr, kind, priority)
@@ -447,7 +398,7 @@ impl Ice {
         if candidate.is_err() {
             return false;
         }
-        self.remotes.insert(addr, kind);
+        self.candidates.set_remote(addr, kind);
         self.schedule.candidate_came(now);
         true
     }
@@ -477,7 +428,7 @@ impl Ice {
     fn drain(&mut self, now: Instant) {
         while let Some(message) = self.agent.poll_write() {
             let (base, remote) = (message.transport.local_addr, message.transport.peer_addr);
-            if self.removed.contains(&base) {
+            if self.candidates.is_removed(base) {
                 continue;
             }
             if stun::is_request(&message.message)
@@ -522,13 +473,14 @@ impl Ice {
 
     /// When the next round of checks is due, if there is anything to check.
     fn next_round(&mut self) -> Option<Instant> {
-        let pairs = self.bases.len() * self.remotes.len();
+        let (bases, remotes) = self.candidates.count();
         // Without pairs the agent could only complain.
-        if pairs == 0 {
+        if bases == 0 || remotes == 0 {
             return None;
         }
         let wants = self.agent.poll_timeout()?;
-        Some(self.schedule.next(wants, pairs, self.selected.is_some()))
+        let is_selected = self.selected.is_some();
+        Some(self.schedule.next(wants, bases * remotes, is_selected))
     }
 
     fn why_given_up(&self) -> String {
@@ -536,11 +488,11 @@ impl Ice {
             let seconds = time.as_secs();
             format!("no answer on any candidate pair for {seconds} s")
         };
-        match (self.selected, self.bases.len(), self.remotes.len()) {
-            (Some(_), ..) => unanswered(UNANSWERED),
-            (None, 0, _) => "this node has no candidate".to_owned(),
-            (None, _, 0) => "the peer signalled no candidate".to_owned(),
-            (None, ..) => unanswered(CHECKING_TIMEOUT),
+        match (self.selected, self.candidates.count()) {
+            (Some(_), _) => unanswered(UNANSWERED),
+            (None, (0, _)) => "this node has no candidate".to_owned(),
+            (None, (_, 0)) => "the peer signalled no candidate".to_owned(),
+            (None, _) => unanswered(CHECKING_TIMEOUT),
         }
     }
 }

@@ -19,6 +19,7 @@
 //! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
+mod candidates;
 mod channel;
 mod content;
 mod dtls;

@@ -152,6 +152,7 @@ impl Node {
             name: config.node.name.clone(),
             addrs: config.addrs(),
             mtu: config.overlay.mtu,
+            mode: config.overlay.mode,
             relay_only: config.ice.relay_only,
         };
         let identity = identity.map_or_else(Identity::generate, Ok)?;
@@ -285,6 +286,7 @@ impl Node {
             match output {
                 Output::Transmit(transmit) => self.datapath.send(&transmit),
                 Output::Packet(packet) => self.datapath.deliver(&packet),
+                Output::Switch { peer, matter } => self.take_opened(peer, matter),
                 Output::Path { peer, path } => self.set_path(peer, path),
                 Output::Signal { to, signal } => {
                     if let Some(session) = &self.session {

@@ -4,8 +4,16 @@
 //! `id (2) · index (1) · count (1)` and a piece of what another record would have carried,
 //! envelope included. All pieces but the last have the same length. The fragments of one packet
 //! have one `id`; nothing is asked for again.
+//!
+//! At some 10^5 packets per second an `id` comes again within a second, and a piece whose others
+//! were lost would be completed with those of another packet (RFC 4963), which the record vouches
+//! for. The records' sequence numbers do not come again, and tell the packets apart.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::envelope::{Envelope, Kind};
 
 /// Bytes in front of a piece, after the envelope.
 pub const FRAGMENT_HEADER: usize = 4;
@@ -16,6 +24,10 @@ pub const PATH_CONTENT: usize = 1500 - 48 - 4 - 37;
 pub const MAX_PIECES: usize = 16;
 /// Packets of one peer that are put together at the same time.
 const OPEN: usize = 8;
+/// Pieces of one packet have sequence numbers that are closer than this: they are sealed one after
+/// the other, with what other threads seal in between. An `id` comes again after 2^16 packets, and
+/// those took two numbers each at the least.
+const NEAR: u64 = 1 << 16;
 
 /// How something is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +89,38 @@ impl FragmentHeader {
     }
 }
 
+/// One link's packets in pieces, both ways. Shared by everybody who seals or opens its records.
+#[derive(Debug, Default)]
+pub struct Fragments {
+    next_id: AtomicU16,
+    arrived: Mutex<Reassembly>,
+}
+
+impl Fragments {
+    /// An `id` for the next packet that goes in pieces.
+    pub fn next_id(&self) -> u16 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes what a record with this sequence number carried after its envelope, and gives the
+    /// whole, with an envelope of its own, when it was the last piece missing.
+    ///
+    /// # Errors
+    ///
+    /// When it is no piece or contradicts the others, or the whole is itself a piece.
+    pub fn take(&self, sequence: u64, fragment: &[u8]) -> Result<Option<Vec<u8>>, Misfit> {
+        let header = FragmentHeader::read(fragment).ok_or(Misfit)?;
+        // What is put together is whole whatever happened to whoever held it.
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = arrived.add(sequence, header, &fragment[FRAGMENT_HEADER..])?;
+        let envelope = whole.as_deref().and_then(Envelope::read);
+        match envelope {
+            Some(envelope) if envelope.kind == Kind::Fragment => Err(Misfit),
+            _ => Ok(whole),
+        }
+    }
+}
+
 /// One peer's packets that are not whole yet.
 #[derive(Debug, Default)]
 pub struct Reassembly {
@@ -86,6 +130,8 @@ pub struct Reassembly {
 #[derive(Debug)]
 struct Open {
     id: u16,
+    /// Of the piece that came first.
+    sequence: u64,
     count: u8,
     /// Bit `i` is piece `i`.
     have: u16,
@@ -100,20 +146,26 @@ struct Open {
 pub struct Misfit;
 
 impl Reassembly {
-    /// Takes a piece, and gives the whole when it was the last one missing. Packets that lack a
-    /// piece give way to newer ones.
+    /// Takes a piece that came in a record with this sequence number, and gives the whole when it
+    /// was the last one missing. Packets that lack a piece give way to newer ones.
     ///
     /// # Errors
     ///
     /// When it contradicts the pieces that came before; these are dropped with it.
-    pub fn add(&mut self, header: FragmentHeader, piece: &[u8]) -> Result<Option<Vec<u8>>, Misfit> {
-        let at = match self.open.iter().position(|open| open.id == header.id) {
+    pub fn add(
+        &mut self,
+        sequence: u64,
+        header: FragmentHeader,
+        piece: &[u8],
+    ) -> Result<Option<Vec<u8>>, Misfit> {
+        let is_its = |open: &Open| open.is_of(sequence, header.id);
+        let at = match self.open.iter().position(is_its) {
             Some(at) => at,
             None => {
                 if self.open.len() == OPEN {
                     self.open.remove(0);
                 }
-                self.open.push(Open::new(header));
+                self.open.push(Open::new(sequence, header));
                 self.open.len() - 1
             }
         };
@@ -129,15 +181,20 @@ impl Reassembly {
 }
 
 impl Open {
-    fn new(header: FragmentHeader) -> Self {
+    fn new(sequence: u64, header: FragmentHeader) -> Self {
         Self {
             id: header.id,
+            sequence,
             count: header.count,
             have: 0,
             piece_len: 0,
             last_len: 0,
             bytes: Vec::new(),
         }
+    }
+
+    fn is_of(&self, sequence: u64, id: u16) -> bool {
+        self.id == id && self.sequence.abs_diff(sequence) < NEAR
     }
 
     /// Whether all are there.
@@ -211,17 +268,17 @@ mod tests {
     #[test]
     fn pieces_that_contradict_each_other_are_refused() {
         let mut reassembly = Reassembly::default();
-        assert_eq!(reassembly.add(header(1, 0, 3), &[1; 10]), Ok(None));
-        assert_eq!(reassembly.add(header(1, 1, 3), &[1; 11]), Err(Misfit));
-        assert_eq!(reassembly.add(header(1, 0, 3), &[1; 10]), Ok(None));
-        assert_eq!(reassembly.add(header(1, 0, 3), &[1; 10]), Err(Misfit));
-        assert_eq!(reassembly.add(header(1, 1, 2), &[1; 11]), Ok(None));
+        assert_eq!(reassembly.add(9, header(1, 0, 3), &[1; 10]), Ok(None));
+        assert_eq!(reassembly.add(9, header(1, 1, 3), &[1; 11]), Err(Misfit));
+        assert_eq!(reassembly.add(9, header(1, 0, 3), &[1; 10]), Ok(None));
+        assert_eq!(reassembly.add(9, header(1, 0, 3), &[1; 10]), Err(Misfit));
+        assert_eq!(reassembly.add(9, header(1, 1, 2), &[1; 11]), Ok(None));
         assert_eq!(
-            reassembly.add(header(1, 0, 2), &[1; 10]),
+            reassembly.add(9, header(1, 0, 2), &[1; 10]),
             Err(Misfit),
             "last longer"
         );
-        assert_eq!(reassembly.add(header(2, 0, 2), &[]), Err(Misfit));
+        assert_eq!(reassembly.add(9, header(2, 0, 2), &[]), Err(Misfit));
         assert_eq!(FragmentHeader::read(&[0, 1, 2, 2]), None);
         assert_eq!(FragmentHeader::read(&[0, 1, 0, 17]), None);
     }
@@ -230,11 +287,52 @@ mod tests {
     fn packets_that_lack_a_piece_give_way() {
         let mut reassembly = Reassembly::default();
         for id in 0..1000 {
-            assert_eq!(reassembly.add(header(id, 0, 2), &[1; 700]), Ok(None));
+            assert_eq!(reassembly.add(9, header(id, 0, 2), &[1; 700]), Ok(None));
         }
         assert_eq!(reassembly.open.len(), OPEN);
-        let whole = reassembly.add(header(999, 1, 2), &[2; 600]).expect("fits");
+        let whole = reassembly
+            .add(9, header(999, 1, 2), &[2; 600])
+            .expect("fits");
         assert_eq!(whole, Some([&[1; 700][..], &[2; 600]].concat()));
+    }
+
+    /// What came first and lost a piece is never completed by a packet that has the same `id`, nor
+    /// in the way of it.
+    #[test]
+    fn an_id_that_comes_again_is_another_packets() {
+        let mut reassembly = Reassembly::default();
+        let mut sequence = 7_u64 << 32;
+        assert_eq!(
+            reassembly.add(sequence, header(5, 1, 2), &[1; 600]),
+            Ok(None)
+        );
+        for packet in 2..5 {
+            sequence += 2 << 16;
+            let first = reassembly.add(sequence, header(5, 0, 2), &[packet; 700]);
+            assert_eq!(first, Ok(None), "packet {packet}");
+            let whole = reassembly.add(sequence + 1, header(5, 1, 2), &[packet; 600]);
+            assert_eq!(whole, Ok(Some(vec![packet; 1300])));
+        }
+    }
+
+    #[test]
+    fn numbers_of_packets_are_given_out_once() {
+        let fragments = Fragments::default();
+        let ids: Vec<_> = (0..1000).map(|_| fragments.next_id()).collect();
+        assert!(ids.iter().copied().eq(0..1000));
+    }
+
+    #[test]
+    fn a_piece_of_a_piece_is_refused_and_a_later_versions_whole_is_not() {
+        for (kind, taken) in [(3, false), (2, true), (99, true)] {
+            let fragments = Fragments::default();
+            let piece =
+                |index: u8, body: &[u8]| [&header(1, index.into(), 2).bytes()[..], body].concat();
+            assert_eq!(fragments.take(1, &piece(0, &[kind, 0, 1])), Ok(None));
+            let whole = fragments.take(2, &piece(1, &[2, 3]));
+            assert_eq!(whole.is_ok(), taken, "{kind}");
+        }
+        assert_eq!(Fragments::default().take(1, &[0, 1, 0]), Err(Misfit));
     }
 
     proptest! {
@@ -256,7 +354,9 @@ mod tests {
                 prop_assert!(whole.is_none());
                 let header = header(7, *index, pieces.count);
                 prop_assert_eq!(FragmentHeader::read(&header.bytes()), Some(header));
-                whole = reassembly.add(header, &bytes[pieces.range(*index)]).expect("fits");
+                whole = reassembly
+                    .add(n as u64, header, &bytes[pieces.range(*index)])
+                    .expect("fits");
                 prop_assert_eq!(whole.is_some(), n + 1 == pieces.count);
             }
             prop_assert_eq!(whole, Some(bytes));

@@ -132,10 +132,14 @@ impl Batches {
             self.by_peer.resize(index + 1, None);
         }
         if let Some(at) = self.by_peer[index].map(usize::from) {
-            if !self.batches[at].has_room(ecn, datagram) {
+            let goes_there = self.batches[at].goes(way);
+            if !goes_there || !self.batches[at].has_room(ecn, datagram) {
                 self.send(at);
             }
             if self.used + datagram <= ROOM {
+                if !goes_there {
+                    self.batches[at].to = Some((way.clone(), socket.clone()));
+                }
                 return at;
             }
             self.flush();
@@ -190,6 +194,12 @@ impl Batch {
         self.is_closed = len < self.segment;
     }
 
+    /// Whether it goes this way, and not one that the peer had before, or that another peer had whose
+    /// number it got.
+    fn goes(&self, way: &Arc<Way>) -> bool {
+        self.to.as_ref().is_some_and(|(to, _)| Arc::ptr_eq(to, way))
+    }
+
     /// Whether a datagram of this size and mark may be the next.
     fn has_room(&self, ecn: Ecn, len: usize) -> bool {
         self.count == 0
@@ -207,3 +217,6 @@ impl Batch {
         self.is_closed = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

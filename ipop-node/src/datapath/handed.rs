@@ -7,12 +7,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use ipop_datapath::backlog::{Backlog, Limits};
 use ipop_datapath::stations::LOCAL;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
-use ipop_proto::switch::message::{MESSAGE, Message};
+use ipop_proto::switch::Matter;
+use ipop_proto::switch::message::MESSAGE;
 use tokio::sync::Notify;
 
 use super::map::Way;
@@ -33,15 +33,6 @@ pub struct Handed {
     pub from: Option<Arc<Way>>,
     /// What it is.
     pub what: Matter,
-}
-
-/// What is handed over.
-#[derive(Debug)]
-pub enum Matter {
-    /// A frame, with a complete checksum.
-    Frame(Bytes),
-    /// A message of another switch.
-    Message(Message),
 }
 
 /// Where the threads put it and the task finds it.

@@ -12,7 +12,6 @@ use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::coalesce::{Coalescer, Offload, complete_sum};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
-use ipop_datapath::fragment::{FRAGMENT_HEADER, FragmentHeader, Reassembly};
 use ipop_datapath::generation::Refused;
 use ipop_datapath::inet::Layer;
 use ipop_datapath::published::Reader;
@@ -24,13 +23,14 @@ use ipop_proto::config::OverlayMode;
 use ipop_proto::net::DatagramClass;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
+use ipop_proto::switch::Matter;
 use ipop_proto::switch::message::Message;
 use rustix::event::epoll;
 
 use super::Common;
 use super::addresses::addresses;
 use super::duty::{DEVICE, Duty};
-use super::handed::{Handed, HandedOver, Matter};
+use super::handed::{Handed, HandedOver};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};
@@ -67,8 +67,6 @@ pub struct Inbound {
     started: Instant,
     /// Seconds since then, as of the last look.
     now_s: u32,
-    /// What came in pieces, by the peer's number.
-    reassemblies: Vec<Reassembly>,
     receiver: Receiver,
     /// Messages, and after them what was put together from pieces, up to here.
     whole_end: usize,
@@ -109,7 +107,6 @@ impl Inbound {
             stations: common.stations.clone(),
             started: common.started,
             now_s: 0,
-            reassemblies: Vec::new(),
             whole_end: WHOLE_START,
             receiver: Receiver::new(MESSAGES),
             buffer: vec![0; WHOLE_START + WHOLE].into_boxed_slice(),
@@ -255,16 +252,17 @@ impl Inbound {
             }
             let content = records.start + content.start..records.start + content.end;
             records.start += header.len;
-            self.file(&way.clone(), content, count)
+            self.file(&way.clone(), header.sequence, content, count)
                 .map_err(Other::Dropped)?;
         }
         Ok(())
     }
 
-    /// Files what a record carried.
+    /// Files what a record with this number carried.
     fn file(
         &mut self,
         way: &Arc<Way>,
+        sequence: u64,
         content: Range<usize>,
         count: &mut Count,
     ) -> Result<(), DropReason> {
@@ -274,8 +272,8 @@ impl Inbound {
         let carry = match (envelope.kind, self.mode) {
             (Kind::Nothing, _) => return Ok(()),
             (Kind::Fragment, _) => {
-                return match self.assemble(way, packet)? {
-                    Some(content) => self.file(way, content, count),
+                return match self.assemble(way, sequence, packet)? {
+                    Some(content) => self.file(way, sequence, content, count),
                     None => Ok(()),
                 };
             }
@@ -347,24 +345,15 @@ impl Inbound {
     fn assemble(
         &mut self,
         way: &Way,
+        sequence: u64,
         fragment: Range<usize>,
     ) -> Result<Option<Range<usize>>, DropReason> {
-        let bytes = &self.buffer[fragment];
-        let header = FragmentHeader::read(bytes).ok_or(DropReason::Malformed)?;
-        let index = usize::from(way.index);
-        if self.reassemblies.len() <= index {
-            self.reassemblies
-                .resize_with(index + 1, Reassembly::default);
-        }
-        let whole = self.reassemblies[index]
-            .add(header, &bytes[FRAGMENT_HEADER..])
-            .map_err(|_| DropReason::Malformed)?;
-        let Some(whole) = whole else {
+        let taken = way.path.fragments.take(sequence, &self.buffer[fragment]);
+        let Some(whole) = taken.map_err(|_| DropReason::Malformed)? else {
             return Ok(None);
         };
         let range = self.whole_end..self.whole_end + whole.len();
-        let is_nested = Envelope::read(&whole).is_none_or(|e| e.kind == Kind::Fragment);
-        let room = self.buffer.get_mut(range.clone()).filter(|_| !is_nested);
+        let room = self.buffer.get_mut(range.clone());
         room.ok_or(DropReason::Malformed)?.copy_from_slice(&whole);
         self.whole_end = range.end;
         Ok(Some(range))

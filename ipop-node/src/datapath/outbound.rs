@@ -19,12 +19,13 @@ use ipop_datapath::vnet::{Invalid, VnetHdr};
 use ipop_proto::config::OverlayMode;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
+use ipop_proto::switch::Matter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Common;
 use super::addresses::destination;
 use super::duty::{Load, QUIET};
-use super::handed::{Handed, HandedOver, Matter};
+use super::handed::{Handed, HandedOver};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::orders::Ordered;

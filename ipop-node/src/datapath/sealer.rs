@@ -21,9 +21,7 @@ pub struct Sealer {
     /// Which of the sockets of one address is this thread's.
     number: usize,
     batches: Batches,
-    /// Number of the next packet that goes in pieces.
-    next_id: u16,
-    /// Where such a packet is written first.
+    /// Where a packet is written first that goes in pieces.
     whole: Vec<u8>,
 }
 
@@ -33,7 +31,6 @@ impl Sealer {
         Self {
             number,
             batches: Batches::new(Uplinks::default()),
-            next_id: 0,
             whole: Vec::new(),
         }
     }
@@ -66,8 +63,7 @@ impl Sealer {
         let pieces = Pieces::of(len, room).ok_or(DropReason::TooBig)?;
         self.whole.resize(len, 0);
         write(&mut self.whole);
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1);
+        let id = way.path.fragments.next_id();
         let socket = &way.sockets[self.number % way.sockets.len()];
         for at in 0..pieces.count {
             let piece = &self.whole[pieces.range(at)];

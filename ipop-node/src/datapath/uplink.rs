@@ -170,3 +170,6 @@ fn count_lost(way: &Way, sent: &Sent) {
         traffic.dropped_many(drop_reason(error), *lost as u64);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,11 +18,11 @@ use ipop_proto::switch::journal::Journal;
 use ipop_proto::switch::loops::{Change, LoopGuard, Timing};
 use ipop_proto::switch::port::Port;
 use ipop_proto::switch::probe::{NodeId, ProbeKey};
-use ipop_proto::switch::{Action, Switch};
+use ipop_proto::switch::{Action, Matter, Switch};
 
 use super::Node;
 use crate::bridge::{self, NewPort};
-use crate::datapath::{Datapath, Handed, Matter};
+use crate::datapath::{Datapath, Handed};
 
 /// Frames and messages handled before others get their turn.
 const BATCH: usize = 64;
@@ -188,6 +188,18 @@ impl Node {
             switching.join(now);
         }
         switching.put_out(&mut self.datapath, now);
+    }
+
+    /// Feeds the switch with what came from a peer and was opened by the task.
+    pub(super) fn take_opened(&mut self, peer: PeerKey, matter: Matter) {
+        let Some(switching) = &mut self.switching else {
+            return;
+        };
+        match self.datapath.index_of(peer) {
+            Some(member) => switching.take(Some(member), matter, Instant::now()),
+            // Through a relay, with no channel yet: no way leads back there.
+            None => self.datapath.dropped(None, DropReason::NoLink),
+        }
     }
 
     /// Feeds the switch with what the threads handed over, some of it.

@@ -1,4 +1,5 @@
-//! Any pieces: what is put together is made of pieces 0, 1, 2, … of one packet, whole.
+//! Any pieces: what is put together is made of pieces 0, 1, 2, … of one packet, whole, and not of
+//! one that had the same number long ago.
 #![no_main]
 
 use ipop_datapath::fragment::{
@@ -19,16 +20,18 @@ fuzz_target!(|input: &[u8]| {
             continue;
         };
         assert_eq!(header.bytes(), step[..FRAGMENT_HEADER]);
+        let turn = step[FRAGMENT_HEADER] >> 7;
         // Every byte says which piece it is of, and of which packet.
-        let mark = (header.id as u8) << 4 | header.index;
-        let Ok(Some(whole)) = reassembly.add(header, &vec![mark; len]) else {
+        let mark = |index| (header.id as u8) << 5 | turn << 4 | index;
+        let sequence = u64::from(turn) << 17;
+        let piece = vec![mark(header.index); len];
+        let Ok(Some(whole)) = reassembly.add(sequence, header, &piece) else {
             continue;
         };
         assert!(whole.len() <= usize::from(header.count) * PATH_CONTENT);
         let mut marks = whole.clone();
         marks.dedup();
-        let expected = (0..header.count).map(|index| (header.id as u8) << 4 | index);
-        assert!(marks.into_iter().eq(expected));
+        assert!(marks.into_iter().eq((0..header.count).map(mark)));
         let lengths = whole.chunk_by(|a, b| a == b).map(<[u8]>::len);
         assert!(lengths.is_sorted_by(|a, b| a >= b));
     }

@@ -6,9 +6,7 @@
 #![no_main]
 
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
-use ipop_datapath::fragment::{
-    FRAGMENT_HEADER, FragmentHeader, MAX_PIECES, PATH_CONTENT, Reassembly,
-};
+use ipop_datapath::fragment::{Fragments, MAX_PIECES, PATH_CONTENT};
 use ipop_datapath::generation::Generation;
 use ipop_datapath::record::{ContentType, RecordHeader};
 use ipop_datapath::secret::{Secret, Side, Suite};
@@ -42,7 +40,7 @@ struct Link {
     sender: Generation,
     receiver: Generation,
     sent: Vec<Sent>,
-    reassembly: Reassembly,
+    fragments: Fragments,
 }
 
 struct Sent {
@@ -64,7 +62,7 @@ impl Link {
             sender: keys(Side::Client),
             receiver: keys(Side::Server),
             sent: Vec::new(),
-            reassembly: Reassembly::default(),
+            fragments: Fragments::default(),
         }
     }
 
@@ -151,7 +149,7 @@ impl Link {
             let sent = sent.expect("a record that was sealed");
             assert_eq!(content, sent.content);
             assert!(!std::mem::replace(&mut sent.is_opened, true));
-            unwrap(&mut self.reassembly, content);
+            unwrap(&self.fragments, header.sequence, content);
             opened += 1;
             rest = after;
         }
@@ -160,7 +158,7 @@ impl Link {
 }
 
 /// What a peer puts into its records may be anything as well.
-fn unwrap(reassembly: &mut Reassembly, content: &[u8]) {
+fn unwrap(fragments: &Fragments, sequence: u64, content: &[u8]) {
     let Some(envelope) = Envelope::read(content) else {
         return;
     };
@@ -168,11 +166,7 @@ fn unwrap(reassembly: &mut Reassembly, content: &[u8]) {
     if envelope.kind != Kind::Fragment {
         return;
     }
-    let Some(header) = FragmentHeader::read(&content[ENVELOPE..]) else {
-        return;
-    };
-    let piece = &content[ENVELOPE + FRAGMENT_HEADER..];
-    if let Ok(Some(whole)) = reassembly.add(header, piece) {
+    if let Ok(Some(whole)) = fragments.take(sequence, &content[ENVELOPE..]) {
         assert!(whole.len() <= MAX_PIECES * PATH_CONTENT);
     }
 }

@@ -25,6 +25,7 @@ use ipop_datapath::generation::{Generation, Refused};
 use ipop_datapath::record::{ContentType, RecordHeader, TAG};
 use ipop_datapath::secret::Side;
 
+use super::content::Content;
 use super::dtls::{Association, Ended, Rejected};
 use super::identity::Identity;
 use super::record::Form;
@@ -58,9 +59,6 @@ const ANSWER_PACE: Duration = Duration::from_millis(250);
 /// RFC 5246 section 7.2.
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 const FATAL: u8 = 2;
-
-/// A packet that came out of a record.
-pub(super) type Content = (Envelope, BytesMut);
 
 /// The keys that records are sealed and opened with.
 #[derive(Debug, Clone)]
@@ -501,7 +499,11 @@ impl Channel {
                 let envelope = Envelope::read(&content)
                     .ok_or(Rejected::Dropped(DropReason::UnknownContent))?;
                 if envelope.kind != Kind::Nothing {
-                    contents.push((envelope, content.split_off(ENVELOPE)));
+                    contents.push(Content {
+                        sequence: header.sequence,
+                        envelope,
+                        bytes: content.split_off(ENVELOPE),
+                    });
                 }
                 Ok(())
             }

@@ -1,12 +1,12 @@
-//! The ICE agent of a link (RFC 8445), with the parts the library leaves out: pacing, consent
-//! freshness, authentication before interpretation, and which address a NAT gave a pair.
+//! The ICE agent of a link (RFC 8445), with the parts the library leaves out: authentication before
+//! interpretation, which address a NAT gave a pair, and when to check ([`Schedule`]).
 //!
 //! Deviations: a server reflexive local candidate is signalled but not paired, as its pairs are
 //! those of its base (RFC 8445 section 6.1.2.4). There is no renomination: a link keeps the pair
 //! it selected until that pair dies, which a NAT's loss of its mapping makes it do. A relayed pair
 //! is therefore nominated late ([`RELAY_WAIT`]).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,11 +19,14 @@ use rtc_ice::{AgentConfig, Credentials};
 use rtc_shared::{TaggedBytesMut, TransportContext};
 use sansio::Protocol as _;
 
+use super::candidates::{Candidates, MAX_REMOTE, Pair};
 use super::form::{agent_candidate, ice_chars};
 use super::nomination::Nomination;
 use super::pace::{
-    self, CHECK_LIFETIME, CHECK_PACE, KEEPALIVE_EARLY, KEEPALIVE_SILENT, UNANSWERED,
+    CHECK_LIFETIME, CHECK_PACE, CHECKING_TIMEOUT, KEEPALIVE_SILENT, REFLEXIVE_WAIT, RELAY_WAIT,
+    UNANSWERED,
 };
+use super::schedule::Schedule;
 use super::stun::{self, Binding};
 use super::{IceCredentials, IceRole, provider};
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
@@ -31,18 +34,6 @@ use crate::net::Transmit;
 use crate::signal::LinkDescription;
 use crate::status::{DropReason, PairEnd};
 
-/// Connectivity checks may take this long before the link is given up.
-pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long a reflexive pair waits for a better one before it is nominated.
-const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
-/// The same for a relayed pair.
-const RELAY_WAIT: Duration = Duration::from_millis(1500);
-
-/// Most local candidates of a link.
-const MAX_LOCAL: usize = 32;
-/// Most remote candidates of a link, peer reflexive ones included.
-const MAX_REMOTE: usize = 64;
 /// Most checks of a link that wait for an answer.
 const MAX_PENDING: usize = 2048;
 
@@ -54,7 +45,7 @@ const PWD_CHARS: usize = 32;
 /// A check that waits for its answer.
 struct Check {
     sent: Instant,
-    pair: (SocketAddr, SocketAddr),
+    pair: Pair,
     /// It is not the agent's.
     nominates: bool,
 }
@@ -66,36 +57,19 @@ pub(super) struct Ice {
     local: Credentials,
     remote: Option<Credentials>,
     relay_only: bool,
-    locals: Vec<LocalCandidate>,
+    candidates: Candidates,
     /// Remote candidates that came before the remote credentials.
     early: Vec<Candidate>,
-    bases: HashSet<SocketAddr>,
-    removed: HashSet<SocketAddr>,
-    remotes: HashMap<SocketAddr, CandidateKind>,
     pending: HashMap<[u8; 12], Check>,
-    mapped: HashMap<(SocketAddr, SocketAddr), SocketAddr>,
     out: VecDeque<Transmit>,
-    started: Option<Instant>,
-    /// When a candidate came last.
-    changed: Instant,
-    ticked: Instant,
-    /// The first check of the selected pair that has no answer yet.
-    asked: Option<Instant>,
-    /// What had been carried when the pair was checked last.
-    carried: u64,
-    /// Nothing was carried from the check before it to that.
-    is_idle: bool,
-    selected: Option<(SocketAddr, SocketAddr)>,
+    schedule: Schedule,
+    selected: Option<Pair>,
     rtt: Option<Duration>,
     /// The peer's, as its last check had it.
     tie_breaker: Option<u64>,
     /// It has become another one.
     anew: bool,
     nomination: Nomination,
-    /// Both sides know each other's candidates from the start: whatever answers is nominated.
-    all_known: bool,
-    /// The next round of checks is due as soon as the pace allows.
-    hurries: bool,
 }
 
 impl Ice {
@@ -143,27 +117,16 @@ impl Ice {
             local,
             remote: None,
             relay_only,
-            locals: Vec::new(),
+            candidates: Candidates::default(),
             early: Vec::new(),
-            bases: HashSet::new(),
-            removed: HashSet::new(),
-            remotes: HashMap::new(),
             pending: HashMap::new(),
-            mapped: HashMap::new(),
             out: VecDeque::new(),
-            started: None,
-            changed: now,
-            ticked: now,
-            asked: None,
-            carried: 0,
-            is_idle: false,
+            schedule: Schedule::new(now, all_known),
             selected: None,
             rtt: None,
             tie_breaker: None,
             anew: false,
             nomination: Nomination::default(),
-            all_known,
-            hurries: false,
         })
     }
 
@@ -173,10 +136,7 @@ impl Ice {
 
     /// Candidates to signal.
     pub(super) fn candidates(&self) -> Vec<Candidate> {
-        self.locals
-            .iter()
-            .map(|local| local.candidate.clone())
-            .collect()
+        self.candidates.to_signal()
     }
 
     /// Starts checks. The library's own starting call is not used: it logs the peer's password.
@@ -190,8 +150,7 @@ impl Ice {
             ufrag: remote.ufrag.clone(),
             pwd: remote.pwd.clone(),
         });
-        self.started = Some(now);
-        self.ticked = now;
+        self.schedule.start(now);
         for candidate in std::mem::take(&mut self.early)
             .iter()
             .chain(&remote.candidates)
@@ -204,11 +163,10 @@ impl Ice {
     pub(super) fn add_local(&mut self, now: Instant, local: LocalCandidate) {
         let kind = local.candidate.kind;
         let excluded = self.relay_only && kind != CandidateKind::Relay;
-        if excluded || self.locals.contains(&local) || self.locals.len() >= MAX_LOCAL {
+        if excluded || !self.candidates.takes_local(&local) {
             return;
         }
-        self.removed.remove(&local.base);
-        if self.bases.insert(local.base) {
+        if self.candidates.is_new_base(local.base) {
             // A reflexive candidate stands for its base, which may itself not be signalled.
             let as_kind = match kind {
                 CandidateKind::Relay => CandidateKind::Relay,
@@ -217,20 +175,16 @@ impl Ice {
             let candidate = agent_candidate(local.base, as_kind, local.candidate.priority);
             let added = candidate.and_then(|candidate| self.agent.add_local_candidate(candidate));
             if added.is_err() {
-                self.bases.remove(&local.base);
                 return;
             }
-            self.changed = now;
+            self.schedule.candidate_came(now);
         }
-        self.locals.push(local);
+        self.candidates.add_local(local);
     }
 
     /// Forgets a base; whether the selected pair was on it.
     pub(super) fn remove_local(&mut self, base: SocketAddr) -> bool {
-        self.locals.retain(|local| local.base != base);
-        if self.bases.contains(&base) {
-            self.removed.insert(base);
-        }
+        self.candidates.remove_local(base);
         self.selected.is_some_and(|(local, _)| local == base)
     }
 
@@ -245,17 +199,16 @@ impl Ice {
         if candidate.addr.port() == 0 || ip.is_unspecified() || ip.is_multicast() {
             return;
         }
-        if let Some(kind) = self.remotes.get_mut(&candidate.addr) {
+        if self.candidates.has_remote(candidate.addr) {
             // Met before it was signalled.
-            *kind = candidate.kind;
-            return;
+            return self.candidates.set_remote(candidate.addr, candidate.kind);
         }
         self.insert_remote(now, candidate.addr, candidate.kind, candidate.priority);
     }
 
     /// Whether datagrams between these addresses belong to this link.
     pub(super) fn knows(&self, base: SocketAddr, remote: SocketAddr) -> bool {
-        self.has_base(base) && self.remotes.contains_key(&remote)
+        self.candidates.has_base(base) && self.candidates.has_remote(remote)
     }
 
     pub(super) fn awaits(&self, transaction: &[u8; 12]) -> bool {
@@ -271,7 +224,7 @@ impl Ice {
     ) -> Result<(), DropReason> {
         let unknown = DropReason::UnknownDatagram;
         let peer = self.remote.as_ref().ok_or(unknown)?;
-        if !self.has_base(base) {
+        if !self.candidates.has_base(base) {
             return Err(unknown);
         }
         let mut binding = Binding::decode(&payload).ok_or(unknown)?;
@@ -283,7 +236,7 @@ impl Ice {
             }
             let priority = binding.priority().ok_or(unknown)?;
             let tie_breaker = binding.tie_breaker();
-            if !self.remotes.contains_key(&remote) {
+            if !self.candidates.has_remote(remote) {
                 // Type preference 0 is a relayed candidate whose signal is still on its way.
                 let kind = match priority >> 24 {
                     0 => CandidateKind::Relay,
@@ -295,7 +248,10 @@ impl Ice {
             }
             self.feed(now, base, remote, payload)?;
             self.met(now, tie_breaker);
-            self.hurries |= self.is_patient() && self.is_tick_due(now + pace::joint(self.is_idle));
+            if self.is_patient() {
+                let next = self.next_round();
+                self.schedule.checked_by_peer(now, next);
+            }
             Ok(())
         } else {
             let awaited = self.pending.get(&binding.transaction());
@@ -310,15 +266,17 @@ impl Ice {
             } else {
                 self.feed(now, base, remote, payload)?;
             }
-            self.hurries |= self.all_known && self.selected.is_none();
+            if self.selected.is_none() {
+                self.schedule.found();
+            }
             let Some(check) = self.pending.remove(&binding.transaction()) else {
                 return Err(unknown);
             };
             if let Some(mapped) = mapped {
-                self.mapped.insert(check.pair, mapped);
+                self.candidates.map(check.pair, mapped);
             }
             if self.selected == Some(check.pair) {
-                self.asked = None;
+                self.schedule.settle();
                 self.rtt = Some(now.saturating_duration_since(check.sent));
             }
             Ok(())
@@ -341,10 +299,7 @@ impl Ice {
         }
         self.anew |= before.is_some();
         if self.selected.is_none() {
-            // It is there now: checks that went unanswered will be answered (RFC 8445 section
-            // 7.3.1.4).
-            self.changed = now;
-            self.hurries = self.all_known;
+            self.schedule.peer_came(now);
         } else if before.is_some() && self.role == IceRole::Controlling {
             self.nomination.begin(now);
             self.nominate(now);
@@ -377,12 +332,11 @@ impl Ice {
     }
 
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        let started = self.started?;
-        let gives_up = match self.selected {
-            Some(_) => self.asked.map(|at| at + UNANSWERED),
-            None => Some(started + CHECKING_TIMEOUT),
-        };
-        [self.next_tick(), self.nomination.poll_timeout(), gives_up]
+        if !self.schedule.is_started() {
+            return None;
+        }
+        let gives_up = self.schedule.gives_up(self.selected.is_some());
+        [self.next_round(), self.nomination.poll_timeout(), gives_up]
             .into_iter()
             .flatten()
             .min()
@@ -391,35 +345,16 @@ impl Ice {
     /// Runs what is due. `carried` grows when the link carries something. An error is why the link
     /// has no path and will get none.
     pub(super) fn handle_timeout(&mut self, now: Instant, carried: u64) -> Result<(), String> {
-        let Some(started) = self.started else {
+        if !self.schedule.is_started() {
             return Ok(());
-        };
-        let none_answered = "no answer on any candidate pair for";
-        match self.selected {
-            Some(_) if self.asked.is_some_and(|at| now >= at + UNANSWERED) => {
-                return Err(format!("{none_answered} {} s", UNANSWERED.as_secs()));
-            }
-            None if now >= started + CHECKING_TIMEOUT => {
-                let (local, remote) = (self.bases.len(), self.remotes.len());
-                return Err(match (local, remote) {
-                    (0, _) => "this node has no candidate".to_owned(),
-                    (_, 0) => "the peer signalled no candidate".to_owned(),
-                    _ => format!("{none_answered} {} s", CHECKING_TIMEOUT.as_secs()),
-                });
-            }
-            _ => {}
+        }
+        let gives_up = self.schedule.gives_up(self.selected.is_some());
+        if gives_up.is_some_and(|at| at <= now) {
+            return Err(self.why_given_up());
         }
         self.nominate(now);
-        let early = if self.is_patient() {
-            KEEPALIVE_EARLY
-        } else {
-            Duration::ZERO
-        };
-        if self.is_tick_due(now + early) {
-            self.ticked = now;
-            self.hurries = false;
-            self.is_idle = self.carried == carried;
-            self.carried = carried;
+        if Schedule::is_due(now, self.next_round(), self.is_patient()) {
+            self.schedule.tick(now, carried);
             self.pending
                 .retain(|_, check| now < check.sent + CHECK_LIFETIME);
             // The agent's timer only fails over mDNS, which is off.
@@ -434,46 +369,17 @@ impl Ice {
     }
 
     /// Base and remote address of the selected pair.
-    pub(super) fn selected(&self) -> Option<(SocketAddr, SocketAddr)> {
+    pub(super) fn selected(&self) -> Option<Pair> {
         self.selected
     }
 
-    /// The selected pair as candidates. Ours is the address the peer sees, when a check told it.
+    /// The selected pair as candidates.
     pub(super) fn pair(&self) -> Option<(PairEnd, PairEnd)> {
-        let (base, remote) = self.selected?;
-        let addr = self.mapped.get(&(base, remote)).copied().unwrap_or(base);
-        let kind = self
-            .locals
-            .iter()
-            .find(|local| local.base == base && local.candidate.addr == addr)
-            .map_or(
-                if addr == base {
-                    CandidateKind::Host
-                } else {
-                    CandidateKind::Prflx
-                },
-                |local| local.candidate.kind,
-            );
-        let remote_kind = self
-            .remotes
-            .get(&remote)
-            .copied()
-            .unwrap_or(CandidateKind::Prflx);
-        Some((
-            PairEnd { kind, addr },
-            PairEnd {
-                kind: remote_kind,
-                addr: remote,
-            },
-        ))
+        self.selected.map(|pair| self.candidates.ends(pair))
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
-    }
-
-    fn has_base(&self, base: SocketAddr) -> bool {
-        self.bases.contains(&base) && !self.removed.contains(&base)
     }
 
     /// Makes a remote candidate known to the agent; whether there was room.
@@ -484,7 +390,7 @@ impl Ice {
         kind: CandidateKind,
         priority: u32,
     ) -> bool {
-        if self.remotes.len() >= MAX_REMOTE {
+        if !self.candidates.takes_remote() {
             return false;
         }
         let candidate = agent_candidate(addr, kind, priority)
@@ -492,8 +398,8 @@ impl Ice {
         if candidate.is_err() {
             return false;
         }
-        self.remotes.insert(addr, kind);
-        self.changed = now;
+        self.candidates.set_remote(addr, kind);
+        self.schedule.candidate_came(now);
         true
     }
 
@@ -522,7 +428,7 @@ impl Ice {
     fn drain(&mut self, now: Instant) {
         while let Some(message) = self.agent.poll_write() {
             let (base, remote) = (message.transport.local_addr, message.transport.peer_addr);
-            if self.removed.contains(&base) {
+            if self.candidates.is_removed(base) {
                 continue;
             }
             if stun::is_request(&message.message)
@@ -530,7 +436,7 @@ impl Ice {
                 && let Some(transaction) = stun::transaction(&message.message)
             {
                 if self.selected == Some((base, remote)) {
-                    self.asked.get_or_insert(now);
+                    self.schedule.ask(now);
                 }
                 self.pending.insert(
                     transaction,
@@ -555,52 +461,38 @@ impl Ice {
             .map(|(local, remote)| (local.base_addr(), remote.addr()));
         if selected != self.selected {
             self.selected = selected;
-            self.asked = None;
+            self.schedule.settle();
         }
     }
 
     /// Whether the next check is due at some time within [`KEEPALIVE_EARLY`], not at one of its own.
     pub(super) fn is_patient(&self) -> bool {
         let settled = self.selected.is_some() && self.nomination.poll_timeout().is_none();
-        settled && self.asked.is_none()
+        settled && self.schedule.awaits_nothing()
     }
 
-    fn is_tick_due(&mut self, at: Instant) -> bool {
-        self.next_tick().is_some_and(|tick| tick <= at)
-    }
-
-    fn next_tick(&mut self) -> Option<Instant> {
+    /// When the next round of checks is due, if there is anything to check.
+    fn next_round(&mut self) -> Option<Instant> {
+        let (bases, remotes) = self.candidates.count();
         // Without pairs the agent could only complain.
-        if self.bases.is_empty() || self.remotes.is_empty() {
+        if bases == 0 || remotes == 0 {
             return None;
         }
-        // The agent asks for a call in the past when a candidate has come since the last one.
-        if self.agent.poll_timeout()? <= self.ticked {
-            return Some(self.ticked);
-        }
-        if self.hurries {
-            return Some(self.ticked + CHECK_PACE);
-        }
-        let interval = match self.selected {
-            Some(_) => match self.asked {
-                Some(asked) => pace::unanswered(self.ticked.saturating_duration_since(asked)),
-                None => pace::keepalive(self.is_idle),
-            },
-            None => pace::checks(
-                self.ticked.saturating_duration_since(self.changed),
-                self.bases.len() * self.remotes.len(),
-                !self.all_known,
-            ),
+        let wants = self.agent.poll_timeout()?;
+        let is_selected = self.selected.is_some();
+        Some(self.schedule.next(wants, bases * remotes, is_selected))
+    }
+
+    fn why_given_up(&self) -> String {
+        let unanswered = |time: Duration| {
+            let seconds = time.as_secs();
+            format!("no answer on any candidate pair for {seconds} s")
         };
-        let tick = self.ticked + interval;
-        // The agent nominates in its own time only, and not just then.
-        let nominates = match (self.selected, self.started) {
-            (None, Some(started)) => [REFLEXIVE_WAIT, RELAY_WAIT]
-                .into_iter()
-                .map(|wait| started + wait + CHECK_PACE)
-                .find(|at| *at > self.ticked),
-            _ => None,
-        };
-        Some(nominates.map_or(tick, |at| tick.min(at)))
+        match (self.selected, self.candidates.count()) {
+            (Some(_), _) => unanswered(UNANSWERED),
+            (None, (0, _)) => "this node has no candidate".to_owned(),
+            (None, (_, 0)) => "the peer signalled no candidate".to_owned(),
+            (None, _) => unanswered(CHECKING_TIMEOUT),
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! One link to one peer: an ICE agent (RFC 8445) and a DTLS 1.2 association (RFC 6347) over the
-//! candidate pair it selected. IP packets travel as DTLS application data.
+//! candidate pair it selected. IP packets or Ethernet frames travel as DTLS application data.
 //!
 //! A [`Link`] is driven like everything in this crate: datagrams and time go in, datagrams and
 //! events come out. After every call that takes `&mut self` the caller drains
@@ -19,7 +19,9 @@
 //! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
 //! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
 
+mod candidates;
 mod channel;
+mod content;
 mod dtls;
 mod form;
 mod ice;
@@ -28,6 +30,7 @@ mod key_tap;
 mod nomination;
 mod pace;
 mod record;
+mod schedule;
 mod stun;
 #[cfg(test)]
 mod tests;
@@ -39,9 +42,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use ipop_datapath::coalesce::complete_sum;
 use ipop_datapath::envelope::{Envelope, Kind};
-use ipop_datapath::inet::Layer;
+use ipop_datapath::fragment::Fragments;
 use ipop_datapath::secret::Side;
 use rand::CryptoRng;
 use rtc_dtls::crypto_provider::RTCCryptoProvider;
@@ -50,11 +52,10 @@ use rtc_dtls::crypto_provider::providers::AwsLcRsProvider;
 use self::channel::Channel;
 pub use self::channel::{Keys, RENEW_EVERY, RENEW_IDLE};
 use self::dtls::{Ended, Rejected};
-pub use self::ice::CHECKING_TIMEOUT;
 use self::ice::Ice;
 pub use self::identity::{Identity, IdentityError};
 pub(crate) use self::pace::KEEPALIVE_EARLY;
-pub use self::pace::{CONSENT_TIMEOUT, UNANSWERED};
+pub use self::pace::{CHECKING_TIMEOUT, CONSENT_TIMEOUT, UNANSWERED};
 pub use self::stun::stun_username;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
@@ -82,6 +83,7 @@ pub struct Link {
     identity: Arc<Identity>,
     ice: Ice,
     channel: Option<Channel>,
+    fragments: Arc<Fragments>,
     state: LinkState,
     over: bool,
     selected: Option<(SocketAddr, SocketAddr)>,
@@ -108,6 +110,7 @@ impl Link {
             identity,
             ice: Ice::new(now, role, relay_only, credentials, rng).map_err(LinkError::Ice)?,
             channel: None,
+            fragments: Arc::default(),
             state: LinkState::Signalling,
             over: false,
             selected: None,
@@ -330,6 +333,11 @@ impl Link {
         self.channel.as_mut().filter(|_| up)?.poll_keys()
     }
 
+    /// What its records carry in pieces, whoever seals or opens them.
+    pub fn fragments(&self) -> &Arc<Fragments> {
+        &self.fragments
+    }
+
     /// The peer has begun to use new keys, as whoever opened a record made with them says.
     pub fn confirm_keys(&mut self, now: Instant) {
         if let Some(channel) = &mut self.channel {
@@ -360,22 +368,8 @@ impl Link {
         };
         let mut contents = Vec::new();
         let result = channel.open(now, datagram, &mut contents);
-        for (envelope, mut content) in contents {
-            if self.events.len() >= MAX_EVENTS {
-                *self.drops.entry(DropReason::QueueFull).or_default() += 1;
-                continue;
-            }
-            match envelope.kind {
-                Kind::Packet => {
-                    if envelope.partial_sum {
-                        complete_sum(Layer::Ip, &mut content);
-                    }
-                    self.events.push_back(LinkEvent::Packet(content));
-                }
-                Kind::Nothing | Kind::Frame | Kind::Fragment | Kind::Message => {
-                    *self.drops.entry(DropReason::Malformed).or_default() += 1;
-                }
-            }
+        for content in contents {
+            self.take(content);
         }
         match result {
             Ok(()) => {

@@ -2,6 +2,12 @@
 
 use std::time::Duration;
 
+/// Connectivity checks may take this long before the link is given up.
+pub const CHECKING_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a reflexive pair waits for a better one before it is nominated.
+pub(super) const REFLEXIVE_WAIT: Duration = Duration::from_millis(150);
+/// The same for a relayed pair.
+pub(super) const RELAY_WAIT: Duration = Duration::from_millis(1500);
 /// Least time between two checks of any pairs (RFC 8445 section 14.2 allows 5 ms).
 pub(super) const CHECK_PACE: Duration = Duration::from_millis(5);
 /// Shortest time from one round of checks to the next.

@@ -74,6 +74,10 @@ pub enum LinkEvent {
     State(LinkState),
     /// An IP packet from the peer, decrypted; its addresses are not checked here.
     Packet(BytesMut),
+    /// An Ethernet frame from the peer, decrypted, with a complete checksum.
+    Frame(BytesMut),
+    /// What the peer's switch says, decrypted.
+    Message(BytesMut),
     /// ICE selected a candidate pair, or another one than before.
     PairSelected {
         /// Our end.

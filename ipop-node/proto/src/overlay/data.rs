@@ -7,13 +7,16 @@ use bytes::BytesMut;
 
 use super::icmp::{self, Unreachable};
 use super::packet::Addresses;
-use super::peer::PeerId;
+use super::peer::{Peer, PeerId};
 use super::{Output, Overlay};
+use crate::config::OverlayMode;
 use crate::gather::Inbound;
 use crate::link::{LinkEvent, stun_username};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::TerminateReason;
 use crate::status::{DropReason, LinkState};
+use crate::switch::Matter;
+use crate::switch::message::Message;
 
 /// Least time between two ICMP unreachables (RFC 4443 section 2.4 (f)).
 const UNREACHABLE_PACE: Duration = Duration::from_millis(10);
@@ -178,6 +181,8 @@ impl Overlay {
             match session.link.poll_event() {
                 None => return,
                 Some(LinkEvent::Packet(packet)) => self.arrived(id, packet),
+                Some(LinkEvent::Frame(frame)) => self.frame_arrived(id, frame),
+                Some(LinkEvent::Message(message)) => self.message_arrived(id, &message),
                 Some(LinkEvent::State(LinkState::Up)) => {
                     session.came_up(now);
                     peer.failure = None;
@@ -212,7 +217,7 @@ impl Overlay {
     /// A packet from a peer, decrypted.
     fn arrived(&mut self, id: PeerId, packet: BytesMut) {
         let me = self.config.addrs;
-        let Some(peer) = self.table.get_mut(id) else {
+        let Some(peer) = self.in_mode(OverlayMode::Route, id) else {
             return;
         };
         let dropped = match Addresses::of(&packet) {
@@ -226,6 +231,42 @@ impl Overlay {
         }
         peer.traffic.received(1, packet.len() as u64);
         self.outputs.push_back(Output::Packet(packet));
+    }
+
+    /// A frame from a peer, decrypted. Whether it may be from there is the switch's to say.
+    fn frame_arrived(&mut self, id: PeerId, frame: BytesMut) {
+        let Some(peer) = self.in_mode(OverlayMode::Switch, id) else {
+            return;
+        };
+        peer.traffic.received(1, frame.len() as u64);
+        self.outputs.push_back(Output::Switch {
+            peer: id.into(),
+            matter: Matter::Frame(frame.freeze()),
+        });
+    }
+
+    /// What a peer's switch says, decrypted.
+    fn message_arrived(&mut self, id: PeerId, message: &[u8]) {
+        let Some(peer) = self.in_mode(OverlayMode::Switch, id) else {
+            return;
+        };
+        let Some(message) = Message::read(message) else {
+            return peer.traffic.dropped(DropReason::UnknownContent);
+        };
+        self.outputs.push_back(Output::Switch {
+            peer: id.into(),
+            matter: Matter::Message(message),
+        });
+    }
+
+    /// The peer, if what it sent is of the mode that this node is in.
+    fn in_mode(&mut self, mode: OverlayMode, id: PeerId) -> Option<&Peer> {
+        let peer = self.table.get(id)?;
+        if self.config.mode != mode {
+            peer.traffic.dropped(DropReason::WrongMode);
+            return None;
+        }
+        Some(peer)
     }
 
     fn is_multicast(&self, addr: IpAddr) -> bool {

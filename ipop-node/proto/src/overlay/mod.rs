@@ -49,6 +49,7 @@ use self::table::{Table, bare};
 pub use self::traffic::Traffic;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
+use crate::config::OverlayMode;
 use crate::gather::stun::fork;
 use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
@@ -56,6 +57,7 @@ pub use crate::net::{Route, Transmit};
 use crate::service::IceServer;
 use crate::signal::{SessionId, Signal, TerminateReason};
 use crate::status::{Advertisement, DropReason, PairEnd, PeerStatus};
+use crate::switch::Matter;
 
 /// What does not change while a node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct OverlayConfig {
     pub addrs: OverlayAddrs,
     /// Overlay MTU in bytes; larger packets are refused with an ICMP error.
     pub mtu: u16,
+    /// What is carried; a peer's packets in mode `switch`, and frames in mode `route`, are dropped.
+    pub mode: OverlayMode,
     /// Offer and use relay candidates only.
     pub relay_only: bool,
 }
@@ -77,6 +81,14 @@ pub enum Output {
     Transmit(Transmit),
     /// Write one IP packet to the TUN device.
     Packet(BytesMut),
+    /// Give the switch a frame of a peer, or what the peer's switch says. Most of both never come
+    /// here: see [`PeerPath`].
+    Switch {
+        /// Whose.
+        peer: PeerKey,
+        /// What it is.
+        matter: Matter,
+    },
     /// Send a signal to a full JID.
     Signal {
         /// Full JID.

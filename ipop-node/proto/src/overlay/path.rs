@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipop_datapath::fragment::Fragments;
+
 use super::peer::PeerId;
 use super::traffic::Traffic;
 use super::{Output, Overlay};
@@ -20,6 +22,8 @@ pub struct PeerPath {
     pub route: Route,
     /// What seals and opens its records.
     pub keys: Keys,
+    /// Its packets in pieces.
+    pub fragments: Arc<Fragments>,
     /// Where to count.
     pub traffic: Arc<Traffic>,
 }
@@ -54,6 +58,7 @@ impl Overlay {
             // Through a relay only in a channel: until there is one, packets go by the overlay.
             self.gatherer.route(local, remote)
         });
+        let fragments = link.fragments().clone();
         let keys = link.poll_keys();
         if keys.is_some() {
             peer.keys = keys;
@@ -66,6 +71,7 @@ impl Overlay {
             addrs: peer.addrs,
             route,
             keys,
+            fragments,
             traffic: peer.traffic.clone(),
         });
         if told || path.is_some() {

@@ -82,6 +82,15 @@ pub struct Settings {
     pub addresses: Vec<(IpAddr, Mac)>,
 }
 
+/// What comes to a switch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Matter {
+    /// A frame, with a complete checksum.
+    Frame(Bytes),
+    /// A message of another switch.
+    Message(Message),
+}
+
 /// What the caller has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {

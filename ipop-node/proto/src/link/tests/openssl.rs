@@ -136,9 +136,9 @@ fn exchange(side: Side, cipher: &str, suite: Suite) {
             }
             Err(_) => channel.handle_timeout(Instant::now()).expect("goes on"),
         }
-        heard.extend(contents.drain(..).map(|(envelope, content)| {
-            assert_eq!(envelope, PACKET);
-            content
+        heard.extend(contents.drain(..).map(|content| {
+            assert_eq!(content.envelope, PACKET);
+            content.bytes
         }));
     }
     assert_eq!(heard, [&b"a packet for us\n"[..]]);

@@ -1,5 +1,6 @@
 //! Overlays on a simulated underlay and virtual time.
 
+mod contents;
 mod links;
 mod names;
 mod packets;

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
+use crate::config::OverlayMode;
 use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath, StaticPeer};
 use crate::service::{IceServer, IceServerKind, ServicePassword};
 use crate::signal::Signal;
 use crate::sim::turn::TurnServer;
 use crate::sim::{NatKind, Network, Path};
 use crate::status::{Advertisement, LinkState, PeerStatus, RoleState};
+use crate::switch::Matter;
 
 /// One way through the signalling service.
 const XMPP: Duration = Duration::from_millis(10);
@@ -31,6 +33,8 @@ pub(super) struct Node {
     pub(super) advertised: u8,
     /// Packets for the TUN device.
     pub(super) packets: Vec<BytesMut>,
+    /// Frames and messages for the switch.
+    pub(super) matters: Vec<Matter>,
     /// What the data path was told.
     pub(super) paths: HashMap<PeerKey, PeerPath>,
     /// LinkUp and LinkDown, as text.
@@ -58,6 +62,7 @@ pub(super) struct World {
     /// Signals this gives `true` for come back to the sender as failed.
     pub(super) bounce: Box<dyn FnMut(&Signal) -> bool>,
     pub(super) relay_only: bool,
+    mode: OverlayMode,
     /// Identities that outlive a restart, as PEM, and peers by configuration, both by node.
     pub(super) identities: HashMap<usize, String>,
     pub(super) configured: HashMap<usize, Vec<StaticPeer>>,
@@ -75,6 +80,7 @@ impl World {
             signals: Vec::new(),
             bounce: Box::new(|_| false),
             relay_only: false,
+            mode: OverlayMode::Route,
             identities: HashMap::new(),
             configured: HashMap::new(),
             seed: 0,
@@ -83,7 +89,15 @@ impl World {
 
     /// `count` nodes in the open, not signed in.
     pub(super) fn open(count: u8) -> Self {
-        let mut world = Self::new();
+        Self::open_in(OverlayMode::Route, count)
+    }
+
+    /// The same, in a mode.
+    pub(super) fn open_in(mode: OverlayMode, count: u8) -> Self {
+        let mut world = Self {
+            mode,
+            ..Self::new()
+        };
         for i in 0..count {
             let addr = IpAddr::from([203, 0, 113, i + 1]);
             world.network.add_host(addr, None);
@@ -126,6 +140,7 @@ impl World {
             underlay,
             advertised: i as u8 + 1,
             packets: Vec::new(),
+            matters: Vec::new(),
             paths: HashMap::new(),
             events: Vec::new(),
             awake: BTreeSet::new(),
@@ -139,6 +154,7 @@ impl World {
             name: format!("node-{i}"),
             addrs: addrs(i as u8 + 1),
             mtu: 1400,
+            mode: self.mode,
             relay_only: self.relay_only,
         };
         let identity = match self.identities.get(&i) {
@@ -343,6 +359,10 @@ impl World {
                         self.network.send(now, t.local, t.remote, t.payload);
                     }
                     Output::Packet(packet) => node.packets.push(packet),
+                    Output::Switch { peer, matter } => {
+                        assert!(node.paths.contains_key(&peer), "no member yet");
+                        node.matters.push(matter);
+                    }
                     Output::Path { peer, path } => {
                         match path {
                             Some(path) => node.paths.insert(peer, path),

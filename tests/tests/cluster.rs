@@ -26,6 +26,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "1@local",
         "--workers",
         "1:scratch@local",
+        "--scheduler",
+        "slurm",
         "--json",
     ]);
     run.expect_code(0);
@@ -167,6 +169,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "rpcbind listens: {services}"
     );
 
+    jobs_run_on_workers(&outside);
+
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
 
@@ -237,8 +241,6 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             logs.stdout
         );
     }
-    a_person_joins_uses_the_share_and_is_removed(&outside, &frontend4);
-
     let image = outside.provision(&["image", "build", "worker"]);
     image.expect_code(0);
     assert!(
@@ -264,6 +266,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         ])
         .expect_code(4);
 
+    workers_are_drained_before_they_go(&outside);
+
     // --- Destroyed is gone, and twice is no error.
     let server = outside.rendezvous_server_pid();
     outside.provision(&["destroy", name]).expect_code(0);
@@ -272,8 +276,104 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     outside.provision(&["destroy", name]).expect_code(0);
 }
 
+/// That nodes have joined means that they run jobs, those of users of the front end too.
+fn jobs_run_on_workers(outside: &Outside) {
+    let names = outside.on("frontend-0", "srun -N2 -C local hostname | sort");
+    assert_eq!(names, "worker-0\nworker-1\n");
+
+    outside.on("frontend-0", "useradd ann");
+    for worker in ["worker-0", "worker-1"] {
+        wait_until("a worker to know the user", Duration::from_secs(90), || {
+            (outside.try_on(worker, "id ann").code == Some(0)).then_some(())
+        });
+    }
+    outside.on(
+        "frontend-0",
+        "su - ann -c \"sbatch --quiet --wait --array=1-4 --output=result-%a --wrap 'id -un; hostname'\"",
+    );
+    let results = "cd /export/home/ann && stat --format %U result-? && cat result-?";
+    let results = outside.on("frontend-0", results);
+    let lines: Vec<_> = results.lines().collect();
+    let count = |what: &str| lines.iter().filter(|l| l.starts_with(what)).count();
+    assert_eq!((count("ann"), count("worker-")), (8, 4), "{results}");
+
+    // The key is on the worker, and for no user.
+    outside.on(
+        "worker-0",
+        "test -s /etc/munge/munge.key -a -s /srv/cluster/munge.key",
+    );
+    let as_ann = "setpriv --reuid=ann --regid=ann --clear-groups";
+    outside.on("worker-0", &format!("{as_ann} test -r /home/ann/result-1"));
+    for path in [
+        "/etc/munge/munge.key",
+        "/srv/cluster/munge.key",
+        "/srv/cluster",
+    ] {
+        let read = outside.try_on("worker-0", &format!("{as_ann} test -r {path}"));
+        assert_eq!(
+            read.code,
+            Some(1),
+            "{path} is readable by a user of worker-0"
+        );
+    }
+    let shadow = outside.try_on(
+        "worker-0",
+        "grep ann /srv/cluster/* /var/lib/extrausers/* | grep -v :x:",
+    );
+    assert_eq!(shadow.stdout, "", "more than names is published");
+
+    for (node, port) in [("frontend-0", 6817), ("worker-0", 6818)] {
+        let underlay = outside.underlay_address(node);
+        assert!(
+            !outside.tcp_open(&underlay, port),
+            "Slurm answers on the underlay at {underlay}:{port}"
+        );
+        let listeners = outside.on(
+            node,
+            &format!("ss -Hltn 'sport = :{port}' | awk '{{print $4}}'"),
+        );
+        let overlay = outside.on(node, ". /run/ipop/env; echo $IPOP_ADDR4");
+        assert_eq!(listeners.trim(), format!("{}:{port}", overlay.trim()));
+    }
+}
+
+/// The last worker goes: not while a job runs there, then by force; Slurm forgets it.
+fn workers_are_drained_before_they_go(outside: &Outside) {
+    let name = outside.name.as_str();
+    outside.on(
+        "frontend-0",
+        "sbatch --quiet --nodelist=worker-1 --wrap 'sleep 3600'",
+    );
+    wait_until("the job to run", Duration::from_secs(120), || {
+        let jobs = outside.on("frontend-0", "squeue --noheader --states=running");
+        jobs.contains("worker-1").then_some(())
+    });
+    let scale = [
+        "scale",
+        name,
+        "--workers",
+        "-1",
+        "--drain-timeout",
+        "1s",
+        "--json",
+    ];
+    let refused = outside.provision(&scale);
+    refused.expect_code(5);
+    assert!(refused.stderr.contains("worker-1"), "{}", refused.stderr);
+    let state = outside.on(
+        "frontend-0",
+        "sinfo --noheader --nodes=worker-1 --format %T",
+    );
+    assert_eq!(state.trim(), "allocated", "it takes jobs again");
+    outside
+        .provision(&[&scale[..], &["--force"]].concat())
+        .expect_code(0);
+    let nodes = outside.on("frontend-0", "sinfo --noheader --Node --format %N");
+    assert_eq!(nodes.trim(), "worker-0");
+}
+
 #[test]
-fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
+fn a_worker_that_does_not_boot_is_named_and_joins_when_it_does() {
     let outside = Outside::new("vmstuck");
     let name = outside.name.as_str();
     let mut child = outside
@@ -315,11 +415,15 @@ fn a_worker_that_never_boots_is_named_and_does_not_hang_the_command() {
         stderr.contains("worker-0") && stderr.contains("created"),
         "{stderr}"
     );
+
+    virsh(&["resume", &format!("ipop-{name}-worker-0")]);
+    outside.provision(&["resume", name]).expect_code(0);
+    a_person_joins_uses_the_share_and_is_removed(&outside);
     outside.provision(&["destroy", name]).expect_code(0);
     outside.assert_nothing_left();
 }
 
-/// What a person's machine does: `worker-1`, whose own node stops meanwhile, and with it the way by
+/// What a person's machine does: `worker-0`, whose own node stops meanwhile, and with it the way by
 /// which it is reached.
 const PERSON: &str = r#"
 exec >/run/person.log 2>&1
@@ -332,8 +436,9 @@ ipop-node leave NAME
 systemctl start ipop-node ipop-share ipop-role-check
 "#;
 
-fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside, frontend4: &str) {
+fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside) {
     let name = outside.name.as_str();
+    let frontend4 = outside.on("frontend-0", ". /run/ipop/env; echo $IPOP_ADDR4");
     let user = |args: &[&str]| {
         let run = outside.provision(&[&["user"], args, &["--json"]].concat());
         run.expect_code(0).json_lines().pop().expect("a result")
@@ -343,10 +448,12 @@ fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside, frontend4: &s
     twice.expect_code(4);
     assert!(twice.stderr.contains("--again"), "{}", twice.stderr);
     let token = invited["token"].as_str().expect("an invitation");
-    outside.write_on("worker-1", "/run/invitation", token);
-    let script = PERSON.replace("FRONTEND", frontend4).replace("NAME", name);
-    outside.write_on("worker-1", "/run/person", &script);
-    outside.on("worker-1", "systemd-run --quiet sh /run/person");
+    outside.write_on("worker-0", "/run/invitation", token);
+    let script = PERSON
+        .replace("FRONTEND", frontend4.trim())
+        .replace("NAME", name);
+    outside.write_on("worker-0", "/run/person", &script);
+    outside.on("worker-0", "systemd-run --quiet sh /run/person");
 
     wait_until(
         "alice's file on the share",
@@ -371,10 +478,10 @@ fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside, frontend4: &s
     let listed = user(&["list", name]);
     assert_eq!(listed["members"].as_array().map(Vec::len), Some(0));
     let log = wait_until(
-        "worker-1 to be itself again",
+        "worker-0 to be itself again",
         Duration::from_secs(240),
         || {
-            let run = outside.try_on("worker-1", "cat /run/person.log && findmnt /share");
+            let run = outside.try_on("worker-0", "cat /run/person.log && findmnt /share");
             (run.code == Some(0)).then_some(run.stdout)
         },
     );
@@ -387,6 +494,6 @@ fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside, frontend4: &s
     }
     let lost = outside.on("frontend-0", "ipop-node status --json");
     assert!(!lost.contains("alice-laptop"), "{lost}");
-    let used = outside.try_on("worker-0", &format!("ping -c 1 -W 2 {addr}"));
+    let used = outside.try_on("frontend-0", &format!("ping -c 1 -W 2 {addr}"));
     assert_ne!(used.code, Some(0), "what alice had still answers");
 }

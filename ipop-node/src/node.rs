@@ -291,6 +291,9 @@ impl Node {
                         session.signal(to, signal);
                     }
                 }
+                Output::Refused { account, why } => {
+                    tracing::warn!(account, why, "peer refused");
+                }
                 Output::LinkUp { peer } => {
                     tracing::info!(peer, "link up");
                     self.links_changed();

@@ -1,5 +1,6 @@
 //! The command line. One file per subcommand.
 
+mod authority;
 mod check;
 mod error;
 mod identity;
@@ -36,6 +37,7 @@ enum Command {
     Role(role::Args),
     Check(check::Args),
     Identity(identity::Args),
+    Authority(authority::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
 }
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
         Command::Identity(args) => identity::run(&args),
+        Command::Authority(args) => authority::run(args),
         Command::Metadata(args) => metadata::run(&args),
     };
     match done {

@@ -1,5 +1,6 @@
 //! The one task that owns the protocol's state, and the loop that drives it.
 
+mod membership;
 mod report;
 mod switching;
 
@@ -15,12 +16,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use self::membership::Renewal;
 use self::switching::Switching;
 use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
 use crate::notify::Notifier;
 use crate::services::ice_servers;
-use crate::settings::Settings;
+use crate::settings::{Membership, Settings};
 use crate::tun::{self, Device, TunError};
 use crate::underlay::{self, AddressWatch, Rules};
 use crate::xmpp::{self, AccountError, Event, Session, Timing};
@@ -80,8 +82,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         account,
         enrolment,
         identity,
+        membership,
         ssh_host_key,
     } = settings;
+    let mut renewal = Renewal::of(membership.as_ref()).map_err(system("handle SIGHUP"))?;
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
@@ -94,6 +98,9 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         }
     };
     let mut node = Node::new(config, device, session, identity, ssh_host_key)?;
+    if let Some(membership) = membership {
+        node.believe(membership);
+    }
     node.add_peers();
     node.rebind();
     node.advertise();
@@ -109,6 +116,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         .drive(
             &mut terminate,
             &mut interrupt,
+            &mut renewal,
             &mut control,
             &mut watch,
             &mut events,
@@ -137,6 +145,8 @@ struct Node {
     linked: Vec<String>,
     /// Public SSH host key of this machine, where it made its own.
     ssh_host_key: Option<String>,
+    /// Its place in an overlay with an authority.
+    membership: Option<Membership>,
 }
 
 impl Node {
@@ -176,6 +186,7 @@ impl Node {
             linked: Vec::new(),
             session,
             ssh_host_key,
+            membership: None,
             config,
         })
     }
@@ -210,6 +221,7 @@ impl Node {
         &mut self,
         terminate: &mut Signal,
         interrupt: &mut Signal,
+        renewal: &mut Renewal,
         control: &mut control::Server,
         watch: &mut AddressWatch,
         events: &mut Option<mpsc::Receiver<Event>>,
@@ -223,8 +235,10 @@ impl Node {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
+                () = renewal.asked() => self.renew_certificate(),
                 () = timer.passed() => {
                     let now = Instant::now();
+                    self.overlay.set_time(SystemTime::now());
                     self.overlay.handle_timeout(now);
                     self.switch_timeout(now);
                     self.put_out();
@@ -254,6 +268,7 @@ impl Node {
     /// Feeds the protocol with what the threads of the data path leave to it.
     fn take_in(&mut self, first: Taken) -> Result<(), NodeError> {
         let now = Instant::now();
+        self.overlay.set_time(SystemTime::now());
         let mut next = Some(first);
         for _ in 0..TAKEN_BATCH {
             match next {
@@ -292,6 +307,9 @@ impl Node {
                     if let Some(session) = &self.session {
                         session.signal(to, signal);
                     }
+                }
+                Output::Refused { account, why } => {
+                    tracing::warn!(account, why, "peer refused");
                 }
                 Output::LinkUp { peer } => {
                     tracing::info!(peer, "link up");

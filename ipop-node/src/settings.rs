@@ -2,7 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use ipop_proto::authority::{Authority, AuthorityError, Certified, Claim, Refused};
 use ipop_proto::config::{ConfigError, NodeConfig, XmppSection};
 use ipop_proto::link::{Identity, IdentityError};
 
@@ -20,8 +22,21 @@ pub struct Settings {
     pub enrolment: Option<Enrolment>,
     /// What peers know this node by, where that is to outlive a run.
     pub identity: Option<Identity>,
+    /// Whom to believe about peers, and what it says of this node.
+    pub membership: Option<Membership>,
     /// The public SSH host key to report.
     pub ssh_host_key: Option<String>,
+}
+
+/// A node's place in an overlay with an authority.
+#[derive(Debug)]
+pub struct Membership {
+    /// Who says which node has which name and addresses.
+    pub authority: Authority,
+    /// What it says of this one.
+    pub certified: Certified,
+    /// The file with this node's key and certificate, found.
+    pub identity: PathBuf,
 }
 
 /// The configuration, or a file it names, cannot be used.
@@ -56,6 +71,24 @@ pub enum SettingsError {
         #[source]
         source: IdentityError,
     },
+    /// The authority's file cannot be used.
+    #[error("unusable authority file {}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: AuthorityError,
+    },
+    /// The certificate in the identity file does not make this node a member.
+    #[error("this node's certificate in {} would be refused by its peers", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Refused,
+    },
     /// A peer is said to be this node.
     #[error("peer.fingerprint: that of `{0}` is this node's own")]
     OwnFingerprint(String),
@@ -81,9 +114,21 @@ impl Settings {
                 (Some(account), enrolment)
             }
         };
-        let identity = match &config.node.identity {
-            None => None,
-            Some(path) => Some(read_identity(&locate(path, credentials))?),
+        let path = config.node.identity.as_ref();
+        let path = path.map(|path| locate(path, credentials));
+        let identity = path.as_deref().map(read_identity).transpose()?;
+        let membership = match (&config.authority, path.zip(identity.as_ref())) {
+            (Some(section), Some((path, identity))) => {
+                let authority = locate(&section.certificate, credentials);
+                let authority = read_authority(&authority, &config.overlay.name)?;
+                let certified = own_certificate(&config, &authority, &path, identity)?;
+                Some(Membership {
+                    authority,
+                    certified,
+                    identity: path,
+                })
+            }
+            _ => None,
         };
         let own = identity.as_ref().map(Identity::fingerprint);
         if let Some(peer) = config.peers.iter().find(|p| Some(p.fingerprint) == own) {
@@ -98,6 +143,7 @@ impl Settings {
             account,
             enrolment,
             identity,
+            membership,
             ssh_host_key,
         })
     }
@@ -118,6 +164,38 @@ pub fn read_identity(path: &Path) -> Result<Identity, SettingsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Reads the authority's file for one overlay.
+pub fn read_authority(path: &Path, overlay: &str) -> Result<Authority, SettingsError> {
+    let text = read("authority file", path)?;
+    Authority::from_pem(&String::from_utf8_lossy(&text), overlay).map_err(|source| {
+        SettingsError::Authority {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}
+
+/// What the authority says of this node now, if that is what the configuration says.
+pub fn own_certificate(
+    config: &NodeConfig,
+    authority: &Authority,
+    path: &Path,
+    identity: &Identity,
+) -> Result<Certified, SettingsError> {
+    let claim = Claim {
+        name: config.node.name.clone(),
+        ipv4: config.overlay.ipv4.addr,
+        ipv6: config.overlay.ipv6.addr,
+    };
+    let certified = authority.certify(identity.chain(), SystemTime::now());
+    certified
+        .and_then(|certified| certified.grants(&claim).map(|()| certified))
+        .map_err(|source| SettingsError::Certificate {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 fn account(
@@ -199,7 +277,13 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SettingsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use ipop_proto::authority::Validity;
+    use ipop_proto::authority::issue::{Issuer, Subject};
+
     use super::*;
+    use crate::cli::{CliError, Exit};
 
     const CONFIG: &str = r#"
         [node]
@@ -293,6 +377,95 @@ mod tests {
         assert!(matches!(error, SettingsError::OwnFingerprint(name) if name == "b"));
         let error = load(config(other.fingerprint()), "x").expect_err("no PEM");
         assert!(matches!(error, SettingsError::Identity { .. }));
+    }
+
+    #[test]
+    fn a_node_whose_certificate_its_peers_would_refuse_does_not_start() {
+        let dir = tempfile::tempdir().expect("directory");
+        let now = SystemTime::now();
+        let day = Duration::from_secs(86_400);
+        let valid = |days: [i32; 2]| {
+            let [not_before, not_after] = days.map(|days| match days {
+                ..0 => now - days.unsigned_abs() * day,
+                _ => now + days.unsigned_abs() * day,
+            });
+            Validity {
+                not_before,
+                not_after,
+            }
+        };
+        let issuer = Issuer::generate("test", valid([-9, 9]), [1; 16]).expect("an authority");
+        let other = Issuer::generate("test", valid([-9, 9]), [1; 16]).expect("an authority");
+        let config = CONFIG.replace("name = \"a\"", "name = \"a\"\nidentity = \"ipop.identity\"")
+            + "[authority]\ncertificate = \"ipop.authority\"\n";
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        };
+        for (name, text) in [
+            ("ipop.config", config.as_str()),
+            ("ipop.password", "sesame"),
+            ("ipop.ca", "x"),
+            ("ipop.authority", issuer.certificate_pem()),
+        ] {
+            write(name, text);
+        }
+        let load = || Settings::load(Path::new("ipop.config"), Some(dir.path()));
+        let identity = Identity::generate().expect("an identity");
+        let install = |issuer: &Issuer, name: &str, last: u8, days| {
+            let subject = Subject {
+                name: name.to_owned(),
+                overlay: "demo".to_owned(),
+                addrs: vec![[10, 73, 0, last].into(), "fd5a::1".parse().expect("valid")],
+                role: None,
+            };
+            let request = subject.request(&identity).expect("a request");
+            let (subject, key) = Subject::of_request(&request).expect("the same");
+            let signed = issuer.sign(&subject, &key, valid(days), [2; 16]);
+            let (pem, _) = signed.expect("signed");
+            let certified = identity.certified(&pem).expect("its key");
+            write("ipop.identity", &certified.to_pem().expect("PEM"));
+        };
+        install(&issuer, "a", 1, [-1, 1]);
+        let membership = load().expect("complete").membership.expect("a member");
+        assert_eq!(membership.certified.name, "a");
+        assert_eq!(membership.identity, dir.path().join("ipop.identity"));
+        for (issuer, name, last, days, why) in [
+            (&other, "a", 1, [-1, 1], "not of this overlay's authority"),
+            (&issuer, "a", 1, [-2, -1], "the certificate ended on"),
+            (&issuer, "a", 1, [1, 2], "the certificate begins on"),
+            (&issuer, "b", 1, [-1, 1], "the certificate says b"),
+            (
+                &issuer,
+                "a",
+                2,
+                [-1, 1],
+                "the certificate says a (10.73.0.2",
+            ),
+        ] {
+            install(issuer, name, last, days);
+            let error = CliError::from(load().expect_err(why));
+            assert_eq!(error.exit, Exit::Config);
+            let text = error.to_string();
+            assert!(
+                text.starts_with("error: this node's certificate in "),
+                "{text}"
+            );
+            assert!(text.contains(why), "{text}");
+        }
+        // Another one's key.
+        install(&issuer, "a", 1, [-1, 1]);
+        let stranger = Identity::generate()
+            .and_then(|other| other.to_pem())
+            .expect("PEM");
+        let key = &stranger[..stranger.find("-----BEGIN CERT").expect("there")];
+        let own = std::fs::read_to_string(dir.path().join("ipop.identity")).expect("there");
+        let certificate = &own[own.find("-----BEGIN CERT").expect("there")..];
+        write("ipop.identity", &format!("{key}{certificate}"));
+        let error = load().expect_err("not its key");
+        assert!(matches!(error, SettingsError::Identity { .. }), "{error:?}");
+        write("ipop.authority", "");
+        let error = CliError::from(load().expect_err("no authority"));
+        assert_eq!(error.exit, Exit::Config);
     }
 
     #[test]

@@ -490,6 +490,8 @@ async fn a_member_answers_for_its_status() {
         peers: Vec::new(),
         drops: Default::default(),
         ssh_host_key: None,
+        certificate: None,
+        refused: Vec::new(),
     };
     let (expected, asked) = (status.clone(), a.jid.clone());
     let answer = tokio::spawn(async move { b.session.query_status(&asked).await });

@@ -131,6 +131,8 @@ fn status(name: &str) -> NodeStatus {
         },
         drops: Default::default(),
         ssh_host_key: None,
+        certificate: None,
+        refused: Vec::new(),
     }
 }
 

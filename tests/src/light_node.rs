@@ -265,6 +265,8 @@ impl LightNode {
             candidates: Vec::new(),
             peers: self.linked.values().map(Member::status).collect(),
             drops: BTreeMap::new(),
+            certificate: None,
+            refused: Vec::new(),
         }
     }
 }

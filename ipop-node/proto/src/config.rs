@@ -27,6 +27,9 @@ pub struct NodeConfig {
     pub node: NodeSection,
     /// `[overlay]`
     pub overlay: OverlaySection,
+    /// `[authority]`; without it a peer is who its account or its `[[peer]]` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthoritySection>,
     /// `[xmpp]`; without it the only peers are those in `[[peer]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xmpp: Option<XmppSection>,
@@ -56,7 +59,7 @@ pub struct NodeSection {
     /// PEM file with the key (PKCS#8, ECDSA P-256) and the certificate that peers know this node
     /// by, as `ipop-node identity --create` makes it; systemd credentials are found by
     /// `$CREDENTIALS_DIRECTORY` when the path is relative. Made anew for each run when there is
-    /// none; `[[peer]]` needs one.
+    /// none; `[[peer]]` and `[authority]` need one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
     /// OpenSSH public key file whose content is told in the node's status, for machines that make
@@ -106,6 +109,18 @@ impl OverlayMode {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// `[authority]`: who says which node has which name and addresses. With it every member has a
+/// certificate of the authority, and nobody else is linked to, whatever the XMPP server says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthoritySection {
+    /// PEM file with the authority's certificate, or with both while one follows another; systemd
+    /// credentials are found by `$CREDENTIALS_DIRECTORY` when the path is relative. `node.identity`
+    /// then holds this node's key and the certificate that the authority signed; it is read again
+    /// on SIGHUP.
+    pub certificate: PathBuf,
 }
 
 /// `[xmpp]`: the rendezvous.
@@ -285,6 +300,13 @@ impl NodeConfig {
                 "node.identity",
                 "must name this node's identity file when there is a [[peer]]: its peers know it \
                  by that (`ipop-node identity --create FILE` makes one)",
+            );
+        }
+        if self.authority.is_some() && self.node.identity.is_none() {
+            return value(
+                "node.identity",
+                "must name this node's identity file when there is an [authority]: it has the \
+                 certificate that the authority signed (`ipop-node identity --request` asks for one)",
             );
         }
         self.switch.check(self)?;

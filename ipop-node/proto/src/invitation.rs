@@ -184,6 +184,7 @@ impl Invitation {
                 ca_file: Path::new(CA_FILE).to_owned(),
             }),
             ice: IceSection::default(),
+            authority: None,
             offload: OffloadSection::default(),
             switch: SwitchSection::default(),
             peers: Vec::new(),

@@ -281,6 +281,20 @@ pub struct AlarmStatus {
     pub count: u64,
 }
 
+/// The certificate of a node in an overlay with an authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its dNSName, `NAME.OVERLAY.ipop`.
+    pub name: String,
+    /// What the node does in the overlay, where the authority says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Seconds for which it is still valid.
+    pub left_s: u64,
+    /// No more than a third of its validity is left: it is time for another one.
+    pub is_due: bool,
+}
+
 /// Everything a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -321,4 +335,10 @@ pub struct NodeStatus {
     /// else can know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_host_key: Option<String>,
+    /// What makes this node a member, in an overlay with an authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
+    /// Who was refused, because the authority does not say what they claim; the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<AlarmStatus>,
 }

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipop_proto::address::MacAddr;
 use ipop_proto::config::{
-    IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection, XmppSection,
-    is_dns_label,
+    AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
+    OverlaySection, XmppSection, is_dns_label,
 };
 use ipop_proto::switch::Settings;
 use ipop_proto::switch::guard::{Allowed, Place};
@@ -91,6 +91,11 @@ fn each_defect_is_named_by_key_or_line() {
             "ice-address",
             "[node]",
             "[ice]\nignore_addresses = [\"x\"]\n[node]",
+        ),
+        (
+            "authority-without-identity",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\n[node]",
         ),
     ];
     let mut all = String::new();
@@ -286,6 +291,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
     );
     (names, addrs, 1280..=9000u16, servers, ice).prop_map(
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
+            authority: ice.3.then(|| AuthoritySection {
+                certificate: path.clone().into(),
+            }),
             xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),
                 servers: servers

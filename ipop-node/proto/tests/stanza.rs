@@ -95,6 +95,8 @@ fn node_status() -> NodeStatus {
         peers: Vec::new(),
         drops: BTreeMap::new(),
         ssh_host_key: None,
+        certificate: None,
+        refused: Vec::new(),
     }
 }
 

@@ -112,6 +112,13 @@ impl From<SettingsError> for CliError {
                 "`ipop-node identity --create FILE` makes one: a PKCS#8 key (ECDSA P-256) and its \
                  certificate, as PEM"
             }
+            SettingsError::Authority { .. } => {
+                "authority.certificate names a PEM file with the certificate of the overlay's authority"
+            }
+            SettingsError::Certificate { .. } => {
+                "`ipop-node identity FILE --request CONFIG` asks the authority for one, and \
+                 `--install CERTIFICATE` takes what it signed"
+            }
             SettingsError::OwnFingerprint(_) => {
                 "write what `ipop-node identity FILE` prints on the peer"
             }

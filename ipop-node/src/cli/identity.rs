@@ -5,17 +5,23 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use ipop_proto::authority::issue::Subject;
 use ipop_proto::link::Identity;
 
 use super::{CliError, Exit, print};
-use crate::settings::read_identity;
+use crate::settings::{credentials_directory, read_config, read_identity};
 
-/// Show the fingerprint that peers know a node by, or make a new identity.
+/// Show the fingerprint that peers know a node by, make a new identity, or have it certified.
 ///
-/// An identity is a key and a self-signed certificate in one PEM file. A node whose configuration
-/// names that file (`node.identity`) shows the same certificate on every run, so that other nodes
-/// can have its fingerprint in their configuration (`peer.fingerprint`) and need no server to meet
-/// it. Nothing but the fingerprint is to be passed on: whoever has the file can pass for the node.
+/// An identity is a key and a certificate in one PEM file, self-signed at first. A node whose
+/// configuration names that file (`node.identity`) shows the same certificate on every run, so that
+/// other nodes can have its fingerprint in their configuration (`peer.fingerprint`) and need no server
+/// to meet it. Nothing but the fingerprint is to be passed on: whoever has the file can pass for the
+/// node.
+///
+/// In an overlay with an authority (`[authority]`) the certificate is one that the authority signed:
+/// `--request` prints a request for one, and `--install` takes what came of it. A node that runs takes
+/// it over on SIGHUP, without losing its links.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLE)]
 pub struct Args {
@@ -25,6 +31,17 @@ pub struct Args {
     /// Make the file, readable for its owner alone; one that exists is not replaced.
     #[arg(long)]
     create: bool,
+    /// Print a request for a certificate (PKCS#10, PEM) with the name and the addresses in this
+    /// configuration file. The key is not in it.
+    #[arg(long, value_name = "CONFIG", conflicts_with_all = ["install", "json"])]
+    request: Option<PathBuf>,
+    /// What the node does in the overlay, for the certificate.
+    #[arg(long, value_name = "ROLE", requires = "request")]
+    role: Option<String>,
+    /// Put this certificate (PEM), and those that follow it, in the place of the file's. The key
+    /// stays, and has to be the certificate's.
+    #[arg(long, value_name = "CERTIFICATE", conflicts_with = "create")]
+    install: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -44,14 +61,23 @@ and in its configuration, with what that printed on the other machine:
   ipv4 = \"10.73.0.2\"
   ipv6 = \"fd5a::2\"
   fingerprint = \"AA:BB:…\"
-  endpoints = [\"198.51.100.2:4915\"]   # none for a machine that cannot be reached from outside";
+  endpoints = [\"198.51.100.2:4915\"]   # none for a machine that cannot be reached from outside
+
+A node of an overlay with an authority, whose key never leaves it:
+  ipop-node identity --create /etc/ipop/identity.pem --request /etc/ipop/node.toml > a.csr
+  ipop-node authority sign --key authority.key --certificate authority.pem a.csr > a.pem   # its owner
+  ipop-node identity /etc/ipop/identity.pem --install a.pem
+  systemctl kill --signal SIGHUP ipop-node@node      # when it runs already";
 
 pub fn run(args: &Args) -> Result<(), CliError> {
-    let identity = if args.create {
-        create(&args.file)?
-    } else {
-        read_identity(&args.file)?
+    let identity = match (&args.install, args.create) {
+        (Some(certificate), _) => install(&args.file, certificate)?,
+        (None, true) => create(&args.file)?,
+        (None, false) => read_identity(&args.file)?,
     };
+    if let Some(config) = &args.request {
+        return print(&request(&identity, config, args.role.clone())?);
+    }
     let fingerprint = identity.fingerprint().to_string();
     if args.json {
         let json = serde_json::json!({ "file": args.file, "fingerprint": fingerprint });
@@ -60,31 +86,81 @@ pub fn run(args: &Args) -> Result<(), CliError> {
     print(&format!("{fingerprint}\n"))
 }
 
+fn request(identity: &Identity, config: &Path, role: Option<String>) -> Result<String, CliError> {
+    let config = read_config(config, credentials_directory().as_deref())?;
+    let subject = Subject {
+        name: config.node.name,
+        overlay: config.overlay.name,
+        addrs: vec![
+            config.overlay.ipv4.addr.into(),
+            config.overlay.ipv6.addr.into(),
+        ],
+        role,
+    };
+    let request = subject.request(identity);
+    request.map_err(|error| CliError::of(Exit::System, error))
+}
+
+/// Replaces the certificate, at once or not at all: a node may read the file at any moment.
+fn install(path: &Path, certificate: &Path) -> Result<Identity, CliError> {
+    let text = read("certificate", certificate)?;
+    let unusable = |error| {
+        let what = format!("the certificate {} cannot be used", certificate.display());
+        CliError::new(Exit::Config, what).caused_by(error)
+    };
+    let identity = read_identity(path)?.certified(&text).map_err(unusable)?;
+    let text = identity.to_pem();
+    let text = text.map_err(|error| CliError::of(Exit::System, error))?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    // What a run that was killed left behind.
+    let _ = std::fs::remove_file(&new);
+    let replaced = write_new(&new, &text, SECRET).and_then(|()| std::fs::rename(&new, path));
+    replaced.map_err(|error| not_written(path, error))?;
+    Ok(identity)
+}
+
 fn create(path: &Path) -> Result<Identity, CliError> {
     let defect = |error| CliError::of(Exit::System, error);
     let identity = Identity::generate().map_err(defect)?;
     let text = identity.to_pem().map_err(defect)?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let written = file.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    match written {
+    match write_new(path, &text, SECRET) {
         Ok(()) => Ok(identity),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let what = format!("the file {} exists and is not replaced", path.display());
             Err(CliError::new(Exit::Config, what)
                 .hint("without --create its fingerprint is shown; remove it to make another one"))
         }
-        Err(error) => {
-            let what = format!("cannot write the identity file {}", path.display());
-            Err(CliError::new(Exit::Config, what).caused_by(error))
-        }
+        Err(error) => Err(not_written(path, error)),
     }
+}
+
+fn not_written(path: &Path, error: io::Error) -> CliError {
+    let what = format!("cannot write the identity file {}", path.display());
+    CliError::new(Exit::Config, what).caused_by(error)
+}
+
+/// The mode of a file with a key in it.
+pub(super) const SECRET: u32 = 0o600;
+
+/// Writes a file that is there not yet.
+pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Reads a text that was named on the command line.
+pub(super) fn read(what: &str, path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot read the {what} {}", path.display());
+        CliError::new(Exit::Config, what).caused_by(error)
+    })
 }
 
 #[cfg(test)]

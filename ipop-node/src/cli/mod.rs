@@ -1,5 +1,6 @@
 //! The command line. One file per subcommand.
 
+mod authority;
 mod check;
 mod error;
 mod identity;
@@ -39,6 +40,7 @@ enum Command {
     Identity(identity::Args),
     Join(join::Args),
     Leave(join::LeaveArgs),
+    Authority(authority::Args),
     #[command(hide = true)]
     Metadata(metadata::Args),
 }
@@ -73,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Identity(args) => identity::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Leave(args) => join::leave(&args),
+        Command::Authority(args) => authority::run(args),
         Command::Metadata(args) => metadata::run(&args),
     };
     match done {

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
-    AlarmStatus, DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd, PeerStatus, RoleState,
-    SignIn, SwitchStatus,
+    AlarmStatus, CertificateStatus, DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd,
+    PeerStatus, RoleState, SignIn, SwitchStatus,
 };
 
 /// The text of `ipop-node status`.
@@ -39,22 +39,24 @@ pub fn table(status: &NodeStatus) -> String {
     };
     field("account", account);
     field("signed in", &sign_in(&status.sign_in));
+    if let Some(status) = &status.certificate {
+        field("certificate", &certificate(status));
+    }
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
     field("dropped", &drops(&status.drops));
     peers(&mut out, &status.peers);
-    if let Some(status) = &status.switch {
-        alarms(&mut out, &status.alarms);
-    }
+    let of_switch = status.switch.iter().flat_map(|status| &status.alarms);
+    alarms(&mut out, status.refused.iter().chain(of_switch));
     out
 }
 
-fn alarms(out: &mut String, alarms: &[AlarmStatus]) {
-    if !alarms.is_empty() {
-        line(out, "");
-        line(out, "ALARMS");
-    }
-    for alarm in alarms {
+fn alarms<'a>(out: &mut String, alarms: impl Iterator<Item = &'a AlarmStatus>) {
+    for (at, alarm) in alarms.enumerate() {
+        if at == 0 {
+            line(out, "");
+            line(out, "ALARMS");
+        }
         let AlarmStatus {
             origin, trouble, ..
         } = alarm;
@@ -154,6 +156,19 @@ fn datapath(status: &DatapathStatus) -> String {
         [] => format!("{what}, with every offload"),
         missing => format!("{what}, without {}", missing.join(", ")),
     }
+}
+
+/// Who this node is by its certificate, and for how long.
+fn certificate(status: &CertificateStatus) -> String {
+    let role = status.role.as_ref();
+    let role = role.map_or_else(String::new, |role| format!(", {role}"));
+    let left = match status.left_s {
+        0 => "ended: peers refuse it".to_owned(),
+        left if left < 2 * 86_400 => format!("{} h left", left / 3600),
+        left => format!("{} d left", left / 86_400),
+    };
+    let due = if status.is_due { ", to be renewed" } else { "" };
+    format!("{}{role}, {left}{due}", status.name)
 }
 
 /// Whether it forwards, and where how many stations are.
@@ -347,6 +362,19 @@ mod tests {
             peers: vec![up, down],
             drops: BTreeMap::from([(DropReason::NoMember, 2), (DropReason::Multicast, 8)]),
             ssh_host_key: None,
+            certificate: Some(CertificateStatus {
+                name: "frontend-0.demo.ipop".to_owned(),
+                role: Some("frontend".to_owned()),
+                left_s: 20 * 86_400,
+                is_due: true,
+            }),
+            refused: vec![AlarmStatus {
+                origin: "worker-1@demo.ipop".to_owned(),
+                trouble: "the certificate is not of this overlay's authority".to_owned(),
+                holder: None,
+                age_ms: 1_000,
+                count: 1,
+            }],
         };
         insta::assert_snapshot!(table(&status));
     }

@@ -41,6 +41,8 @@ impl Node {
             peers: self.overlay.peers(now),
             drops,
             ssh_host_key: self.ssh_host_key.clone(),
+            certificate: self.certificate(),
+            refused: self.overlay.refusals(now),
         }
     }
 

@@ -2,7 +2,7 @@
 //! `iputils-ping`.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -43,6 +43,11 @@ impl Node {
     /// By what its peers know it.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// A file beside its configuration.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// Starts it with this configuration. What it logs is added to what it logged before.
@@ -155,7 +160,8 @@ impl Drop for Node {
     }
 }
 
-fn program() -> Command {
+/// The program.
+pub fn program() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ipop-node"))
 }
 

@@ -142,6 +142,7 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
+        authority: None,
         xmpp: Some(XmppSection {
             jid: jid.to_owned(),
             servers: endpoint.servers.clone(),

@@ -29,7 +29,7 @@ use super::content::Content;
 use super::dtls::{Association, Ended, Rejected};
 use super::identity::Identity;
 use super::record::Form;
-use crate::signal::Fingerprint;
+use super::trust::Expected;
 use crate::status::DropReason;
 
 /// Age at which keys in use are renewed.
@@ -72,7 +72,7 @@ pub struct Keys {
 /// See the module.
 pub(super) struct Channel {
     identity: Arc<Identity>,
-    expected: Fingerprint,
+    expected: Expected,
     side: Side,
     current: Association,
     /// Keys that are good for receiving beside the current ones, and until when; open-ended while
@@ -101,18 +101,18 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    /// Prepares the first handshake; only the certificate with fingerprint `expected` is accepted,
-    /// in this one and in all that follow.
+    /// Prepares the first handshake; only the peer that is `expected` is accepted, in this one and in
+    /// all that follow.
     pub(super) fn new(
         side: Side,
         identity: &Arc<Identity>,
-        expected: Fingerprint,
+        expected: Expected,
     ) -> Result<Self, String> {
         Ok(Self {
             identity: identity.clone(),
+            current: Association::new(side, identity, expected.clone())?,
             expected,
             side,
-            current: Association::new(side, identity, expected)?,
             previous: None,
             sending: None,
             is_confirmed: false,
@@ -155,7 +155,7 @@ impl Channel {
         self.anew_at = None;
         self.anew_after = Some(now + ANEW_PACE);
         if !self.is_established() {
-            let current = Association::new(self.side, &self.identity, self.expected);
+            let current = Association::new(self.side, &self.identity, self.expected.clone());
             if let Ok(current) = current {
                 self.current = current;
             }
@@ -177,6 +177,18 @@ impl Channel {
     /// Whether packets can flow.
     pub(super) fn is_established(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// What this side shows from the next handshake on.
+    pub(super) fn set_identity(&mut self, identity: Arc<Identity>) {
+        self.identity = identity;
+    }
+
+    /// Whether keys are in use that nobody would be given for the certificate they were made with,
+    /// because it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        let certified = self.current.certified();
+        certified.is_some_and(|certified| self.expected.has_ended(certified))
     }
 
     /// The keys in use, if they are others than when this was last asked.
@@ -326,11 +338,15 @@ impl Channel {
 
     fn renew(&mut self, now: Instant) {
         self.renew_at = Some(now + RENEW_AGAIN);
-        if let Ok(mut next) = Association::new(self.side, &self.identity, self.expected)
+        if let Ok(mut next) = self.renewal()
             && next.start(now).is_ok()
         {
             self.next = Some((next, now));
         }
+    }
+
+    fn renewal(&self) -> Result<Association, String> {
+        Association::new(self.side, &self.identity, self.expected.again())
     }
 
     fn give_up_renewal(&mut self, now: Instant) {
@@ -360,7 +376,7 @@ impl Channel {
             && self.next.is_none()
             && self.renew_at.is_none_or(|at| at <= now)
             && Form::of(&datagram).is_some_and(|form| form.client_hello);
-        if begins && let Ok(next) = Association::new(self.side, &self.identity, self.expected) {
+        if begins && let Ok(next) = self.renewal() {
             self.next = Some((next, now));
         }
         let Some((next, _)) = &mut self.next else {

@@ -17,10 +17,12 @@ use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 
-use super::identity::{Identity, fingerprint_of};
+use super::identity::Identity;
 use super::key_tap::KeyTap;
 use super::record::{Form, HANDSHAKE};
-use crate::signal::{Fingerprint, TerminateReason};
+use super::trust::{Expected, Untrusted};
+use crate::authority::Certified;
+use crate::signal::TerminateReason;
 use crate::status::DropReason;
 
 /// How long a flight may stay unanswered before it is sent again, at first.
@@ -50,21 +52,26 @@ const PEER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 9
 pub(super) struct Ended {
     pub(super) why: String,
     pub(super) reason: TerminateReason,
+    /// Whoever answered is not the peer.
+    pub(super) untrusted: bool,
 }
 
 impl Ended {
-    pub(super) fn closed_by_peer() -> Self {
+    pub(super) fn new(why: impl Into<String>, reason: TerminateReason) -> Self {
         Self {
-            why: "the peer closed the link".to_owned(),
-            reason: TerminateReason::Success,
+            why: why.into(),
+            reason,
+            untrusted: false,
         }
     }
 
+    pub(super) fn closed_by_peer() -> Self {
+        Self::new("the peer closed the link", TerminateReason::Success)
+    }
+
     pub(super) fn fatal_alert() -> Self {
-        Self {
-            why: "the peer ended DTLS with a fatal alert".to_owned(),
-            reason: TerminateReason::SecurityError,
-        }
+        let why = "the peer ended DTLS with a fatal alert";
+        Self::new(why, TerminateReason::SecurityError)
     }
 }
 
@@ -82,7 +89,9 @@ pub(super) struct Association {
     endpoint: Endpoint,
     config: Arc<HandshakeConfig>,
     side: Side,
-    expected: Fingerprint,
+    expected: Expected,
+    /// What the authority says of the peer, once it has proven to be it.
+    certified: Option<Certified>,
     tap: Arc<KeyTap>,
     generation: Option<Arc<Generation>>,
     over: bool,
@@ -100,13 +109,10 @@ pub(super) struct Association {
 }
 
 impl Association {
-    /// Prepares an association that accepts exactly the certificate with fingerprint `expected`.
-    pub(super) fn new(
-        side: Side,
-        identity: &Identity,
-        expected: Fingerprint,
-    ) -> Result<Self, String> {
+    /// Prepares an association that accepts exactly the peer that is `expected`.
+    pub(super) fn new(side: Side, identity: &Identity, expected: Expected) -> Result<Self, String> {
         let tap = KeyTap::new();
+        let checked = expected.clone();
         let config = ConfigBuilder::default()
             .with_crypto_provider(tap.clone())
             .with_certificates(vec![identity.certificate()])
@@ -118,14 +124,13 @@ impl Association {
             .with_extended_master_secret(ExtendedMasterSecretType::Require)
             .with_flight_interval(FLIGHT_INTERVAL)
             .with_mtu(HANDSHAKE_MTU)
-            // Off is the check against CAs; the fingerprint check below takes its place.
+            // Off is the library's own check, which reads the clock and knows servers' names only;
+            // the one below takes its place.
             .with_insecure_skip_verify(true)
-            .with_verify_peer_certificate(Some(Arc::new(
-                move |chain: &[Vec<u8>], _: &_| match chain.first() {
-                    Some(der) if fingerprint_of(der) == expected => Ok(()),
-                    _ => Err(Error::ErrInvalidCertificate),
-                },
-            )))
+            .with_verify_peer_certificate(Some(Arc::new(move |chain: &[Vec<u8>], _: &_| {
+                let checked = checked.check(chain);
+                checked.map_or(Err(Error::ErrInvalidCertificate), |_| Ok(()))
+            })))
             .build(side == Side::Client, Some(PEER))
             .map_err(|error| error.to_string())?;
         let config = Arc::new(config);
@@ -135,6 +140,7 @@ impl Association {
             config,
             side,
             expected,
+            certified: None,
             tap,
             generation: None,
             over: false,
@@ -209,8 +215,9 @@ impl Association {
     /// Keys are taken out. Nothing is accepted or sent on the strength of a callback having been
     /// called: the certificate is looked at again.
     fn complete(&mut self) -> Result<(), Ended> {
-        if self.peer_fingerprint() != Some(self.expected) {
-            return Err(self.mismatch());
+        match self.check() {
+            Ok(certified) => self.certified = certified,
+            Err(untrusted) => return Err(self.untrusted(&untrusted)),
         }
         let generation = self
             .tap
@@ -223,6 +230,11 @@ impl Association {
             self.flight.clear();
         }
         Ok(())
+    }
+
+    /// What the authority says of the peer, where there is one, once there are keys.
+    pub(super) fn certified(&self) -> Option<&Certified> {
+        self.certified.as_ref()
     }
 
     fn is_established(&self) -> bool {
@@ -341,21 +353,19 @@ impl Association {
         is_flight
     }
 
-    fn peer_fingerprint(&self) -> Option<Fingerprint> {
-        let state = self.endpoint.get_connection_state(PEER)?;
-        state
-            .peer_certificates
-            .first()
-            .map(|der| fingerprint_of(der))
+    /// What to make of the certificates that were shown.
+    fn check(&self) -> Result<Option<Certified>, Untrusted> {
+        let state = self.endpoint.get_connection_state(PEER);
+        self.expected
+            .check(state.map_or(&[], |state| &state.peer_certificates))
     }
 
     /// Why the library gave up.
     fn refused(&mut self, error: &Error) -> Ended {
-        if self
-            .peer_fingerprint()
-            .is_some_and(|shown| shown != self.expected)
-        {
-            return self.mismatch();
+        let state = self.endpoint.get_connection_state(PEER);
+        let has_shown = state.is_some_and(|state| !state.peer_certificates.is_empty());
+        if let (true, Err(untrusted)) = (has_shown, self.check()) {
+            return self.untrusted(&untrusted);
         }
         self.end(match error {
             Error::ErrAlertFatalOrClose => Ended::fatal_alert().why,
@@ -363,21 +373,15 @@ impl Association {
         })
     }
 
-    fn mismatch(&mut self) -> Ended {
-        let shown = self
-            .peer_fingerprint()
-            .map_or("none".to_owned(), |shown| shown.to_string());
-        let expected = self.expected;
-        self.end(format!(
-            "the peer's certificate is not the one signalled: fingerprint {shown}, expected {expected}"
-        ))
+    fn untrusted(&mut self, untrusted: &Untrusted) -> Ended {
+        Ended {
+            untrusted: true,
+            ..self.end(untrusted.to_string())
+        }
     }
 
     fn end(&mut self, why: String) -> Ended {
         self.over = true;
-        Ended {
-            why,
-            reason: TerminateReason::SecurityError,
-        }
+        Ended::new(why, TerminateReason::SecurityError)
     }
 }

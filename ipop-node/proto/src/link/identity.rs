@@ -8,20 +8,20 @@ use rtc_dtls::crypto_provider::SignatureScheme;
 use sha2::{Digest, Sha256};
 
 use super::provider;
+use crate::authority::CERTIFICATE;
 use crate::signal::Fingerprint;
 
-/// This node's DTLS key (ECDSA P-256) and self-signed certificate.
+/// This node's DTLS key (ECDSA P-256) and certificate.
 ///
 /// Peers know the certificate by the fingerprint that signalling or their configuration told them,
-/// not by a CA. One identity serves all links of a process; it outlives the process only where peers
-/// have it in their configuration.
+/// and in an overlay with an authority by what it says. One identity serves all links of a process;
+/// it outlives the process only where it is in a file.
 pub struct Identity {
     certificate: Certificate,
     fingerprint: Fingerprint,
 }
 
-/// PEM labels (RFC 7468 sections 5 and 10).
-const CERTIFICATE: &str = "CERTIFICATE";
+/// PEM label (RFC 7468 section 10).
 const PRIVATE_KEY: &str = "PRIVATE KEY";
 
 /// There is no identity to be had.
@@ -33,14 +33,17 @@ pub enum IdentityError {
     /// A text is not PEM.
     #[error("not PEM: {0}")]
     Pem(String),
-    /// A part is missing, or there twice.
-    #[error("it must have one `{0}` section, and has {1}")]
-    Sections(&'static str, usize),
+    /// The key is missing, or there twice.
+    #[error("it must have one `PRIVATE KEY` section, and has {0}")]
+    Keys(usize),
+    /// There is no certificate.
+    #[error("it has no `CERTIFICATE` section")]
+    NoCertificate,
     /// The key is of another kind.
     #[error("the key is not an ECDSA key on P-256: {0}")]
     Key(String),
     /// The certificate is another key's.
-    #[error("the certificate is not that of the key")]
+    #[error("the first certificate is not that of the key")]
     Mismatch,
 }
 
@@ -54,17 +57,26 @@ impl Identity {
         Self::of(certificate)
     }
 
-    /// Reads a PEM text with one PKCS#8 key and its certificate, in any order.
+    /// Reads a PEM text with one PKCS#8 key, before or after its certificate and those between that
+    /// and the authority, if there are any.
     pub fn from_pem(text: &str) -> Result<Self, IdentityError> {
-        let parts = pem::parse_many(text).map_err(|error| IdentityError::Pem(error.to_string()))?;
-        let only = |label| {
-            let of_label: Vec<_> = parts.iter().filter(|part| part.tag() == label).collect();
-            match of_label[..] {
-                [part] => Ok(part.contents()),
-                _ => Err(IdentityError::Sections(label, of_label.len())),
-            }
+        let parts = sections(text)?;
+        let key: Vec<_> = parts.iter().filter(|p| p.tag() == PRIVATE_KEY).collect();
+        let [key] = key[..] else {
+            return Err(IdentityError::Keys(key.len()));
         };
-        let (key, der) = (only(PRIVATE_KEY)?, only(CERTIFICATE)?);
+        Self::of_key(key.contents(), &parts)
+    }
+
+    /// The same key with the certificates in another PEM text, as [`Self::from_pem`] has them.
+    pub fn certified(&self, text: &str) -> Result<Self, IdentityError> {
+        Self::of_key(&self.key_der()?, &sections(text)?)
+    }
+
+    fn of_key(key: &[u8], parts: &[Pem]) -> Result<Self, IdentityError> {
+        let chain = parts.iter().filter(|part| part.tag() == CERTIFICATE);
+        let chain: Vec<_> = chain.map(|part| part.contents().to_vec()).collect();
+        let der = chain.first().ok_or(IdentityError::NoCertificate)?;
         let key = provider()
             .crypto()
             .import_signing_key(SignatureScheme::EcdsaP256Sha256, key)
@@ -75,19 +87,13 @@ impl Identity {
         if !der.windows(point.len()).any(|part| part == point) {
             return Err(IdentityError::Mismatch);
         }
-        Self::of(Certificate::from_signing_key(
-            vec![der.to_vec().into()],
-            key,
-        ))
+        let chain = chain.into_iter().map(Into::into).collect();
+        Self::of(Certificate::from_signing_key(chain, key))
     }
 
     /// The PEM text [`Self::from_pem`] reads. It has the key: it is a secret.
     pub fn to_pem(&self) -> Result<String, IdentityError> {
-        let key = self.certificate.private_key.signing_key.to_pkcs8_der();
-        let key = key
-            .map_err(|error| IdentityError::Make(error.to_string()))?
-            .ok_or_else(|| IdentityError::Make("the key cannot be taken out".to_owned()))?;
-        let mut parts = vec![Pem::new(PRIVATE_KEY, key.as_ref())];
+        let mut parts = vec![Pem::new(PRIVATE_KEY, self.key_der()?)];
         for der in &self.certificate.certificate {
             parts.push(Pem::new(CERTIFICATE, der.as_ref()));
         }
@@ -112,6 +118,28 @@ impl Identity {
         self.fingerprint
     }
 
+    /// The certificate and those between it and the authority, as DER.
+    pub fn chain(&self) -> &[impl AsRef<[u8]> + use<>] {
+        &self.certificate.certificate
+    }
+
+    /// The key, to sign a request with.
+    pub(crate) fn key_pair(&self) -> Result<rcgen::KeyPair, rcgen::Error> {
+        let key = self
+            .key_der()
+            .map_err(|_| rcgen::Error::CouldNotParseKeyPair)?;
+        rcgen::KeyPair::try_from(key)
+    }
+
+    /// The key in PKCS#8 form (RFC 5208).
+    fn key_der(&self) -> Result<Vec<u8>, IdentityError> {
+        let key = self.certificate.private_key.signing_key.to_pkcs8_der();
+        let key = key
+            .map_err(|error| IdentityError::Make(error.to_string()))?
+            .ok_or_else(|| IdentityError::Make("the key cannot be taken out".to_owned()))?;
+        Ok(key.as_ref().to_vec())
+    }
+
     /// Key and certificate for a handshake.
     pub(super) fn certificate(&self) -> Certificate {
         self.certificate.clone()
@@ -125,6 +153,10 @@ impl fmt::Debug for Identity {
             .field("fingerprint", &self.fingerprint)
             .finish_non_exhaustive()
     }
+}
+
+fn sections(text: &str) -> Result<Vec<Pem>, IdentityError> {
+    pem::parse_many(text).map_err(|error| IdentityError::Pem(error.to_string()))
 }
 
 /// SHA-256 over a certificate's DER form (RFC 8122 section 5).
@@ -150,7 +182,7 @@ mod tests {
         let foreign = &foreign[foreign.find("-----BEGIN CERT").expect("there")..];
         for (text, problem) in [
             (String::new(), "one `PRIVATE KEY` section, and has 0"),
-            (key.to_owned(), "one `CERTIFICATE` section, and has 0"),
+            (key.to_owned(), "no `CERTIFICATE` section"),
             (
                 format!("{text}{key}"),
                 "one `PRIVATE KEY` section, and has 2",

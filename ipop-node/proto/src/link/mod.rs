@@ -17,7 +17,10 @@
 //! checks were an attacker's.
 //!
 //! No packet is accepted from or sent to a peer that has not shown, in a mutual handshake, the
-//! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without.
+//! certificate whose fingerprint came with its [`LinkDescription`]; there is no mode without. With an
+//! authority ([`LinkConfig::trust`]) that certificate has to say as well who the peer is said to be;
+//! then it may be replaced, by one that says the same, whenever keys are renewed, and its end is the
+//! link's.
 
 mod candidates;
 mod channel;
@@ -34,6 +37,7 @@ mod schedule;
 mod stun;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod types;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -57,6 +61,8 @@ pub use self::identity::{Identity, IdentityError};
 pub(crate) use self::pace::KEEPALIVE_EARLY;
 pub use self::pace::{CHECKING_TIMEOUT, CONSENT_TIMEOUT, UNANSWERED};
 pub use self::stun::stun_username;
+use self::trust::Expected;
+pub use self::trust::Trust;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
@@ -81,6 +87,9 @@ const PACKET: Envelope = Envelope {
 /// One link to one peer.
 pub struct Link {
     identity: Arc<Identity>,
+    /// The one that takes its place once the peer's half is there, if there is another one.
+    renewed: Option<Arc<Identity>>,
+    trust: Option<Trust>,
     ice: Ice,
     channel: Option<Channel>,
     fragments: Arc<Fragments>,
@@ -105,9 +114,12 @@ impl Link {
             identity,
             relay_only,
             credentials,
+            trust,
         } = config;
         Ok(Self {
             identity,
+            renewed: None,
+            trust,
             ice: Ice::new(now, role, relay_only, credentials, rng).map_err(LinkError::Ice)?,
             channel: None,
             fragments: Arc::default(),
@@ -156,13 +168,25 @@ impl Link {
             Setup::Actpass | Setup::Passive => Side::Client,
             Setup::Active => Side::Server,
         };
-        let channel =
-            Channel::new(side, &self.identity, remote.fingerprint).map_err(LinkError::Dtls)?;
+        let expected = Expected::new(remote.fingerprint, self.trust.clone());
+        let mut channel = Channel::new(side, &self.identity, expected).map_err(LinkError::Dtls)?;
+        if let Some(renewed) = self.renewed.take() {
+            channel.set_identity(renewed);
+        }
         self.ice.start(now, remote).map_err(LinkError::Ice)?;
         self.channel = Some(channel);
         self.enter(LinkState::Checking);
         self.advance(now);
         Ok(())
+    }
+
+    /// What this node shows from the next handshake on. The peer has been told of the one before, so
+    /// the handshake that its half begins is made with that.
+    pub fn set_identity(&mut self, identity: Arc<Identity>) {
+        match &mut self.channel {
+            Some(channel) => channel.set_identity(identity),
+            None => self.renewed = Some(identity),
+        }
     }
 
     /// Adds a candidate of this node; the peer must be told by signalling.
@@ -177,10 +201,7 @@ impl Link {
     pub fn remove_local(&mut self, base: SocketAddr) {
         if !self.over && self.ice.remove_local(base) {
             let why = format!("the local address {base} in use is gone");
-            self.fail(Ended {
-                why,
-                reason: TerminateReason::ConnectivityError,
-            });
+            self.fail(Ended::new(why, TerminateReason::ConnectivityError));
         }
     }
 
@@ -257,10 +278,11 @@ impl Link {
         }
         let carried = self.channel.as_ref().and_then(Channel::records);
         if let Err(why) = self.ice.handle_timeout(now, carried.unwrap_or(0)) {
-            return self.fail(Ended {
-                why,
-                reason: TerminateReason::ConnectivityError,
-            });
+            return self.fail(Ended::new(why, TerminateReason::ConnectivityError));
+        }
+        if self.channel.as_ref().is_some_and(Channel::has_ended) {
+            let why = "the peer's certificate has ended";
+            return self.fail(Ended::new(why, TerminateReason::SecurityError));
         }
         let result = self
             .channel
@@ -277,10 +299,7 @@ impl Link {
                 "the DTLS handshake was not done within {} s",
                 HANDSHAKE_TIMEOUT.as_secs()
             );
-            return self.fail(Ended {
-                why,
-                reason: TerminateReason::ConnectivityError,
-            });
+            return self.fail(Ended::new(why, TerminateReason::ConnectivityError));
         }
         self.advance(now);
     }
@@ -457,9 +476,17 @@ impl Link {
     }
 
     fn fail(&mut self, ended: Ended) {
-        let Ended { why, reason } = ended;
+        let Ended {
+            why,
+            reason,
+            untrusted,
+        } = ended;
         self.end(why.clone());
-        self.push_event(LinkEvent::Failed { why, reason });
+        self.push_event(LinkEvent::Failed {
+            why,
+            reason,
+            untrusted,
+        });
     }
 
     fn end(&mut self, why: String) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use super::identity::Identity;
+use super::trust::Trust;
 use crate::signal::TerminateReason;
 use crate::status::{LinkState, PairEnd};
 
@@ -48,6 +49,8 @@ pub struct LinkConfig {
     /// Ours, when the peer knows them without signalling: then all of its candidates are known
     /// too, and a pair need not wait for a better one. Random ones otherwise.
     pub credentials: Option<IceCredentials>,
+    /// Whom to believe that the peer is who it is said to be, beside its fingerprint.
+    pub trust: Option<Trust>,
 }
 
 /// A link cannot be set up.
@@ -91,5 +94,7 @@ pub enum LinkEvent {
         why: String,
         /// For the peer.
         reason: TerminateReason,
+        /// Whoever answered in the peer's place showed no certificate that makes it the peer.
+        untrusted: bool,
     },
 }

@@ -125,7 +125,7 @@ impl Overlay {
         if self.is_multicast(addresses.destination) {
             return self.drop(DropReason::Multicast);
         }
-        let Some(id) = self.table.route(addresses.destination) else {
+        let Some(id) = self.whose(addresses.destination) else {
             self.drop(DropReason::NoMember);
             if now >= self.quiet_until {
                 self.quiet_until = now + UNREACHABLE_PACE;
@@ -184,7 +184,15 @@ impl Overlay {
                 Some(LinkEvent::Frame(frame)) => self.frame_arrived(id, frame),
                 Some(LinkEvent::Message(message)) => self.message_arrived(id, &message),
                 Some(LinkEvent::State(LinkState::Up)) => {
-                    session.came_up(now);
+                    if let Err(why) = self.grant(now, id) {
+                        return self.fail(now, id, why, Some(TerminateReason::GeneralError));
+                    }
+                    let Some(peer) = self.table.get_mut(id) else {
+                        return;
+                    };
+                    if let Some(session) = &mut peer.session {
+                        session.came_up(now);
+                    }
                     peer.failure = None;
                     peer.backoff.reset();
                     peer.setup = Some(now.duration_since(peer.since));
@@ -192,7 +200,14 @@ impl Overlay {
                     self.outputs.push_back(Output::LinkUp { peer });
                 }
                 Some(LinkEvent::State(_) | LinkEvent::PairSelected { .. }) => {}
-                Some(LinkEvent::Failed { why, reason }) => {
+                Some(LinkEvent::Failed {
+                    why,
+                    reason,
+                    untrusted,
+                }) => {
+                    if untrusted {
+                        self.refuse(now, id, &why);
+                    }
                     // A peer that said good-bye needs no answer.
                     let tell = Some(reason).filter(|r| *r != TerminateReason::Success);
                     return self.fail(now, id, why, tell);

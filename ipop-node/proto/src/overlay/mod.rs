@@ -10,6 +10,10 @@
 //! Working links outlive presence and the XMPP server, but not the peer's membership; a peer
 //! without link and presence is forgotten. A peer by configuration ([`Overlay::add_static`]) is there
 //! for good: its link needs no server, and is made again whenever it ends.
+//!
+//! In an overlay with an authority ([`Overlay::set_authority`]) who a peer is, is what its certificate
+//! says: presence is a claim, which nobody's addresses are given up for, and which a handshake grants
+//! or refuses.
 
 mod admission;
 mod backoff;
@@ -20,11 +24,13 @@ mod packet;
 mod path;
 mod peer;
 mod presence;
+mod refusals;
 mod session;
 mod setup;
 mod static_peers;
 mod table;
 mod traffic;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -43,10 +49,12 @@ use self::admission::Admission;
 use self::demux::Demux;
 pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
+use self::refusals::Refusals;
 use self::session::Session;
 pub use self::static_peers::StaticPeer;
 use self::table::{Table, bare};
 pub use self::traffic::Traffic;
+use self::trust::OverlayTrust;
 use crate::address::OverlayAddrs;
 use crate::candidate::LocalCandidate;
 use crate::config::OverlayMode;
@@ -103,6 +111,13 @@ pub enum Output {
         /// The way.
         path: Option<PeerPath>,
     },
+    /// A peer is not what it claims to be, or somebody answers in its place; to log.
+    Refused {
+        /// Its bare JID, or the name of a peer by configuration.
+        account: String,
+        /// Why.
+        why: String,
+    },
     /// A link came up; to log, and to publish [`Overlay::linked`] anew.
     LinkUp {
         /// The peer's node name.
@@ -130,6 +145,9 @@ pub struct Overlay {
     outputs: VecDeque<Output>,
     drops: BTreeMap<DropReason, u64>,
     admission: Admission,
+    /// Whom to believe, in an overlay with an authority.
+    trust: Option<OverlayTrust>,
+    refusals: Refusals,
     /// No ICMP unreachable before this.
     quiet_until: Instant,
     left: bool,
@@ -162,6 +180,8 @@ impl Overlay {
             outputs: VecDeque::new(),
             drops: BTreeMap::new(),
             admission: Admission::default(),
+            trust: None,
+            refusals: Refusals::default(),
             quiet_until: now,
             left: false,
         }
@@ -339,12 +359,13 @@ impl Overlay {
         names
     }
 
-    /// The name of a peer that somebody vouches for: this node's configuration, or the server, of whom
+    /// The name of a peer that somebody vouches for: this node's configuration, the authority when it
+    /// has a link, or the server, of whom
     /// it is an account. One that calls itself otherwise is known by its account, which is no node
     /// name, for it has an `@`; so is one with the name of a peer by configuration.
     pub fn vouched_name(&self, peer: PeerKey) -> Option<&str> {
         let peer = self.table.get(PeerId(peer.0))?;
-        if peer.configured.is_some() {
+        if peer.configured.is_some() || self.trust.is_some() && peer.is_up() {
             return Some(&peer.name);
         }
         let account = bare(&peer.jid);

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::Overlay;
 use super::peer::{Peer, PeerId};
 use super::table::bare;
+use crate::authority::Claim;
 use crate::link::IceRole;
 use crate::signal::TerminateReason;
 use crate::status::Advertisement;
@@ -105,8 +106,19 @@ impl Overlay {
         if let Some((jid, advertisement)) = peer.resources.last() {
             // A session that never worked was with the older resource.
             let stale = peer.jid != *jid && peer.session.as_ref().is_some_and(|s| !s.was_up);
-            let moved = peer.addrs != advertisement.addrs;
+            let claim = Claim::of(advertisement);
+            let is_new = self.trust.is_some() && peer.claim() != claim;
             peer.jid.clone_from(jid);
+            if is_new && peer.is_up() {
+                // Whoever says so, the certificate of the link says otherwise.
+                let why = format!(
+                    "it now claims to be {claim}, and has a link as {}",
+                    peer.claim()
+                );
+                self.refuse(now, id, &why);
+                return self.advance(now, id);
+            }
+            let moved = peer.addrs != advertisement.addrs;
             peer.name.clone_from(&advertisement.name);
             let addrs = advertisement.addrs;
             if moved {
@@ -118,6 +130,9 @@ impl Overlay {
             if stale {
                 self.end(now, id, "the peer signed in anew", None);
             }
+            if is_new {
+                self.end(now, id, "the peer claims to be another one", None);
+            }
             self.settle(now, id);
             if moved {
                 self.settle_refused(now);
@@ -128,13 +143,14 @@ impl Overlay {
 
     /// Claims a peer's addresses, or refuses the peer.
     fn settle(&mut self, now: Instant, id: PeerId) {
-        let refused = self.table.claim(id, &self.config.addrs).err();
+        let refused = self.take_claim(id).err();
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
         let newly = peer.refused.is_none() && refused.is_some();
         peer.refused.clone_from(&refused);
         if let (true, Some(why)) = (newly, refused) {
+            self.refuse(now, id, &why);
             self.end(now, id, &why, Some(TerminateReason::GeneralError));
         }
     }

@@ -216,6 +216,7 @@ impl Overlay {
             identity: self.identity.clone(),
             relay_only: self.config.relay_only,
             credentials,
+            trust: self.trust_in(id),
         };
         match Link::new(now, config, &mut self.rng) {
             Ok(mut link) => {
@@ -350,6 +351,9 @@ impl Overlay {
             return;
         };
         self.withdraw_path(id);
+        if self.trust.is_some() {
+            self.table.release(id);
+        }
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };

@@ -61,6 +61,12 @@ impl Table {
         self.routes.get(&addr).copied()
     }
 
+    /// Somebody who says that this address is its own, if it is nobody's yet.
+    pub(super) fn claimant(&self, addr: IpAddr) -> Option<PeerId> {
+        let claims = |(_, peer): &(_, &Peer)| peer.refused.is_none() && peer.addrs.is(addr);
+        self.peers.iter().find(claims).map(|(id, _)| *id)
+    }
+
     pub(super) fn ids(&self) -> Vec<PeerId> {
         let mut ids: Vec<_> = self.peers.keys().copied().collect();
         ids.sort_unstable();
@@ -71,14 +77,10 @@ impl Table {
         self.peers.values()
     }
 
-    /// Routes the addresses of a peer to it, if they are nobody else's. The error says whose.
-    pub(super) fn claim(&mut self, id: PeerId, me: &OverlayAddrs) -> Result<(), String> {
-        self.release(id);
-        let Some(peer) = self.peers.get(&id) else {
-            return Ok(());
-        };
-        let (v4, v6) = (peer.addrs.ipv4.addr, peer.addrs.ipv6.addr);
-        for addr in [IpAddr::from(v4), IpAddr::from(v6)] {
+    /// Whether a peer can have the addresses that it claims, as far as those of other peers do not
+    /// matter. The error says why not.
+    pub(super) fn admits(&self, id: PeerId, me: &OverlayAddrs) -> Result<(), String> {
+        for addr in self.addrs(id) {
             if me.is(addr) {
                 return Err(format!("it advertises this node's own address {addr}"));
             }
@@ -91,6 +93,15 @@ impl Table {
                     "it advertises {addr}, which is outside the overlay's network"
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// Routes the addresses of a peer to it, if they are nobody else's. The error says whose.
+    pub(super) fn claim(&mut self, id: PeerId, me: &OverlayAddrs) -> Result<(), String> {
+        self.release(id);
+        self.admits(id, me)?;
+        for addr in self.addrs(id) {
             if let Some(other) = self.routes.get(&addr).and_then(|o| self.peers.get(o)) {
                 return Err(format!(
                     "it advertises {addr}, which is {}'s address",
@@ -98,9 +109,16 @@ impl Table {
                 ));
             }
         }
-        self.routes.insert(v4.into(), id);
-        self.routes.insert(v6.into(), id);
+        for addr in self.addrs(id) {
+            self.routes.insert(addr, id);
+        }
         Ok(())
+    }
+
+    fn addrs(&self, id: PeerId) -> impl Iterator<Item = IpAddr> + use<> {
+        let addrs = self.peers.get(&id).map(|peer| peer.addrs);
+        let addrs = addrs.map(|addrs| [addrs.ipv4.addr.into(), addrs.ipv6.addr.into()]);
+        addrs.into_iter().flatten()
     }
 
     /// Takes back the routes of a peer. Whether there were any.

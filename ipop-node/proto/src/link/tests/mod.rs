@@ -1,5 +1,6 @@
 //! Links on a simulated underlay and virtual time.
 
+mod authority;
 mod hostile;
 mod openssl;
 mod pair;

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::link::Identity;
 use crate::link::channel::Channel;
+use crate::link::trust::Expected;
 use crate::signal::Fingerprint;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +92,8 @@ fn exchange(side: Side, cipher: &str, suite: Suite) {
         }
     };
     let identity = Arc::new(Identity::generate().expect("identity"));
-    let mut channel = Channel::new(side, &identity, fingerprint).expect("channel");
+    let mut channel =
+        Channel::new(side, &identity, Expected::new(fingerprint, None)).expect("channel");
     let start = Instant::now();
     channel.start(start).expect("started");
 

@@ -9,7 +9,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use crate::candidate::{Candidate, CandidateKind, LocalCandidate};
-use crate::link::{IceRole, Identity, Link, LinkConfig, LinkEvent};
+use crate::link::{IceRole, Identity, Link, LinkConfig, LinkEvent, Trust};
 use crate::net::DatagramClass;
 use crate::signal::{LinkDescription, Setup, TerminateReason};
 use crate::sim::{NatId, Network, Path};
@@ -236,7 +236,7 @@ impl Pair {
                         }
                         node.states.push(state);
                     }
-                    LinkEvent::Failed { why, reason } => node.failed = Some((why, reason)),
+                    LinkEvent::Failed { why, reason, .. } => node.failed = Some((why, reason)),
                     LinkEvent::Frame(_) | LinkEvent::Message(_) => unreachable!("nobody sends any"),
                     LinkEvent::PairSelected { .. } => {}
                 }
@@ -252,11 +252,23 @@ impl Node {
         identity: Arc<Identity>,
         rng: &mut StdRng,
     ) -> Self {
+        Self::trusting(now, role, identity, None, rng)
+    }
+
+    /// One whose overlay has an authority.
+    pub(super) fn trusting(
+        now: Instant,
+        role: IceRole,
+        identity: Arc<Identity>,
+        trust: Option<Trust>,
+        rng: &mut StdRng,
+    ) -> Self {
         let config = LinkConfig {
             role,
             identity: identity.clone(),
             relay_only: false,
             credentials: None,
+            trust,
         };
         Self {
             link: Link::new(now, config, rng).expect("link"),

@@ -348,6 +348,7 @@ fn relay_only_uses_and_tells_no_other_candidate() {
         identity: Arc::clone(&pair.nodes[0].identity),
         relay_only: true,
         credentials: None,
+        trust: None,
     };
     let mut rng = rand::rngs::StdRng::seed_from_u64(7);
     pair.nodes[0].link = crate::link::Link::new(pair.now, config, &mut rng).expect("link");

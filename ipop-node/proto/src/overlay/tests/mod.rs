@@ -1,5 +1,6 @@
 //! Overlays on a simulated underlay and virtual time.
 
+mod authority;
 mod contents;
 mod links;
 mod names;

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 
+use crate::authority::Authority;
+use crate::authority::tests::Office;
 use crate::config::OverlayMode;
 use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath, StaticPeer};
 use crate::service::{IceServer, IceServerKind, ServicePassword};
@@ -66,13 +68,24 @@ pub(super) struct World {
     /// Identities that outlive a restart, as PEM, and peers by configuration, both by node.
     pub(super) identities: HashMap<usize, String>,
     pub(super) configured: HashMap<usize, Vec<StaticPeer>>,
+    /// Whom nodes believe, and the time of day when the world began.
+    pub(super) authorities: HashMap<usize, Authority>,
+    pub(super) dawn: SystemTime,
+    /// What the server makes of a signal.
+    pub(super) tamper: Box<dyn FnMut(&mut Signal)>,
+    start: Instant,
     seed: u8,
 }
 
 impl World {
     pub(super) fn new() -> Self {
+        let start = Instant::now();
         Self {
-            now: Instant::now(),
+            now: start,
+            start,
+            authorities: HashMap::new(),
+            dawn: Office::today(),
+            tamper: Box::new(|_| {}),
             network: Network::new(3, Path::default()),
             server: None,
             nodes: Vec::new(),
@@ -163,6 +176,9 @@ impl World {
         };
         let identity = identity.expect("an identity");
         let mut overlay = Overlay::new(self.now, config, identity, [self.seed; 32]);
+        if let Some(authority) = self.authorities.get(&i) {
+            overlay.set_authority(authority.clone(), self.time());
+        }
         for peer in self.configured.get(&i).into_iter().flatten() {
             overlay.add_static(self.now, peer.clone());
         }
@@ -180,6 +196,11 @@ impl World {
             );
         }
         overlay
+    }
+
+    /// The time of day.
+    pub(super) fn time(&self) -> SystemTime {
+        self.dawn + self.now.duration_since(self.start)
     }
 
     /// Signs a node in; it and the others see each other.
@@ -273,6 +294,10 @@ impl World {
                 return;
             };
             self.now = self.now.max(next);
+            let time = self.time();
+            for node in &mut self.nodes {
+                node.overlay.set_time(time);
+            }
             self.deliver();
             for node in &mut self.nodes {
                 if node
@@ -369,15 +394,19 @@ impl World {
                             None => node.paths.remove(&peer),
                         };
                     }
+                    Output::Refused { account, why } => {
+                        node.events.push(format!("refused {account}: {why}"));
+                    }
                     Output::LinkUp { peer } => node.events.push(format!("up {peer}")),
                     Output::LinkDown { peer, why } => {
                         node.events.push(format!("down {peer}: {why}"));
                     }
-                    Output::Signal { to, signal } => {
+                    Output::Signal { to, mut signal } => {
                         // Written to a stream that is gone.
                         let Some(from) = node.jid.clone() else {
                             continue;
                         };
+                        (self.tamper)(&mut signal);
                         self.signals
                             .push((from.clone(), to.clone(), signal.clone()));
                         self.letters.push_back(Letter {

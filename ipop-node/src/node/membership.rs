@@ -1,0 +1,84 @@
+//! The node's certificate in an overlay with an authority, and how it gets another one.
+
+use std::io;
+use std::time::SystemTime;
+
+use ipop_proto::authority::dns_name;
+use ipop_proto::overlay::Identity;
+use ipop_proto::status::CertificateStatus;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Node;
+use crate::settings::{Membership, SettingsError, own_certificate, read_identity};
+
+/// SIGHUP, by which a node in an overlay with an authority reads its identity file again. Others do
+/// not handle it.
+pub(super) struct Renewal(Option<Signal>);
+
+impl Renewal {
+    pub(super) fn of(membership: Option<&Membership>) -> io::Result<Self> {
+        let hangup = membership.map(|_| signal(SignalKind::hangup()));
+        Ok(Self(hangup.transpose()?))
+    }
+
+    /// The next one.
+    pub(super) async fn asked(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Node {
+    /// Believes the authority, and nobody else, about who peers are.
+    pub(super) fn believe(&mut self, membership: Membership) {
+        let authority = membership.authority.clone();
+        self.overlay.set_authority(authority, SystemTime::now());
+        self.membership = Some(membership);
+    }
+
+    /// Shows the certificate that is in the identity file now. One that peers would refuse is left
+    /// where it is.
+    pub(super) fn renew_certificate(&mut self) {
+        match self.read_certificate() {
+            Ok(Some(identity)) => {
+                tracing::info!(fingerprint = %identity.fingerprint(), "certificate renewed");
+                self.overlay.set_identity(identity);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "certificate not renewed, the old one stays");
+            }
+        }
+    }
+
+    fn read_certificate(&mut self) -> Result<Option<Identity>, SettingsError> {
+        let Some(Membership {
+            authority,
+            certified,
+            identity: path,
+        }) = &mut self.membership
+        else {
+            return Ok(None);
+        };
+        let identity = read_identity(path)?;
+        *certified = own_certificate(&self.config, authority, path, &identity)?;
+        Ok(Some(identity))
+    }
+
+    /// For the node's administrator.
+    pub(super) fn certificate(&self) -> Option<CertificateStatus> {
+        let certified = &self.membership.as_ref()?.certified;
+        let now = SystemTime::now();
+        Some(CertificateStatus {
+            name: dns_name(&certified.name, &certified.overlay),
+            role: certified.role.clone(),
+            left_s: certified.validity.left(now).as_secs(),
+            is_due: certified.validity.is_due(now),
+        })
+    }
+}

@@ -21,7 +21,7 @@ use crate::report::Mode;
 use crate::site::{Site, Sites};
 use crate::state::Database;
 use crate::state::lock::Lock;
-use crate::state::record::Deployment;
+use crate::state::record::{Deployment, Phase};
 
 /// What every subcommand needs.
 #[derive(Debug)]
@@ -105,6 +105,24 @@ impl Context {
             .map(|d| d.name)
             .collect();
         Err(no_such_deployment(name, &names))
+    }
+
+    /// Locks a deployment that is to be changed: one that is there and not on its way out.
+    pub fn locked_to_change(
+        &self,
+        database: &Database,
+        name: &str,
+    ) -> Result<(Lock, Deployment), CliError> {
+        self.deployment(database, name)?;
+        let Some((lock, deployment)) = self.locked(database, name)? else {
+            return Err(no_such_deployment(name, &BTreeSet::new()));
+        };
+        if deployment.phase == Phase::Destroying {
+            let message = format!("`{name}` is being destroyed");
+            return Err(CliError::new(ExitCode::Name, message)
+                .hint(format!("`provision destroy {name}` finishes that")));
+        }
+        Ok((lock, deployment))
     }
 
     /// Locks a deployment; none when it is not there or no more.

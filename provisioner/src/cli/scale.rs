@@ -12,7 +12,7 @@ use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::drain::Drain;
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::image::BuildOptions;
 use crate::plan::scale::{Change, Scaling, Size, scale};
 use crate::plan::scheduler::Scheduler;
@@ -20,7 +20,7 @@ use crate::plan::{ClusterPlan, NodePlan};
 use crate::report::Report;
 use crate::site::{Site, Sites};
 use crate::size::{Mebibytes, duration};
-use crate::state::record::{Deployment, NodeRecord, Phase};
+use crate::state::record::{Deployment, NodeRecord};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,11 +71,7 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
     let began = Instant::now();
     let interrupt = Interrupt::listen()?;
     let database = context.database()?;
-    context.deployment(&database, &args.name)?;
-    let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
-        return context.deployment(&database, &args.name).map(|_| 0);
-    };
-    check_phase(&deployment)?;
+    let (_lock, deployment) = context.locked_to_change(&database, &args.name)?;
     let nodes = database.nodes(deployment.id)?;
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let mut settings = Settings::of(&deployment)?;
@@ -132,18 +128,6 @@ fn site<'a>(known: &'a [Site], sites: &'a Sites, name: &str) -> Result<&'a Site,
     match known.iter().find(|s| s.name == name) {
         Some(site) => Ok(site),
         None => sites.find(name),
-    }
-}
-
-fn check_phase(deployment: &Deployment) -> Result<(), CliError> {
-    let name = &deployment.name;
-    match deployment.phase {
-        Phase::Destroying => Err(CliError::new(
-            ExitCode::Name,
-            format!("`{name}` is being destroyed"),
-        )
-        .hint(format!("`provision destroy {name}` finishes that"))),
-        _ => Ok(()),
     }
 }
 

@@ -9,9 +9,8 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 
-use super::{check_phase, settle};
+use super::settle;
 use crate::cli::Context;
-use crate::cli::context::no_such_deployment;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
@@ -59,11 +58,7 @@ struct Invited {
 pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
     let machine = member::name(&args.person, args.machine.as_deref())?;
     let database = context.database()?;
-    context.deployment(&database, &args.name)?;
-    let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
-        return Err(no_such_deployment(&args.name, &Default::default()));
-    };
-    check_phase(&deployment)?;
+    let (_lock, deployment) = context.locked_to_change(&database, &args.name)?;
     let nodes = database.nodes(deployment.id)?;
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let report = Report::new(context.mode(), &[]);

@@ -14,10 +14,10 @@ use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::report::Report;
 use crate::state::Database;
-use crate::state::record::{Deployment, Phase};
+use crate::state::record::Deployment;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -56,19 +56,6 @@ pub fn run(context: &Context, args: UserArgs) -> Result<u8, CliError> {
         UserCommand::Invite(args) => invite::run(context, args),
         UserCommand::List(args) => list::run(context, args),
         UserCommand::Remove(args) => remove::run(context, args),
-    }
-}
-
-/// Refuses what is about to go.
-fn check_phase(deployment: &Deployment) -> Result<(), CliError> {
-    let name = &deployment.name;
-    match deployment.phase {
-        Phase::Destroying => Err(CliError::new(
-            ExitCode::Name,
-            format!("`{name}` is being destroyed"),
-        )
-        .hint(format!("`provision destroy {name}` finishes that"))),
-        _ => Ok(()),
     }
 }
 

@@ -3,9 +3,8 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{check_phase, settle};
+use super::settle;
 use crate::cli::Context;
-use crate::cli::context::no_such_deployment;
 use crate::deploy::Parts;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
@@ -42,11 +41,7 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
         None => None,
     };
     let database = context.database()?;
-    context.deployment(&database, &args.name)?;
-    let Some((_lock, deployment)) = context.locked(&database, &args.name)? else {
-        return Err(no_such_deployment(&args.name, &Default::default()));
-    };
-    check_phase(&deployment)?;
+    let (_lock, deployment) = context.locked_to_change(&database, &args.name)?;
     let nodes = database.nodes(deployment.id)?;
     let of_person = nodes
         .iter()

@@ -64,8 +64,8 @@ impl Service {
 
     /// Starts it now and with the machine.
     pub fn start(&self) -> Result<(), ServiceError> {
-        let there = |folder: &&str| Path::new(folder).join(UNIT_FILE).exists();
-        if !UNIT_FOLDERS.iter().any(|folder| there(&folder)) {
+        let there = |folder: &str| Path::new(folder).join(UNIT_FILE).exists();
+        if !UNIT_FOLDERS.into_iter().any(there) {
             let path = Path::new(UNIT_FOLDERS[0]).join(UNIT_FILE);
             let written = std::env::current_exe()
                 .and_then(|program| fs::write(&path, unit(&program.display().to_string())));

@@ -14,6 +14,7 @@ pub mod candidate;
 pub mod config;
 pub mod gather;
 pub mod invitation;
+pub mod journal;
 pub mod link;
 pub mod net;
 pub mod overlay;

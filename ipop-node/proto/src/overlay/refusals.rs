@@ -1,53 +1,36 @@
 //! Who was refused because the authority does not say what they claim.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::peer::{Peer, PeerId};
 use super::table::bare;
 use super::{Output, Overlay};
+use crate::journal::{Journal, Noted};
 use crate::status::AlarmStatus;
 
-/// Most refusals that are kept, and most of one account, so that one hides nobody else's.
-const MOST: usize = 64;
-const MOST_OF_ONE: usize = 8;
+/// The refusals of late.
+pub(super) type Refusals = Journal<Refusal>;
 
-/// The refusals of late, the newest last.
-#[derive(Debug, Default)]
-pub(super) struct Refusals {
-    entries: VecDeque<Refusal>,
-}
-
-#[derive(Debug)]
-struct Refusal {
+/// Who was refused, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
     account: String,
     why: String,
-    at: Instant,
-    count: u64,
 }
 
-impl Refusals {
-    /// Takes note of a refusal; whether it is a new one, of an account that has not had many.
-    fn note(&mut self, now: Instant, account: &str, why: &str) -> bool {
-        let of_one = |entry: &&Refusal| entry.account == account;
-        let same = |entry: &Refusal| entry.account == account && entry.why == why;
-        let known = self.entries.iter().position(same);
-        let before = known.and_then(|at| self.entries.remove(at));
-        let many = self.entries.iter().filter(of_one).count() >= MOST_OF_ONE;
-        if many {
-            let oldest = self.entries.iter().position(|entry| of_one(&entry));
-            oldest.and_then(|at| self.entries.remove(at));
-        }
-        if self.entries.len() >= MOST {
-            self.entries.pop_front();
-        }
-        self.entries.push_back(Refusal {
-            account: account.to_owned(),
-            why: why.to_owned(),
-            at: now,
-            count: before.as_ref().map_or(1, |before| before.count + 1),
-        });
-        before.is_none() && !many
+impl Noted for Refusal {
+    const MOST: usize = 64;
+
+    fn origin(&self) -> &str {
+        &self.account
+    }
+
+    fn trouble(&self) -> String {
+        self.why.clone()
+    }
+
+    fn holder(&self) -> Option<String> {
+        None
     }
 }
 
@@ -57,7 +40,14 @@ impl Overlay {
         let Some(account) = self.table.get(id).map(account) else {
             return;
         };
-        if self.trust.is_some() && self.refusals.note(now, &account, why) {
+        if self.trust.is_none() {
+            return;
+        }
+        let refusal = Refusal {
+            account: account.clone(),
+            why: why.to_owned(),
+        };
+        if self.refusals.note(refusal, now) {
             let why = why.to_owned();
             self.outputs.push_back(Output::Refused { account, why });
         }
@@ -65,18 +55,7 @@ impl Overlay {
 
     /// Who was refused in an overlay with an authority, and why; the newest last.
     pub fn refusals(&self, now: Instant) -> Vec<AlarmStatus> {
-        let shown = |entry: &Refusal| AlarmStatus {
-            origin: entry.account.clone(),
-            trouble: entry.why.clone(),
-            holder: None,
-            age_ms: now
-                .saturating_duration_since(entry.at)
-                .as_millis()
-                .try_into()
-                .unwrap_or(u64::MAX),
-            count: entry.count,
-        };
-        self.refusals.entries.iter().map(shown).collect()
+        self.refusals.status(now)
     }
 }
 

@@ -1,74 +1,36 @@
 //! The alarms of late, for whoever asks how the switch is.
 
-use std::collections::VecDeque;
-use std::time::Instant;
-
 use super::alarm::Alarm;
-use crate::status::AlarmStatus;
+use crate::journal::Noted;
 
-/// Most different alarms that are kept of one place, so that none hides another's.
-const MOST_OF_ONE: usize = 8;
-/// Most that are kept.
-const MOST: usize = 256;
+/// Alarms of members and of the LAN.
+pub type Journal = crate::journal::Journal<Alarm>;
 
-/// Alarms, each once, in the order in which they were raised last.
-#[derive(Debug, Default)]
-pub struct Journal {
-    entries: VecDeque<Entry>,
-}
+impl Noted for Alarm {
+    const MOST: usize = 256;
 
-#[derive(Debug)]
-struct Entry {
-    alarm: Alarm,
-    at: Instant,
-    count: u64,
-}
-
-impl Journal {
-    /// Takes note of an alarm. When there are too many, the oldest of the same place goes.
-    pub fn note(&mut self, alarm: Alarm, now: Instant) {
-        let known = self.entries.iter().position(|entry| entry.alarm == alarm);
-        let before = known.and_then(|at| self.entries.remove(at));
-        let of_one = |entry: &&Entry| entry.alarm.origin == alarm.origin;
-        if self.entries.iter().filter(of_one).count() >= MOST_OF_ONE {
-            let oldest = self.entries.iter().position(|entry| of_one(&entry));
-            oldest.and_then(|at| self.entries.remove(at));
-        }
-        if self.entries.len() >= MOST {
-            self.entries.pop_front();
-        }
-        self.entries.push_back(Entry {
-            alarm,
-            at: now,
-            count: before.map_or(1, |before| before.count + 1),
-        });
+    fn origin(&self) -> &str {
+        &self.origin
     }
 
-    /// As `status` shows them, the newest last.
-    pub fn status(&self, now: Instant) -> Vec<AlarmStatus> {
-        let shown = |entry: &Entry| AlarmStatus {
-            origin: entry.alarm.origin.clone(),
-            trouble: entry.alarm.trouble.to_string(),
-            holder: entry.alarm.holder.clone(),
-            age_ms: now
-                .saturating_duration_since(entry.at)
-                .as_millis()
-                .try_into()
-                .unwrap_or(u64::MAX),
-            count: entry.count,
-        };
-        self.entries.iter().map(shown).collect()
+    fn trouble(&self) -> String {
+        self.trouble.to_string()
+    }
+
+    fn holder(&self) -> Option<String> {
+        self.holder.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::super::alarm::Trouble;
     use super::super::port::Port;
     use super::super::storm::{Flood, Storm};
     use super::*;
+    use crate::journal::MOST_OF_ONE;
 
     fn alarm(origin: &str, number: u16) -> Alarm {
         Alarm {
@@ -117,6 +79,6 @@ mod tests {
         for member in 0..1000 {
             journal.note(alarm(&format!("member-{member}"), 1), now);
         }
-        assert_eq!(journal.status(now).len(), MOST);
+        assert_eq!(journal.status(now).len(), Alarm::MOST);
     }
 }

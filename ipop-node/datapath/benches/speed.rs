@@ -50,9 +50,36 @@ fn speed(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
+/// AES-128-GCM of a packet by the two libraries, one of which is chosen (`src/aead.rs`).
+fn aead(criterion: &mut Criterion<ThreadTime>) {
+    const PACKET: usize = 1400;
+    let key = [7; 16];
+    let mut group = criterion.benchmark_group("aead");
+    group.throughput(Throughput::Bytes(PACKET as u64));
+    group.bench_function("aws-lc", |bencher| {
+        use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).expect("16 bytes"));
+        let mut body = [0; PACKET];
+        bencher.iter(|| {
+            let nonce = Nonce::assume_unique_for_key([0; 12]);
+            key.seal_in_place_separate_tag(nonce, Aad::from([0; 13]), &mut body)
+        });
+    });
+    group.bench_function("ring", |bencher| {
+        use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+        let key = LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &key).expect("16 bytes"));
+        let mut body = [0; PACKET];
+        bencher.iter(|| {
+            let nonce = Nonce::assume_unique_for_key([0; 12]);
+            key.seal_in_place_separate_tag(nonce, Aad::from([0; 13]), &mut body)
+        });
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(ThreadTime);
-    targets = speed
+    targets = speed, aead
 }
 criterion_main!(benches);

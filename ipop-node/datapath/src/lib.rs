@@ -27,4 +27,5 @@ pub mod segment;
 pub mod stations;
 pub mod vnet;
 
+mod aead;
 mod word;

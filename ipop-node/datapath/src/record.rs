@@ -6,8 +6,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-
+use crate::aead::{Key, NONCE};
 use crate::secret::{Suite, WriteKey};
 
 /// Bytes of a record's header.
@@ -88,8 +87,8 @@ pub struct BadRecord;
 
 /// The cipher of one direction.
 pub(crate) struct Cipher {
-    key: LessSafeKey,
-    iv: [u8; 12],
+    key: Key,
+    iv: [u8; NONCE],
     suite: Suite,
 }
 
@@ -103,17 +102,12 @@ impl fmt::Debug for Cipher {
 
 impl Cipher {
     pub(crate) fn new(suite: Suite, write: &WriteKey) -> Result<Self, BadRecord> {
-        let algorithm = match suite {
-            Suite::Aes128Gcm => &AES_128_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
-        let key = UnboundKey::new(algorithm, &write.key).map_err(|_| BadRecord)?;
-        let mut iv = [0; 12];
+        let mut iv = [0; NONCE];
         iv.get_mut(..write.iv.len())
             .ok_or(BadRecord)?
             .copy_from_slice(&write.iv);
         Ok(Self {
-            key: LessSafeKey::new(key),
+            key: Key::new(suite, &write.key)?,
             iv,
             suite,
         })
@@ -148,11 +142,8 @@ impl Cipher {
         }
         let nonce = self.nonce(&number);
         let aad = additional_data(&number, content, plain);
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), body)
-            .map_err(|_| BadRecord)?;
-        tag_out.copy_from_slice(tag.as_ref());
+        let tag = self.key.seal(nonce, &aad, body)?;
+        tag_out.copy_from_slice(&tag);
         Ok(())
     }
 
@@ -176,19 +167,17 @@ impl Cipher {
             Suite::ChaCha20Poly1305 => self.nonce(&number),
         };
         let aad = additional_data(&number, header.content, plain);
-        self.key
-            .open_in_place(nonce, Aad::from(aad), body)
-            .map_err(|_| BadRecord)?;
+        self.key.open(nonce, &aad, body)?;
         Ok(prefix..prefix + plain)
     }
 
-    fn nonce(&self, explicit: &[u8; 8]) -> Nonce {
+    fn nonce(&self, explicit: &[u8; 8]) -> [u8; NONCE] {
         let mut nonce = self.iv;
         for (byte, part) in nonce[4..].iter_mut().zip(explicit) {
             // AES-GCM's salt is 4 bytes, so that these 8 are 0 there.
             *byte ^= part;
         }
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 }
 

@@ -31,6 +31,15 @@ pub struct Crowd {
     _switch: Netns,
 }
 
+/// What a node gives the kernel in one call for one peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// Up to 64 datagrams, where there are so many.
+    Batches,
+    /// One datagram.
+    Datagrams,
+}
+
 /// A running hub; ended when dropped.
 pub struct Hub(Running);
 
@@ -90,8 +99,11 @@ impl Crowd {
     }
 
     /// Starts a hub with the first `configured` peers in its configuration.
-    pub fn hub(&self, configured: usize) -> Hub {
-        let mut peers = String::new();
+    pub fn hub(&self, configured: usize, sending: Sending) -> Hub {
+        let mut peers = match sending {
+            Sending::Batches => String::new(),
+            Sending::Datagrams => "[offload]\nsegmentation = false\n".to_owned(),
+        };
         for number in 1..=configured {
             self.write_peer(&mut peers, number, "");
         }

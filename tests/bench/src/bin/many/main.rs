@@ -2,20 +2,22 @@
 //!
 //! A hub with a thousand peers by configuration, a hundred of which run, each in a namespace of its
 //! own on one bridge. Prints what its processor time is for a packet, in a hundred flows to a
-//! hundred peers and in a hundred flows to one; what a link that is idle takes of memory; and what
+//! hundred peers, in a hundred flows to one, and in these if each datagram is sent by itself, as
+//! those to a hundred peers have to be; what a link that is idle takes of memory; and what
 //! the hub does when nothing is asked of it. Needs root and an `ipop-node` by `scripts/build-node`;
 //! `scripts/bench-many` does both.
 
 mod crowd;
 mod load;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use crowd::{Crowd, Hub};
+use crowd::{Crowd, Hub, Sending};
 use load::Load;
 
 /// Measures what many peers cost a node, and prints a table.
@@ -45,6 +47,12 @@ struct Cost {
     packets: u64,
 }
 
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} ({} packets)", self.nanoseconds, self.packets)
+    }
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let time = Duration::from_secs(options.seconds);
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
     };
     let mut crowd = Crowd::new(&binary, options.configured, options.active);
 
-    let hub = crowd.hub(usize::from(options.configured));
+    let hub = crowd.hub(usize::from(options.configured), Sending::Batches);
     let idle_alone = idle(&hub, time);
     let memory_alone = hub.resident();
     crowd.start();
@@ -79,27 +87,27 @@ fn main() -> ExitCode {
     println!("| for each link, KiB | | {:.1} |", link as f64 / 1024.0);
     println!();
     println!(
-        "| CPU ns per packet | round | one peer | {} of {} | ratio |",
+        "| CPU ns per packet | round | {0} of {1} | one peer | ratio | one peer, by datagrams | ratio |",
         options.active, options.configured
     );
-    println!("|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     for round in 1..=options.rounds {
-        let hub = crowd.hub(1);
-        hub.wait_linked(1);
-        let one = Load::ALL.map(|load| cost(&crowd, &hub, load, 1, time));
-        drop(hub);
-        let hub = crowd.hub(usize::from(options.configured));
-        hub.wait_linked(usize::from(options.active));
-        let many = Load::ALL.map(|load| cost(&crowd, &hub, load, options.active, time));
-        drop(hub);
-        for ((load, one), many) in Load::ALL.into_iter().zip(one).zip(many) {
+        let measured = |peers: u16, configured: u16, sending| {
+            let hub = crowd.hub(usize::from(configured), sending);
+            hub.wait_linked(usize::from(peers));
+            Load::ALL.map(|load| cost(&crowd, &hub, load, peers, time))
+        };
+        let one = measured(1, 1, Sending::Batches);
+        let single = measured(1, 1, Sending::Datagrams);
+        let many = measured(options.active, options.configured, Sending::Batches);
+        for (at, load) in Load::ALL.into_iter().enumerate() {
             println!(
-                "| {load} | {round} | {:.0} ({} packets) | {:.0} ({} packets) | {:.2} |",
-                one.nanoseconds,
-                one.packets,
-                many.nanoseconds,
-                many.packets,
-                many.nanoseconds / one.nanoseconds
+                "| {load} | {round} | {} | {} | {:.2} | {} | {:.2} |",
+                many[at],
+                one[at],
+                many[at].nanoseconds / one[at].nanoseconds,
+                single[at],
+                many[at].nanoseconds / single[at].nanoseconds,
             );
         }
     }

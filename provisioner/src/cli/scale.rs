@@ -31,8 +31,8 @@ Examples:
   provision scale cluster --workers +5@lab --dry-run
 
 Where there is a scheduler, workers that go are drained first: no job begins on them, and those that
-run may end. New workers take the first free numbers and addresses; the front end and the other workers go on
-meanwhile. Stopped or killed at any moment, `provision resume` continues.";
+run may end. New workers take the first free numbers and addresses; the front end and the other
+workers go on meanwhile. Stopped or killed at any moment, `provision resume` continues.";
 
 /// Add workers to a cluster, or remove some.
 #[derive(Debug, Args)]

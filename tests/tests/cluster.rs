@@ -174,6 +174,10 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
 
+    // --- A worker that restarts is what it was, as soon as it is up. Until it is, others are seen to.
+    let boot = boot_id(&outside, "worker-0").expect("worker-0 answers");
+    outside.try_on("worker-0", "systemctl reboot");
+
     // --- A killed node comes back by itself, and says so.
     let before = outside.on("worker-1", "systemctl show -p NRestarts --value ipop-node");
     assert_eq!(before.trim(), "0");
@@ -194,6 +198,22 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     assert_eq!(
         outside.on("worker-1", "cat /share/from-worker-0").trim(),
         "lake data"
+    );
+
+    wait_until("worker-0 to be up again", Duration::from_secs(300), || {
+        boot_id(&outside, "worker-0").filter(|now| *now != boot)
+    });
+    let again = outside.on(
+        "frontend-0",
+        "timeout 300 srun --nodelist=worker-0 hostname",
+    );
+    assert_eq!(again.trim(), "worker-0");
+    assert_eq!(
+        outside.on(
+            "worker-0",
+            "cat /share/from-worker-0 && stat --format %U /home/ann"
+        ),
+        "lake data\nann\n"
     );
 
     // --- A killed rendezvous is started again, and traffic does not stop meanwhile.
@@ -279,6 +299,12 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     outside.assert_nothing_left();
     assert!(!outside.alive(server), "ejabberd {server} still runs");
     outside.provision(&["destroy", name]).expect_code(0);
+}
+
+/// Names one start of a machine; none while it is not reached.
+fn boot_id(outside: &Outside, node: &str) -> Option<String> {
+    let run = outside.try_on(node, "cat /proc/sys/kernel/random/boot_id");
+    (run.code == Some(0)).then_some(run.stdout)
 }
 
 /// That nodes have joined means that they run jobs, those of users of the front end too.

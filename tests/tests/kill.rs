@@ -34,9 +34,9 @@ fn run(bench: &Bench, extent: Extent) {
 }
 
 #[test]
-fn ec2_is_whole_again_after_a_kill_before_and_after_every_action() {
+fn ec2_is_whole_again_after_a_kill_before_or_after_every_action() {
     let double = Path::new(env!("CARGO_BIN_EXE_ec2-double"));
-    run(&bench("ec2", ec2::Ec2::new(double)), Extent::EveryPointOnce);
+    run(&bench("ec2", ec2::Ec2::new(double)), Extent::EveryAction);
 }
 
 #[test]

@@ -86,8 +86,6 @@ pub enum Extent {
     Only(&'static [&'static str]),
     /// Every action once: before and after it and the cures take turns.
     EveryAction,
-    /// Every point with one cure, in turns.
-    EveryPointOnce,
     /// Every point with a resume, and every point with a destroy or, in turns, a gc.
     EveryPoint,
     /// Every point with every cure.
@@ -118,9 +116,6 @@ impl Extent {
             Self::Only(_) | Self::EveryAction => {
                 vec![[Cure::Resume, Cure::Destroy, Cure::Gc][turn % 3]]
             }
-            Self::EveryPointOnce => {
-                vec![[Cure::Resume, Cure::Destroy, Cure::Gc][(turn + after) % 3]]
-            }
             Self::EveryPoint if (turn + after).is_multiple_of(2) => {
                 vec![Cure::Resume, Cure::Destroy]
             }
@@ -131,7 +126,7 @@ impl Extent {
 
     /// Whether it asks for every point.
     fn is_whole(self) -> bool {
-        matches!(self, Self::EveryPointOnce | Self::EveryPoint | Self::Full)
+        matches!(self, Self::EveryPoint | Self::Full)
     }
 
     /// Whether it asks for `VERB KIND`.

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod control;
 pub mod datapath;
 mod fault;
+mod file;
 pub mod log;
 pub mod membership;
 pub mod metadata;

@@ -8,8 +8,9 @@ use clap::Subcommand;
 use ipop_proto::authority::Validity;
 use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
 
-use super::identity::{SECRET, read, write_new};
+use super::identity::read;
 use super::{CliError, Exit, print};
+use crate::file::{self, PUBLIC, SECRET};
 
 /// Be the authority of an overlay: say which node has which name and addresses.
 ///
@@ -72,7 +73,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             let issuer = Issuer::generate(&name, validity(now, days), serial);
             let issuer = issuer.map_err(not_made)?;
             write(&files.key, &issuer.key_pem(), SECRET)?;
-            write(&files.certificate, issuer.certificate_pem(), 0o644)
+            write(&files.certificate, issuer.certificate_pem(), PUBLIC)
         }
         Command::Sign {
             files,
@@ -109,7 +110,7 @@ fn validity(now: SystemTime, days: u32) -> Validity {
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
-    write_new(path, text, mode).map_err(|error| {
+    file::create(path, text, mode).map_err(|error| {
         let what = format!("cannot make the file {}", path.display());
         CliError::new(Exit::Config, what).caused_by(error)
     })

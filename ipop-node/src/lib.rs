@@ -19,6 +19,7 @@ pub mod membership;
 pub mod metadata;
 pub mod node;
 pub mod notify;
+pub mod revocation;
 pub mod services;
 pub mod settings;
 pub mod tun;

@@ -1,5 +1,7 @@
 //! `ipop-node authority`.
 
+mod revoke;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -51,6 +53,7 @@ enum Command {
         #[arg(value_name = "REQUEST")]
         request: PathBuf,
     },
+    Revoke(revoke::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -80,9 +83,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             days,
             request,
         } => {
-            let certificate = read("authority's certificate", &files.certificate)?;
-            let issuer = Issuer::from_pem(&read("authority's key", &files.key)?, &certificate);
-            let issuer = issuer.map_err(not_made)?;
+            let issuer = files.issuer()?;
             let request = read("request", &request)?;
             let (subject, key) = Subject::of_request(&request).map_err(not_made)?;
             let signed = issuer.sign(&subject, &key, validity(now, days), serial);
@@ -95,6 +96,15 @@ pub fn run(args: Args) -> Result<(), CliError> {
             let _ = std::io::stderr().write_all(said.as_bytes());
             print(&certificate)
         }
+        Command::Revoke(args) => revoke::run(&args, now),
+    }
+}
+
+impl Files {
+    fn issuer(&self) -> Result<Issuer, CliError> {
+        let certificate = read("authority's certificate", &self.certificate)?;
+        let issuer = Issuer::from_pem(&read("authority's key", &self.key)?, &certificate);
+        issuer.map_err(not_made)
     }
 }
 

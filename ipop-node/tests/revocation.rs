@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Instant;
 
 use authorized::{Lab, PATIENCE, files, program, run};
+use ipop_proto::authority::RevocationList;
 use ipop_proto::status::LinkState;
 use ipop_testbed::wait_until;
 
@@ -96,6 +97,13 @@ fn every_member_drops_a_revoked_one_without_the_server_and_refuses_it_from_then_
         assert_eq!(lists(&lab, node), [1]);
         let log = lab.nodes[node].log();
         assert!(log.contains("revocation list taken"), "{log}");
+        // Over a restart too: that the file is read then is tested beside what reads it.
+        let kept = fs::read_to_string(lab.nodes[node].file("identity.revoked")).expect("kept");
+        let kept = RevocationList::from_pem(&kept).expect("lists");
+        assert_eq!(
+            kept.iter().map(RevocationList::number).collect::<Vec<_>>(),
+            [1]
+        );
     }
     is_shut_out(&lab);
     // The server comes back, and so does the revoked one: with it others would be reached.

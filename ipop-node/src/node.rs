@@ -235,7 +235,7 @@ impl Node {
                 biased;
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
-                () = renewal.asked() => self.renew_certificate(),
+                () = renewal.asked() => self.reload(),
                 () = timer.passed() => {
                     let now = Instant::now();
                     self.overlay.set_time(SystemTime::now());
@@ -297,6 +297,7 @@ impl Node {
 
     /// Does everything the protocol wants done.
     fn put_out(&mut self) {
+        let mut lists = Vec::new();
         while let Some(output) = self.overlay.poll_output() {
             match output {
                 Output::Transmit(transmit) => self.datapath.send(&transmit),
@@ -308,21 +309,37 @@ impl Node {
                         session.signal(to, signal);
                     }
                 }
-                Output::Refused { account, why } => {
-                    tracing::warn!(account, why, "peer refused");
+                Output::Revoked { list, from } => lists.push((list, from)),
+                Output::Refused {
+                    account,
+                    fingerprint,
+                    why,
+                } => {
+                    let fingerprint = fingerprint.map(tracing::field::display);
+                    tracing::warn!(account, fingerprint, why, "peer refused");
                 }
-                Output::LinkUp { peer } => {
-                    tracing::info!(peer, "link up");
+                Output::LinkUp { peer, fingerprint } => {
+                    let fingerprint = fingerprint.map(tracing::field::display);
+                    tracing::info!(peer, fingerprint, "link up");
                     self.links_changed();
                 }
-                Output::LinkDown { peer, why } => {
-                    tracing::info!(peer, why, "link down");
+                Output::LinkDown {
+                    peer,
+                    fingerprint,
+                    why,
+                } => {
+                    let fingerprint = fingerprint.map(tracing::field::display);
+                    tracing::info!(peer, fingerprint, why, "link down");
                     self.links_changed();
                 }
             }
         }
         self.datapath.publish();
         self.put_out_frames();
+        // Links have ended and peers are told before a disk is waited for.
+        for (list, from) in lists {
+            self.revoked(&list, from.as_deref());
+        }
     }
 
     fn links_changed(&mut self) {

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use ipop_proto::authority::{Authority, AuthorityError, Certified, Claim, Refused};
+use ipop_proto::authority::{Authority, AuthorityError, Certified, Claim, ListError, Refused};
 use ipop_proto::config::{ConfigError, NodeConfig, XmppSection};
 use ipop_proto::link::{Identity, IdentityError};
 
+use crate::revocation::Lists;
 use crate::xmpp::{Account, Enrolment, Password};
 
 /// Everything `ipop-node run` needs to know.
@@ -31,12 +33,14 @@ pub struct Settings {
 /// A node's place in an overlay with an authority.
 #[derive(Debug)]
 pub struct Membership {
-    /// Who says which node has which name and addresses.
-    pub authority: Authority,
+    /// Who says which node has which name and addresses, and who is revoked.
+    pub authority: Arc<Authority>,
     /// What it says of this one.
     pub certified: Certified,
     /// The file with this node's key and certificate, found.
     pub identity: PathBuf,
+    /// The files with revocation lists.
+    pub lists: Lists,
 }
 
 /// The configuration, or a file it names, cannot be used.
@@ -80,6 +84,15 @@ pub enum SettingsError {
         #[source]
         source: AuthorityError,
     },
+    /// A file with revocation lists cannot be used.
+    #[error("unusable revocation list {}", path.display())]
+    RevocationList {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ListError,
+    },
     /// The certificate in the identity file does not make this node a member.
     #[error("this node's certificate in {} would be refused by its peers", path.display())]
     Certificate {
@@ -121,11 +134,22 @@ impl Settings {
             (Some(section), Some((path, identity))) => {
                 let authority = locate(&section.certificate, credentials);
                 let authority = read_authority(&authority, &config.overlay.name)?;
+                let lists = Lists {
+                    installed: section.revoked.clone(),
+                    credentials: credentials.map(Path::to_owned),
+                    kept: section
+                        .keep
+                        .clone()
+                        .or_else(|| Some(state_directory()?.join("revoked.crl")))
+                        .unwrap_or_else(|| path.with_extension("revoked")),
+                };
+                lists.load(&authority)?;
                 let certified = own_certificate(&config, &authority, &path, identity)?;
                 Some(Membership {
-                    authority,
+                    authority: Arc::new(authority),
                     certified,
                     identity: path,
+                    lists,
                 })
             }
             _ => None,
@@ -235,8 +259,14 @@ pub fn credentials_directory() -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// `$STATE_DIRECTORY`, set by systemd for a unit with one (systemd.exec(5)); the first of several.
+fn state_directory() -> Option<PathBuf> {
+    let dirs = std::env::var_os("STATE_DIRECTORY")?;
+    std::env::split_paths(&dirs).find(|dir| dir.is_absolute())
+}
+
 /// A relative path means a credential when there is one of that name.
-fn locate(path: &Path, credentials: Option<&Path>) -> PathBuf {
+pub(crate) fn locate(path: &Path, credentials: Option<&Path>) -> PathBuf {
     match credentials {
         Some(dir) if path.is_relative() && dir.join(path).exists() => dir.join(path),
         _ => path.to_owned(),

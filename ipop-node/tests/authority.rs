@@ -1,177 +1,12 @@
-//! An overlay with an authority, over a real ejabberd. Needs root, `/dev/net/tun`, `iproute2`,
-//! `iputils-ping` and Debian's `ejabberd` package.
+//! An overlay with an authority, over a real ejabberd; see the module of the lab.
 
-#[path = "running/mod.rs"]
-#[expect(dead_code, reason = "shared with other tests")]
-mod running;
+mod authorized;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use ipop_proto::status::{LinkState, PeerStatus};
-use ipop_testbed::ejabberd::{DOMAIN, Ejabberd, Options};
-use ipop_testbed::netns::Netns;
+use authorized::{DAYS, DOMAIN, Lab, PATIENCE, office, program, run};
+use ipop_proto::status::LinkState;
 use ipop_testbed::wait_until;
-use running::{Node, PATIENCE, program};
-use tempfile::TempDir;
-
-const PASSWORD: &str = "correct horse battery staple";
-/// Days for which nodes' certificates are valid.
-const DAYS: u64 = 90;
-
-/// Nodes on one segment with a server, and an authority; they go in this order.
-struct Lab {
-    nodes: Vec<Node>,
-    office: TempDir,
-    server: Ejabberd,
-    _networks: [Netns; 2],
-}
-
-impl Lab {
-    /// Every node is a member of the server's group, with a certificate of the authority.
-    fn new(count: u8) -> Self {
-        let segment = Netns::new("segment");
-        segment.run(&["ip", "link", "add", "br0", "type", "bridge"]);
-        segment.run(&["ip", "link", "set", "br0", "up"]);
-        let plug = |netns: &Netns, port: &str, host: u8| {
-            netns.cable("eth0", &segment, port);
-            segment.run(&["ip", "link", "set", port, "master", "br0"]);
-            netns.address("eth0", &format!("192.0.2.{host}/24"));
-        };
-        let place = Netns::new("server");
-        plug(&place, "server", 1);
-        let prefix = ["ip", "netns", "exec", place.name()].map(str::to_owned);
-        let server = Ejabberd::start_with(Options {
-            listen: vec![[192, 0, 2, 1].into()],
-            prefix: prefix.to_vec(),
-            tls13: true,
-        });
-        let office = office();
-        let nodes = (0..count).map(|number| {
-            let netns = Netns::new(&format!("node{number}"));
-            plug(&netns, &format!("node{number}"), 10 + number);
-            let user = format!("node-{number}");
-            server.register(&user, PASSWORD);
-            server.join(&user);
-            Node::new(netns, number)
-        });
-        let lab = Self {
-            nodes: nodes.collect(),
-            office,
-            server,
-            _networks: [segment, place],
-        };
-        for number in 0..count {
-            lab.prepare(number);
-            lab.certify(number, DAYS);
-        }
-        lab
-    }
-
-    /// Puts beside a node's configuration what that names.
-    fn prepare(&self, number: u8) {
-        let node = &self.nodes[usize::from(number)];
-        fs::write(node.file("password"), PASSWORD).expect("written");
-        fs::write(node.file("server.pem"), self.server.ca_pem()).expect("written");
-        let authority = self.office.path().join("authority.pem");
-        fs::copy(authority, node.file("authority.pem")).expect("copied");
-    }
-
-    /// The configuration of a node with the overlay addresses that end in `end`.
-    fn config(&self, number: u8, end: u8) -> String {
-        format!(
-            r#"
-[node]
-name = "node-{number}"
-control = "control.sock"
-identity = "identity.pem"
-[overlay]
-name = "test"
-ipv4 = "10.73.0.{end}/24"
-ipv6 = "fd73:5a::{end}/64"
-[xmpp]
-jid = "node-{number}@{DOMAIN}"
-servers = {servers:?}
-password_file = "password"
-ca_file = "server.pem"
-"#,
-            servers = self.server.servers()
-        )
-    }
-
-    /// Has the authority sign for what the node asks, which is what its configuration says.
-    fn certify(&self, number: u8, days: u64) {
-        let node = &self.nodes[usize::from(number)];
-        fs::write(node.file("ipop.config"), self.config(number, number + 1)).expect("written");
-        let identity = node.file("identity.pem");
-        let request = run(program()
-            .args(["identity", "--request"])
-            .arg(node.file("ipop.config"))
-            .arg(&identity));
-        assert!(!request.contains("PRIVATE KEY"), "{request}");
-        fs::write(node.file("request"), request).expect("written");
-        let signed = run(program()
-            .args(["authority", "sign", "--days", &days.to_string()])
-            .args(files(self.office.path()))
-            .arg(node.file("request")));
-        fs::write(node.file("signed"), signed).expect("written");
-        run(program()
-            .args(["identity", "--install"])
-            .arg(node.file("signed"))
-            .arg(&identity));
-    }
-
-    /// Starts a node that believes the authority.
-    fn start(&mut self, number: u8) {
-        let config = self.config(number, number + 1);
-        let config = format!("{config}[authority]\ncertificate = \"authority.pem\"\n");
-        self.nodes[usize::from(number)].start(&config);
-    }
-
-    /// What a node says of the account of another.
-    fn peer(&self, node: usize, account: u8) -> Option<PeerStatus> {
-        let jid = format!("node-{account}@{DOMAIN}/");
-        let mut peers = self.nodes[node].status().peers.into_iter();
-        peers.find(|peer| peer.jid.starts_with(&jid))
-    }
-
-    /// Waits until a node has refused an account, and gives what it says of that.
-    fn refusal(&self, node: usize, account: u8) -> String {
-        let origin = format!("node-{account}@{DOMAIN}");
-        wait_until("a refusal", PATIENCE, || {
-            let refused = self.nodes[node].status().refused.into_iter();
-            let mut refused = refused.filter(|alarm| alarm.origin == origin);
-            refused.next().map(|alarm| alarm.trouble)
-        })
-    }
-}
-
-/// Where an authority has its files.
-fn office() -> TempDir {
-    let office = TempDir::with_prefix("ipop-office-").expect("temporary directory");
-    run(program()
-        .args(["authority", "init"])
-        .args(files(office.path())));
-    office
-}
-
-fn files(office: &Path) -> [String; 4] {
-    let path = |name: &str| office.join(name).display().to_string();
-    [
-        "--key".to_owned(),
-        path("authority.key"),
-        "--certificate".to_owned(),
-        path("authority.pem"),
-    ]
-}
-
-/// Runs a command that must succeed, and gives what it printed.
-fn run(command: &mut Command) -> String {
-    let output = command.output().expect("it runs");
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).expect("UTF-8")
-}
 
 #[test]
 fn an_account_with_the_right_password_and_no_certificate_gets_no_link_and_is_named() {
@@ -245,15 +80,11 @@ fn a_certificate_is_renewed_while_the_node_runs() {
     lab.nodes[0].reach(&lab.nodes[1]);
     let left = |lab: &Lab| lab.nodes[0].status().certificate.expect("one").left_s;
     assert!(left(&lab) <= 86_400);
-    let hang_up = |lab: &Lab| {
-        let pid = lab.nodes[0].pid().to_string();
-        run(Command::new("kill").args(["-HUP", &pid]));
-    };
     // What peers would refuse is not taken.
     let identity = lab.nodes[0].file("identity.pem");
     let old = fs::read(&identity).expect("there");
     fs::copy(lab.nodes[1].file("identity.pem"), &identity).expect("copied");
-    hang_up(&lab);
+    lab.hang_up(0);
     wait_until("a complaint", PATIENCE, || {
         let log = lab.nodes[0].log();
         log.contains("certificate not renewed").then_some(())
@@ -262,7 +93,7 @@ fn a_certificate_is_renewed_while_the_node_runs() {
     fs::write(&identity, old).expect("written");
     lab.office = next;
     lab.certify(0, DAYS);
-    hang_up(&lab);
+    lab.hang_up(0);
     wait_until("the new certificate", PATIENCE, || {
         (left(&lab) > 86_400).then_some(())
     });

@@ -18,6 +18,8 @@ pub enum Kind {
     Fragment,
     /// What one switch tells another. What it says is not this crate's business.
     Message,
+    /// What one node tells another, whatever they carry. What it says is not this crate's business.
+    Control,
 }
 
 /// Envelope of a data record.
@@ -42,6 +44,7 @@ impl Envelope {
             Kind::Frame => 2,
             Kind::Fragment => 3,
             Kind::Message => 4,
+            Kind::Control => 5,
         };
         [kind, if self.partial_sum { PARTIAL_SUM } else { 0 }]
     }
@@ -56,6 +59,7 @@ impl Envelope {
             2 => Kind::Frame,
             3 => Kind::Fragment,
             4 => Kind::Message,
+            5 => Kind::Control,
             _ => return None,
         };
         (flags & !PARTIAL_SUM == 0).then_some(Self {
@@ -80,7 +84,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(known, 10);
+        assert_eq!(known, 12);
         assert_eq!(Envelope::read(&[1]), None);
     }
 }

@@ -121,6 +121,17 @@ pub struct AuthoritySection {
     /// then holds this node's key and the certificate that the authority signed; it is read again
     /// on SIGHUP.
     pub certificate: PathBuf,
+    /// PEM file with the authority's revocation list (X.509 CRL), as `ipop-node authority revoke`
+    /// makes it; same rule for the path. It is read at start and on SIGHUP, and need not be there.
+    /// Members tell each other of lists, so that it is enough if one of them has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<PathBuf>,
+    /// File where the node keeps the newest revocation list, whoever it came from, so as not to forget
+    /// it over a restart; the node has to be able to write there. When there is none:
+    /// `revoked.crl` in systemd's `$STATE_DIRECTORY`, or without that beside `node.identity`, with the
+    /// extension `revoked`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<PathBuf>,
 }
 
 /// `[xmpp]`: the rendezvous.

@@ -2,7 +2,7 @@
 //!
 //! This crate holds what two nodes must agree on and how one node reacts to what it sees:
 //! overlay addresses, signalling messages and their stanzas, node configuration and status, and
-//! the state machines of gathering, links and peers.
+//! the state machines of gathering, links, peers and revocation lists.
 //!
 //! It is driven from outside: the caller hands in datagrams, signals, IP packets and the current
 //! time, and takes out datagrams, signals, IP packets, events and the next deadline. Nothing here
@@ -13,6 +13,7 @@ pub mod authority;
 pub mod candidate;
 pub mod config;
 pub mod gather;
+pub mod gossip;
 pub mod invitation;
 pub mod journal;
 pub mod link;

@@ -116,11 +116,13 @@ pub enum DropReason {
     /// The underlay marked congestion on the datagram of a packet whose ends do not know of ECN (RFC
     /// 6040 section 4.2).
     Congested,
+    /// A revocation list of a member, or a piece of one, that is not to be believed.
+    BadList,
 }
 
 impl DropReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NoMember,
         Self::NoLink,
         Self::Malformed,
@@ -144,6 +146,7 @@ impl DropReason {
         Self::ForBridges,
         Self::Hidden,
         Self::Congested,
+        Self::BadList,
     ];
 }
 
@@ -293,6 +296,21 @@ pub struct CertificateStatus {
     pub left_s: u64,
     /// No more than a third of its validity is left: it is time for another one.
     pub is_due: bool,
+    /// The authority has revoked it: no peer has a link with this node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_revoked: bool,
+    /// The newest revocation list of each authority that has made one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<RevocationListStatus>,
+}
+
+/// A revocation list that a node goes by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationListStatus {
+    /// Its number: all members that hear of each other have the same one.
+    pub number: u64,
+    /// How many certificates are on it.
+    pub revoked: usize,
 }
 
 /// Everything a node says of itself.

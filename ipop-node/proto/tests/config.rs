@@ -293,6 +293,8 @@ fn config() -> impl Strategy<Value = NodeConfig> {
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
             authority: ice.3.then(|| AuthoritySection {
                 certificate: path.clone().into(),
+                revoked: (mtu % 2 == 0).then(|| path.clone().into()),
+                keep: (mtu % 3 == 0).then(|| path.clone().into()),
             }),
             xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),

@@ -1,5 +1,7 @@
 //! `ipop-node authority`.
 
+mod revoke;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -8,8 +10,9 @@ use clap::Subcommand;
 use ipop_proto::authority::Validity;
 use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
 
-use super::identity::{SECRET, read, write_new};
+use super::identity::read;
 use super::{CliError, Exit, print};
+use crate::file::{self, PUBLIC, SECRET};
 
 /// Be the authority of an overlay: say which node has which name and addresses.
 ///
@@ -50,6 +53,7 @@ enum Command {
         #[arg(value_name = "REQUEST")]
         request: PathBuf,
     },
+    Revoke(revoke::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -72,16 +76,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
             let issuer = Issuer::generate(&name, validity(now, days), serial);
             let issuer = issuer.map_err(not_made)?;
             write(&files.key, &issuer.key_pem(), SECRET)?;
-            write(&files.certificate, issuer.certificate_pem(), 0o644)
+            write(&files.certificate, issuer.certificate_pem(), PUBLIC)
         }
         Command::Sign {
             files,
             days,
             request,
         } => {
-            let certificate = read("authority's certificate", &files.certificate)?;
-            let issuer = Issuer::from_pem(&read("authority's key", &files.key)?, &certificate);
-            let issuer = issuer.map_err(not_made)?;
+            let issuer = files.issuer()?;
             let request = read("request", &request)?;
             let (subject, key) = Subject::of_request(&request).map_err(not_made)?;
             let signed = issuer.sign(&subject, &key, validity(now, days), serial);
@@ -94,6 +96,15 @@ pub fn run(args: Args) -> Result<(), CliError> {
             let _ = std::io::stderr().write_all(said.as_bytes());
             print(&certificate)
         }
+        Command::Revoke(args) => revoke::run(&args, now),
+    }
+}
+
+impl Files {
+    fn issuer(&self) -> Result<Issuer, CliError> {
+        let certificate = read("authority's certificate", &self.certificate)?;
+        let issuer = Issuer::from_pem(&read("authority's key", &self.key)?, &certificate);
+        issuer.map_err(not_made)
     }
 }
 
@@ -109,7 +120,7 @@ fn validity(now: SystemTime, days: u32) -> Validity {
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CliError> {
-    write_new(path, text, mode).map_err(|error| {
+    file::create(path, text, mode).map_err(|error| {
         let what = format!("cannot make the file {}", path.display());
         CliError::new(Exit::Config, what).caused_by(error)
     })

@@ -112,6 +112,11 @@ impl From<SettingsError> for CliError {
                 "`ipop-node identity --create FILE` makes one: a PKCS#8 key (ECDSA P-256) and its \
                  certificate, as PEM"
             }
+            SettingsError::RevocationList { .. } => {
+                "authority.revoked names a PEM file with the list that `ipop-node authority revoke` \
+                 makes; authority.keep is the node's own, and is made anew if you remove it, but what \
+                 it knew is forgotten then"
+            }
             SettingsError::Authority { .. } => {
                 "authority.certificate names a PEM file with the certificate of the overlay's authority"
             }

@@ -1,14 +1,13 @@
 //! `ipop-node identity`.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use ipop_proto::authority::issue::Subject;
 use ipop_proto::link::Identity;
 
 use super::{CliError, Exit, print};
+use crate::file::{self, SECRET};
 use crate::settings::{credentials_directory, read_config, read_identity};
 
 /// Show the fingerprint that peers know a node by, make a new identity, or have it certified.
@@ -111,13 +110,7 @@ fn install(path: &Path, certificate: &Path) -> Result<Identity, CliError> {
     let identity = read_identity(path)?.certified(&text).map_err(unusable)?;
     let text = identity.to_pem();
     let text = text.map_err(|error| CliError::of(Exit::System, error))?;
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    // What a run that was killed left behind.
-    let _ = std::fs::remove_file(&new);
-    let replaced = write_new(&new, &text, SECRET).and_then(|()| std::fs::rename(&new, path));
-    replaced.map_err(|error| not_written(path, error))?;
+    file::replace(path, &text, SECRET).map_err(|error| not_written(path, error))?;
     Ok(identity)
 }
 
@@ -125,7 +118,7 @@ fn create(path: &Path) -> Result<Identity, CliError> {
     let defect = |error| CliError::of(Exit::System, error);
     let identity = Identity::generate().map_err(defect)?;
     let text = identity.to_pem().map_err(defect)?;
-    match write_new(path, &text, SECRET) {
+    match file::create(path, &text, SECRET) {
         Ok(()) => Ok(identity),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let what = format!("the file {} exists and is not replaced", path.display());
@@ -139,20 +132,6 @@ fn create(path: &Path) -> Result<Identity, CliError> {
 fn not_written(path: &Path, error: io::Error) -> CliError {
     let what = format!("cannot write the identity file {}", path.display());
     CliError::new(Exit::Config, what).caused_by(error)
-}
-
-/// The mode of a file with a key in it.
-pub(super) const SECRET: u32 = 0o600;
-
-/// Writes a file that is there not yet.
-pub(super) fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 /// Reads a text that was named on the command line.

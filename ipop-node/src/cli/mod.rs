@@ -60,6 +60,8 @@ Exit codes:
 Environment:
   CREDENTIALS_DIRECTORY  where relative paths are looked up first (set by systemd)
   NOTIFY_SOCKET          where readiness is reported (set by systemd)
+  STATE_DIRECTORY        where the newest revocation list is kept (set by systemd), unless
+                         authority.keep says so
   RUST_LOG               what is logged to standard error, unless --log says so
 
 Files:

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
     AlarmStatus, CertificateStatus, DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd,
-    PeerStatus, RoleState, SignIn, SwitchStatus,
+    PeerStatus, RevocationListStatus, RoleState, SignIn, SwitchStatus,
 };
 
 /// The text of `ipop-node status`.
@@ -41,6 +41,10 @@ pub fn table(status: &NodeStatus) -> String {
     field("signed in", &sign_in(&status.sign_in));
     if let Some(status) = &status.certificate {
         field("certificate", &certificate(status));
+        for list in &status.lists {
+            let RevocationListStatus { number, revoked } = list;
+            field("revoked", &format!("{revoked} by list {number}"));
+        }
     }
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
@@ -163,6 +167,7 @@ fn certificate(status: &CertificateStatus) -> String {
     let role = status.role.as_ref();
     let role = role.map_or_else(String::new, |role| format!(", {role}"));
     let left = match status.left_s {
+        _ if status.is_revoked => "revoked: peers refuse it".to_owned(),
         0 => "ended: peers refuse it".to_owned(),
         left if left < 2 * 86_400 => format!("{} h left", left / 3600),
         left => format!("{} d left", left / 86_400),
@@ -367,6 +372,11 @@ mod tests {
                 role: Some("frontend".to_owned()),
                 left_s: 20 * 86_400,
                 is_due: true,
+                is_revoked: false,
+                lists: vec![RevocationListStatus {
+                    number: 3,
+                    revoked: 2,
+                }],
             }),
             refused: vec![AlarmStatus {
                 origin: "worker-1@demo.ipop".to_owned(),

@@ -1,5 +1,5 @@
-//! What the threads leave to the node's switch: frames that are not plain, known and where they were,
-//! and messages of other switches.
+//! What the threads leave to the node's switch, frames that are not plain, known and where they were,
+//! and messages of other switches; and what other nodes tell this one, whatever it carries.
 //!
 //! It is apart from the task's [inbox](super::inbox), so that no flood of frames keeps a link from
 //! what it needs. Each peer, and the device, has its own share here, and is served in turn: whoever
@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use ipop_datapath::backlog::{Backlog, Limits};
 use ipop_datapath::stations::LOCAL;
 use ipop_proto::overlay::Traffic;
@@ -26,13 +27,22 @@ const LIMITS: Limits = Limits {
 /// What a frame costs besides its bytes.
 const OVERHEAD: usize = 192;
 
-/// Something for the switch.
+/// Something for the node's task that can wait.
 #[derive(Debug)]
 pub struct Handed {
     /// Which peer it came from; none for the device.
     pub from: Option<Arc<Way>>,
     /// What it is.
-    pub what: Matter,
+    pub what: What,
+}
+
+/// Whose business it is.
+#[derive(Debug)]
+pub enum What {
+    /// The switch's.
+    Switch(Matter),
+    /// The overlay's: what the peer's node says.
+    Control(Bytes),
 }
 
 /// Where the threads put it and the task finds it.
@@ -57,8 +67,9 @@ impl HandedOver {
     /// Adds something. What has to go instead is counted where it came from.
     pub fn put(&self, handed: Handed) {
         let bytes = match &handed.what {
-            Matter::Frame(frame) => frame.len(),
-            Matter::Message(_) => MESSAGE,
+            What::Switch(Matter::Frame(frame)) => frame.len(),
+            What::Switch(Matter::Message(_)) => MESSAGE,
+            What::Control(message) => message.len(),
         };
         let index = handed.from.as_ref().map_or(LOCAL, |way| way.index);
         self.waiting()

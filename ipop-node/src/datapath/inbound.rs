@@ -30,7 +30,7 @@ use rustix::event::epoll;
 use super::Common;
 use super::addresses::addresses;
 use super::duty::{DEVICE, Duty};
-use super::handed::{Handed, HandedOver};
+use super::handed::{Handed, HandedOver, What};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::message::{MESSAGE, Received, Receiver};
@@ -286,6 +286,11 @@ impl Inbound {
                 carry(&self.stations, way.index, frame, self.now_s)
             }
             (Kind::Message, OverlayMode::Switch) => return self.hand_message(way, packet),
+            (Kind::Control, _) => {
+                let message = Bytes::copy_from_slice(&self.buffer[packet]);
+                self.hand(way, What::Control(message));
+                return Ok(());
+            }
             // The other node is in another mode.
             (Kind::Packet | Kind::Frame | Kind::Message, _) => return Err(DropReason::WrongMode),
         };
@@ -312,20 +317,22 @@ impl Inbound {
         if sum == Sum::Partial {
             complete_sum(self.layer, frame);
         }
-        self.handed_over.put(Handed {
-            from: Some(way.clone()),
-            what: Matter::Frame(Bytes::copy_from_slice(frame)),
-        });
+        let frame = Bytes::copy_from_slice(frame);
+        self.hand(way, What::Switch(Matter::Frame(frame)));
     }
 
     /// Gives what another switch says to this node's.
     fn hand_message(&self, way: &Arc<Way>, message: Range<usize>) -> Result<(), DropReason> {
         let message = Message::read(&self.buffer[message]).ok_or(DropReason::UnknownContent)?;
+        self.hand(way, What::Switch(Matter::Message(message)));
+        Ok(())
+    }
+
+    fn hand(&self, way: &Arc<Way>, what: What) {
         self.handed_over.put(Handed {
             from: Some(way.clone()),
-            what: Matter::Message(message),
+            what,
         });
-        Ok(())
     }
 
     /// Whether the packet is from the peer and for this node.

@@ -46,8 +46,8 @@ use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
 use self::duty::Duty;
-pub use self::handed::Handed;
 use self::handed::HandedOver;
+pub use self::handed::{Handed, What};
 use self::inbound::{Inbound, STOP};
 use self::inbox::Inbox;
 pub use self::inbox::Taken;

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Common;
 use super::addresses::destination;
 use super::duty::{Load, QUIET};
-use super::handed::{Handed, HandedOver};
+use super::handed::{Handed, HandedOver, What};
 use super::inbox::{Inbox, Taken};
 use super::map::{Map, Way};
 use super::orders::Ordered;
@@ -290,7 +290,7 @@ impl Outbound {
                     let frame = self.written(segments, index, len);
                     self.handed_over.put(Handed {
                         from: None,
-                        what: Matter::Frame(frame.freeze()),
+                        what: What::Switch(Matter::Frame(frame.freeze())),
                     });
                 }
             }

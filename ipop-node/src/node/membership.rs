@@ -1,18 +1,18 @@
 //! The node's certificate in an overlay with an authority, and how it gets another one.
 
 use std::io;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use ipop_proto::authority::dns_name;
+use ipop_proto::authority::{RevocationList, dns_name};
 use ipop_proto::overlay::Identity;
-use ipop_proto::status::CertificateStatus;
+use ipop_proto::status::{CertificateStatus, RevocationListStatus};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Node;
 use crate::settings::{Membership, SettingsError, own_certificate, read_identity};
 
-/// SIGHUP, by which a node in an overlay with an authority reads its identity file again. Others do
-/// not handle it.
+/// SIGHUP, by which a node in an overlay with an authority reads its identity file and the revocation
+/// list again. Others do not handle it.
 pub(super) struct Renewal(Option<Signal>);
 
 impl Renewal {
@@ -36,13 +36,63 @@ impl Node {
     /// Believes the authority, and nobody else, about who peers are.
     pub(super) fn believe(&mut self, membership: Membership) {
         let authority = membership.authority.clone();
-        self.overlay.set_authority(authority, SystemTime::now());
+        self.overlay
+            .set_authority(Instant::now(), authority, SystemTime::now());
         self.membership = Some(membership);
+        self.keep_lists();
+    }
+
+    /// Reads again what whoever runs this node may have changed.
+    pub(super) fn reload(&mut self) {
+        self.overlay.set_time(SystemTime::now());
+        self.read_lists();
+        self.renew_certificate();
+        self.put_out();
+    }
+
+    fn read_lists(&mut self) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        match membership.lists.installed() {
+            Ok(lists) => {
+                for list in lists {
+                    let number = list.number();
+                    if let Err(error) = self.overlay.revoke(Instant::now(), list) {
+                        tracing::warn!(number, %error, "revocation list not taken");
+                    }
+                }
+            }
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(error, "revocation list not read");
+            }
+        }
+    }
+
+    /// A newer revocation list is in force.
+    pub(super) fn revoked(&mut self, list: &RevocationList, from: Option<&str>) {
+        let (number, count) = (list.number(), list.revoked().len());
+        tracing::info!(number, count, from, "revocation list taken");
+        self.keep_lists();
+        if self.overlay.is_revoked() {
+            tracing::error!("this node's own certificate is revoked: no peer has a link with it");
+        }
+    }
+
+    fn keep_lists(&self) {
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        if let Err(error) = membership.lists.keep(&membership.authority) {
+            let file = membership.lists.kept.display();
+            tracing::error!(%file, %error, "revocation list not kept: a restart forgets it");
+        }
     }
 
     /// Shows the certificate that is in the identity file now. One that peers would refuse is left
     /// where it is.
-    pub(super) fn renew_certificate(&mut self) {
+    fn renew_certificate(&mut self) {
         match self.read_certificate() {
             Ok(Some(identity)) => {
                 tracing::info!(fingerprint = %identity.fingerprint(), "certificate renewed");
@@ -61,6 +111,7 @@ impl Node {
             authority,
             certified,
             identity: path,
+            ..
         }) = &mut self.membership
         else {
             return Ok(None);
@@ -72,13 +123,24 @@ impl Node {
 
     /// For the node's administrator.
     pub(super) fn certificate(&self) -> Option<CertificateStatus> {
-        let certified = &self.membership.as_ref()?.certified;
+        let membership = self.membership.as_ref()?;
+        let certified = &membership.certified;
         let now = SystemTime::now();
         Some(CertificateStatus {
             name: dns_name(&certified.name, &certified.overlay),
             role: certified.role.clone(),
             left_s: certified.validity.left(now).as_secs(),
             is_due: certified.validity.is_due(now),
+            is_revoked: self.overlay.is_revoked(),
+            lists: membership
+                .authority
+                .lists()
+                .iter()
+                .map(|(_, list)| RevocationListStatus {
+                    number: list.number(),
+                    revoked: list.revoked().len(),
+                })
+                .collect(),
         })
     }
 }

@@ -22,7 +22,7 @@ use ipop_proto::switch::{Action, Matter, Switch};
 
 use super::Node;
 use crate::bridge::{self, NewPort};
-use crate::datapath::{Datapath, Handed};
+use crate::datapath::{Datapath, Handed, What};
 
 /// Frames and messages handled before others get their turn.
 const BATCH: usize = 64;
@@ -202,11 +202,8 @@ impl Node {
         }
     }
 
-    /// Feeds the switch with what the threads handed over, some of it.
+    /// Feeds the switch, and the overlay, with what the threads handed over, some of it.
     pub(super) fn take_handed(&mut self) {
-        let Some(switching) = &mut self.switching else {
-            return;
-        };
         let now = Instant::now();
         for _ in 0..BATCH {
             let Some(Handed { from, what }) = self.datapath.try_next_handed() else {
@@ -214,12 +211,22 @@ impl Node {
             };
             // Its link may be gone, and its number another's.
             let member = from.as_ref().map(|way| self.datapath.index_of(way.peer));
-            match (from, member) {
-                (Some(way), Some(None)) => way.path.traffic.dropped(DropReason::NoLink),
-                (_, member) => switching.take(member.flatten(), what, now),
+            match (from, member, what) {
+                (Some(way), Some(None), _) => way.path.traffic.dropped(DropReason::NoLink),
+                (Some(way), _, What::Control(message)) => {
+                    self.overlay.handle_control(now, way.peer, &message);
+                    self.put_out();
+                }
+                (_, member, What::Switch(matter)) => {
+                    if let Some(switching) = &mut self.switching {
+                        switching.take(member.flatten(), matter, now);
+                    }
+                }
+                // No device speaks like a node.
+                (None, _, What::Control(_)) => {}
             }
         }
-        switching.put_out(&mut self.datapath, now);
+        self.put_out_frames();
     }
 
     /// Does what is due.

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::Refused;
+use super::{Refused, Serial};
 use crate::config::is_dns_label;
 use crate::status::Advertisement;
 
@@ -37,6 +38,8 @@ pub struct Certified {
     pub role: Option<String>,
     /// For how long that is so.
     pub validity: Validity,
+    /// Of the certificate that says so.
+    pub serial: Serial,
 }
 
 /// What a node says of itself, or somebody of it.
@@ -111,6 +114,7 @@ impl Certified {
             addrs,
             role: role.transpose().map_err(|error| error.to_string())?,
             validity: validity(&certificate),
+            serial: Serial::new(certificate.raw_serial()).ok_or("its serial number is none")?,
         })
     }
 
@@ -163,17 +167,46 @@ impl fmt::Display for Claim {
     }
 }
 
-/// The validity of an authority's certificate (DER).
-pub(super) fn authority(der: &[u8]) -> Result<Validity, String> {
+/// Who signs, as certificates and revocation lists name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Signer {
+    /// Its name (DER).
+    pub(super) subject: Vec<u8>,
+    /// Its subjectPublicKeyInfo (DER).
+    pub(super) key: Vec<u8>,
+    /// Its key is for revocation lists.
+    pub(super) signs_lists: bool,
+}
+
+/// What an authority's certificate (DER) says.
+pub(super) fn authority(der: &[u8]) -> Result<(Signer, Validity), String> {
     let certificate = parse(der)?;
     if !certificate.is_ca() {
         return Err("it is no authority's: basicConstraints does not say cA".to_owned());
     }
     let usage = certificate.key_usage().map_err(|error| error.to_string())?;
-    if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
+    let usage = usage.map(|usage| usage.value);
+    if usage.is_some_and(|usage| !usage.key_cert_sign()) {
         return Err("its key is not for certificates".to_owned());
     }
-    Ok(validity(&certificate))
+    let signer = Signer {
+        subject: certificate.subject().as_raw().to_vec(),
+        key: certificate.public_key().raw.to_vec(),
+        signs_lists: usage.is_none_or(x509_parser::extensions::KeyUsage::crl_sign),
+    };
+    Ok((signer, validity(&certificate)))
+}
+
+/// The serial number of a certificate (DER), whoever it is for, if the one with this name and this
+/// key has signed it.
+pub(super) fn serial(der: &[u8], signer: &Signer) -> Result<Serial, String> {
+    let certificate = parse(der)?;
+    let (_, key) = SubjectPublicKeyInfo::from_der(&signer.key).map_err(|e| e.to_string())?;
+    let is_signed = certificate.verify_signature(Some(&key)).is_ok();
+    if !is_signed || certificate.issuer().as_raw() != signer.subject {
+        return Err("it is not this authority's".to_owned());
+    }
+    Serial::new(certificate.raw_serial()).ok_or_else(|| "its serial number is none".to_owned())
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, String> {

@@ -9,7 +9,7 @@ use rcgen::{
     SanType, SerialNumber,
 };
 
-use super::certified::read_name;
+use super::certified::{self, Signer, read_name};
 use super::{Certified, Validity, dns_name};
 use crate::link::Identity;
 
@@ -34,6 +34,12 @@ pub enum IssueError {
     /// The authority's certificate cannot be used.
     #[error(transparent)]
     Authority(#[from] super::AuthorityError),
+    /// The certificate is none that could be revoked.
+    #[error("the certificate cannot be revoked: {0}")]
+    Certificate(String),
+    /// The list before cannot be followed, or the one that came out would not be taken.
+    #[error("the revocation list cannot be used")]
+    List(#[source] super::ListError),
 }
 
 /// Who a certificate is for.
@@ -153,10 +159,17 @@ impl Issuer {
         })
     }
 
-    /// What signs, for certificates that nobody else would make.
-    #[cfg(test)]
-    pub(super) fn rcgen(&self) -> &rcgen::Issuer<'static, KeyPair> {
+    /// What signs.
+    pub(super) fn issuer(&self) -> &rcgen::Issuer<'static, KeyPair> {
         &self.issuer
+    }
+
+    /// How what it signs names it.
+    pub(super) fn signer(&self) -> Result<(Signer, Validity), IssueError> {
+        let unusable = |problem| super::AuthorityError::Unusable { at: 1, problem };
+        let certificate = pem::parse(&self.certificate)
+            .map_err(|error| super::AuthorityError::Pem(error.to_string()))?;
+        Ok(certified::authority(certificate.contents()).map_err(unusable)?)
     }
 
     /// The key as PEM. It is a secret.
@@ -203,6 +216,6 @@ fn date(params: &mut CertificateParams, validity: Validity, serial: [u8; 16]) {
     params.serial_number = Some(SerialNumber::from_slice(&serial));
 }
 
-fn made(what: &'static str) -> impl Fn(rcgen::Error) -> IssueError {
+pub(super) fn made(what: &'static str) -> impl Fn(rcgen::Error) -> IssueError {
     move |source| IssueError::Made { what, source }
 }

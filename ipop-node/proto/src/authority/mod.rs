@@ -13,30 +13,42 @@
 //!
 //! Paths are validated by `webpki`, which rustls has for the same purpose, against the time that the
 //! caller gives; what is read here is what a validated certificate says. [`issue`] makes them.
+//!
+//! A certificate that is good no more is on the authority's revocation list, which nodes tell each
+//! other ([`crate::gossip`]). The newest one that was [taken](Authority::take) counts in every
+//! validation, and nothing makes a node go back to an older one.
 
+mod anchor;
 mod certified;
 mod clock;
 pub mod issue;
+mod list;
+mod revoke;
+mod serial;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use pem::Pem;
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor};
-use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use rustls_pki_types::{CertificateDer, ServerName};
+use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
 
+use self::anchor::Anchor;
+pub use self::anchor::AuthorityId;
 pub use self::certified::{Certified, Claim, Validity, dns_name};
 pub use self::clock::WallClock;
+pub use self::list::{ListError, MAX_LIST, RevocationList};
+pub use self::serial::{Serial, SerialError};
 
 /// PEM label of a certificate (RFC 7468 section 5).
 pub(crate) const CERTIFICATE: &str = "CERTIFICATE";
 
-/// The certificates that a node of one overlay has to chain to.
-#[derive(Debug, Clone)]
+/// The certificates that a node of one overlay has to chain to, and the newest revocation lists.
+#[derive(Debug)]
 pub struct Authority {
     overlay: String,
-    anchors: Vec<(TrustAnchor<'static>, Validity)>,
+    anchors: Vec<Anchor>,
 }
 
 /// There is no authority to be had.
@@ -76,6 +88,9 @@ pub enum Refused {
     /// It, or one between it and the authority, is not valid yet.
     #[error("the certificate begins on {0}")]
     NotYet(String),
+    /// It, or one between it and the authority, is on the authority's revocation list.
+    #[error("the certificate is revoked")]
+    Revoked,
     /// It cannot be used for another reason.
     #[error("the certificate cannot be used: {0}")]
     Unusable(String),
@@ -113,10 +128,11 @@ impl Authority {
             pem::parse_many(text).map_err(|error| AuthorityError::Pem(error.to_string()))?;
         let mut anchors = Vec::new();
         for part in parts.iter().filter(|part| part.tag() == CERTIFICATE) {
-            let anchor = anchor(part).map_err(|problem| AuthorityError::Unusable {
-                at: anchors.len() + 1,
-                problem,
-            })?;
+            let anchor =
+                Anchor::new(part.contents()).map_err(|problem| AuthorityError::Unusable {
+                    at: anchors.len() + 1,
+                    problem,
+                })?;
             anchors.push(anchor);
         }
         if anchors.is_empty() {
@@ -126,6 +142,40 @@ impl Authority {
             overlay: overlay.to_owned(),
             anchors,
         })
+    }
+
+    /// Takes a revocation list, and gives it back if it is newer than the one there was.
+    ///
+    /// # Errors
+    ///
+    /// When it is older, or another authority's.
+    pub fn take(&self, list: RevocationList) -> Result<Option<Arc<RevocationList>>, ListError> {
+        let list = Arc::new(list);
+        let mut taken = Err(ListError::Stranger);
+        // Several while one certificate of the same key follows another.
+        for anchor in self.anchors.iter().filter(|a| a.has_signed(&list)) {
+            let is_newer = anchor.take(&list)?;
+            taken = taken.map_or(Ok(is_newer), |before| Ok(before || is_newer));
+        }
+        Ok(taken?.then_some(list))
+    }
+
+    /// The newest lists, each with its authority; one that has none is left out.
+    pub fn lists(&self) -> Vec<(AuthorityId, Arc<RevocationList>)> {
+        let mut lists: Vec<(_, Arc<_>)> = Vec::new();
+        for anchor in &self.anchors {
+            if let Some(list) = anchor.list()
+                && lists.iter().all(|(id, _)| *id != anchor.id)
+            {
+                lists.push((anchor.id, list));
+            }
+        }
+        lists
+    }
+
+    /// The authorities that there are, one or, while one follows another, several.
+    pub fn ids(&self) -> Vec<AuthorityId> {
+        self.anchors.iter().map(|anchor| anchor.id).collect()
     }
 
     /// What the first certificate of `chain` (DER) says of its node, if it is one of this overlay at
@@ -138,25 +188,30 @@ impl Authority {
         let mut chain = chain.iter().map(|der| CertificateDer::from(der.as_ref()));
         let leaf = chain.next().ok_or(Refused::None)?;
         let between: Vec<_> = chain.collect();
-        // A path ends at an anchor whatever that says of itself (RFC 5280 section 6.1.1 (d)).
-        let valid = self
-            .anchors
-            .iter()
-            .filter(|(_, validity)| validity.has(now));
-        let anchors: Vec<_> = valid.map(|(anchor, _)| anchor.clone()).collect();
-        if anchors.is_empty() {
-            return Err(Refused::NoAuthority);
-        }
         let end = EndEntityCert::try_from(&leaf)?;
-        end.verify_for_usage(
-            ALL_VERIFICATION_ALGS,
-            &anchors,
-            &between,
-            clock::unix(now),
-            KeyUsage::server_auth(),
-            None,
-            None,
-        )?;
+        let mut validated = Err(Refused::NoAuthority);
+        // A path ends at an anchor whatever that says of itself (RFC 5280 section 6.1.1 (d)). Each
+        // is tried alone, since a list is that of one key, and two may have one name.
+        for anchor in self.anchors.iter().filter(|a| a.validity.has(now)) {
+            let tried = anchor.validate(|anchors, lists| {
+                end.verify_for_usage(
+                    ALL_VERIFICATION_ALGS,
+                    anchors,
+                    &between,
+                    clock::unix(now),
+                    KeyUsage::server_auth(),
+                    lists,
+                    None,
+                )
+                .map(|_| ())
+            });
+            validated = match (validated, tried) {
+                (_, Ok(())) => Ok(()),
+                (Err(Refused::NoAuthority | Refused::Stranger), Err(error)) => Err(error.into()),
+                (before, Err(_)) => before,
+            };
+        }
+        validated?;
         let certified = Certified::read(&leaf).map_err(Refused::Unusable)?;
         // Two parsers have to agree on every name that anything is decided by.
         let dns_name = dns_name(&certified.name, &certified.overlay);
@@ -176,13 +231,6 @@ impl Authority {
     }
 }
 
-fn anchor(part: &Pem) -> Result<(TrustAnchor<'static>, Validity), String> {
-    let validity = certified::authority(part.contents())?;
-    let der = CertificateDer::from(part.contents());
-    let anchor = anchor_from_trusted_cert(&der).map_err(|error| error.to_string())?;
-    Ok((anchor.to_owned(), validity))
-}
-
 impl From<webpki::Error> for Refused {
     fn from(error: webpki::Error) -> Self {
         match error {
@@ -196,6 +244,7 @@ impl From<webpki::Error> for Refused {
             webpki::Error::CertNotValidYet { not_before, .. } => {
                 Self::NotYet(clock::date(not_before.as_secs()))
             }
+            webpki::Error::CertRevoked => Self::Revoked,
             other => Self::Unusable(other.to_string()),
         }
     }

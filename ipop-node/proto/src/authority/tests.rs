@@ -1,5 +1,7 @@
 //! What is believed of certificates, and what not.
 
+mod revocation;
+
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +10,7 @@ use rcgen::{
 };
 
 use super::issue::{IssueError, Issuer, Subject};
-use super::{Authority, AuthorityError, Claim, Refused, Validity};
+use super::{Authority, AuthorityError, Claim, Refused, RevocationList, Serial, Validity};
 use crate::link::Identity;
 
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
@@ -39,7 +41,36 @@ impl Office {
 
     /// What nodes of an overlay believe.
     pub(crate) fn authority(&self, overlay: &str) -> Authority {
-        Authority::from_pem(self.issuer.certificate_pem(), overlay).expect("its own certificate")
+        Authority::from_pem(&self.pem(), overlay).expect("its own certificate")
+    }
+
+    /// Its certificate, as PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.certificate_pem().to_owned()
+    }
+
+    /// The list that follows `previous`, with the certificate of `identity` on it.
+    pub(crate) fn revoke(
+        &self,
+        previous: Option<&RevocationList>,
+        identity: &Identity,
+    ) -> RevocationList {
+        self.revoke_among(previous, identity, 0)
+    }
+
+    /// The same, with so many others on it.
+    pub(crate) fn revoke_among(
+        &self,
+        previous: Option<&RevocationList>,
+        identity: &Identity,
+        others: u32,
+    ) -> RevocationList {
+        let pem = identity.to_pem().expect("PEM");
+        let serial = |n: u32| Serial::new(&[&[0xff; 12][..], &n.to_be_bytes()].concat());
+        let mut serials: Vec<_> = (0..others).filter_map(serial).collect();
+        serials.push(self.issuer.serial_of(&pem).expect("its own"));
+        let list = self.issuer.revoke(previous, &serials, Self::today());
+        list.expect("a list")
     }
 
     /// A new identity of a node, valid from today on.
@@ -95,7 +126,9 @@ fn sign(
     let request = subject.request(identity)?;
     let (asked, key) = Subject::of_request(&request)?;
     assert_eq!(asked, *subject);
-    Ok(issuer.sign(&asked, &key, validity, [9; 16])?.0)
+    // Another one for each key.
+    let serial = *identity.fingerprint().0.first_chunk().expect("longer");
+    Ok(issuer.sign(&asked, &key, validity, serial)?.0)
 }
 
 /// What a node of overlay `demo` says today of an identity that claims to be `a` with address 1.
@@ -212,7 +245,7 @@ fn a_certificate_that_is_not_of_the_form_is_refused_whoever_signed_it() {
         params
     };
     let verdict = |params: CertificateParams| {
-        let signed = params.signed_by(&key, office.issuer.rcgen());
+        let signed = params.signed_by(&key, office.issuer.issuer());
         let certified = authority.certify(&[signed.expect("signed").der()], Office::today());
         certified.map(|_| ()).map_err(|error| error.to_string())
     };

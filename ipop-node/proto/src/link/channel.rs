@@ -30,6 +30,7 @@ use super::dtls::{Association, Ended, Rejected};
 use super::identity::Identity;
 use super::record::Form;
 use super::trust::Expected;
+use crate::signal::Fingerprint;
 use crate::status::DropReason;
 
 /// Age at which keys in use are renewed.
@@ -189,6 +190,19 @@ impl Channel {
     pub(super) fn has_ended(&self) -> bool {
         let certified = self.current.certified();
         certified.is_some_and(|certified| self.expected.has_ended(certified))
+    }
+
+    /// Looks once more whether the one that has the keys in use is the peer.
+    pub(super) fn look_again(&mut self) -> Result<(), Ended> {
+        match self.is_established() {
+            true => self.current.look_again(),
+            false => Ok(()),
+        }
+    }
+
+    /// The fingerprint of the certificate that the peer has shown last.
+    pub(super) fn shown(&self) -> Option<Fingerprint> {
+        self.current.shown()
     }
 
     /// The keys in use, if they are others than when this was last asked.

@@ -61,6 +61,7 @@ impl Link {
                 LinkEvent::Frame(bytes)
             }
             Kind::Message => LinkEvent::Message(bytes),
+            Kind::Control => LinkEvent::Control(bytes),
             Kind::Nothing | Kind::Fragment => return Ok(()),
         };
         self.events.push_back(event);

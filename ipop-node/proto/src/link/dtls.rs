@@ -17,12 +17,12 @@ use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 
-use super::identity::Identity;
+use super::identity::{Identity, fingerprint_of};
 use super::key_tap::KeyTap;
 use super::record::{Form, HANDSHAKE};
 use super::trust::{Expected, Untrusted};
 use crate::authority::Certified;
-use crate::signal::TerminateReason;
+use crate::signal::{Fingerprint, TerminateReason};
 use crate::status::DropReason;
 
 /// How long a flight may stay unanswered before it is sent again, at first.
@@ -235,6 +235,23 @@ impl Association {
     /// What the authority says of the peer, where there is one, once there are keys.
     pub(super) fn certified(&self) -> Option<&Certified> {
         self.certified.as_ref()
+    }
+
+    /// Looks once more whether the certificates that were shown make the one with the keys the peer:
+    /// what is believed may have changed.
+    pub(super) fn look_again(&mut self) -> Result<(), Ended> {
+        self.check()
+            .map(|_| ())
+            .map_err(|untrusted| self.untrusted(&untrusted))
+    }
+
+    /// The fingerprint of the certificate that was shown, if one was.
+    pub(super) fn shown(&self) -> Option<Fingerprint> {
+        let state = self.endpoint.get_connection_state(PEER)?;
+        state
+            .peer_certificates
+            .first()
+            .map(|der| fingerprint_of(der))
     }
 
     fn is_established(&self) -> bool {

@@ -66,7 +66,7 @@ pub use self::trust::Trust;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
-use crate::signal::{LinkDescription, Setup, TerminateReason};
+use crate::signal::{Fingerprint, LinkDescription, Setup, TerminateReason};
 use crate::status::{DropReason, LinkState, PairEnd};
 
 /// Largest IP packet a link carries, in bytes; the largest overlay MTU that can be configured.
@@ -81,6 +81,10 @@ const MAX_EVENTS: usize = 4096;
 /// Packets that come this way have complete sums.
 const PACKET: Envelope = Envelope {
     kind: Kind::Packet,
+    partial_sum: false,
+};
+const CONTROL: Envelope = Envelope {
+    kind: Kind::Control,
     partial_sum: false,
 };
 
@@ -254,21 +258,39 @@ impl Link {
 
     /// Encrypts an IP packet and queues it for the selected pair.
     pub fn send(&mut self, packet: &[u8]) -> Result<(), DropReason> {
+        self.seal(PACKET, packet)
+    }
+
+    /// Encrypts what this node tells the peer itself and queues it for the selected pair.
+    pub fn send_control(&mut self, message: &[u8]) -> Result<(), DropReason> {
+        self.seal(CONTROL, message)
+    }
+
+    fn seal(&mut self, envelope: Envelope, content: &[u8]) -> Result<(), DropReason> {
         let (LinkState::Up, Some(channel)) = (&self.state, &mut self.channel) else {
             return Err(DropReason::NoLink);
         };
-        if packet.is_empty() {
+        if content.is_empty() {
             return Err(DropReason::Malformed);
         }
-        if packet.len() > MAX_PACKET {
+        if content.len() > MAX_PACKET {
             return Err(DropReason::TooBig);
         }
         if self.transmits.len() >= MAX_TRANSMITS {
             return Err(DropReason::QueueFull);
         }
-        channel.seal(PACKET, packet)?;
+        channel.seal(envelope, content)?;
         self.flush();
         Ok(())
+    }
+
+    /// What is believed of certificates has changed: a link whose peer would not be believed any
+    /// more fails.
+    pub fn look_again(&mut self) {
+        let looked = self.channel.as_mut().map_or(Ok(()), Channel::look_again);
+        if let (Err(ended), false) = (looked, self.over) {
+            self.fail(ended);
+        }
     }
 
     /// Does what is due at `now`.
@@ -355,6 +377,11 @@ impl Link {
     /// What its records carry in pieces, whoever seals or opens them.
     pub fn fragments(&self) -> &Arc<Fragments> {
         &self.fragments
+    }
+
+    /// The fingerprint of the peer's certificate, once it has shown it.
+    pub fn shown(&self) -> Option<Fingerprint> {
+        self.channel.as_ref()?.shown()
     }
 
     /// The peer has begun to use new keys, as whoever opened a record made with them says.

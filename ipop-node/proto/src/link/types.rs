@@ -81,6 +81,8 @@ pub enum LinkEvent {
     Frame(BytesMut),
     /// What the peer's switch says, decrypted.
     Message(BytesMut),
+    /// What the peer itself says, decrypted.
+    Control(BytesMut),
     /// ICE selected a candidate pair, or another one than before.
     PairSelected {
         /// Our end.

@@ -151,7 +151,12 @@ impl Overlay {
             return peer.traffic.dropped(reason);
         }
         peer.traffic.sent(1, packet.len() as u64);
-        // No timer changes by sending, so the peer need not be filed anew.
+        self.flush_link(now, id);
+    }
+
+    /// Puts on its way what was just sealed for a peer. No timer changes by sending, so the peer need
+    /// not be filed anew.
+    pub(super) fn flush_link(&mut self, now: Instant, id: PeerId) {
         while let Some(transmit) = self
             .table
             .get_mut(id)
@@ -183,6 +188,7 @@ impl Overlay {
                 Some(LinkEvent::Packet(packet)) => self.arrived(id, packet),
                 Some(LinkEvent::Frame(frame)) => self.frame_arrived(id, frame),
                 Some(LinkEvent::Message(message)) => self.message_arrived(id, &message),
+                Some(LinkEvent::Control(message)) => self.control_arrived(now, id, &message),
                 Some(LinkEvent::State(LinkState::Up)) => {
                     if let Err(why) = self.grant(now, id) {
                         return self.fail(now, id, why, Some(TerminateReason::GeneralError));
@@ -196,8 +202,12 @@ impl Overlay {
                     peer.failure = None;
                     peer.backoff.reset();
                     peer.setup = Some(now.duration_since(peer.since));
-                    let peer = peer.name.clone();
-                    self.outputs.push_back(Output::LinkUp { peer });
+                    let shown = peer.session.as_ref().and_then(|s| s.link.shown());
+                    self.outputs.push_back(Output::LinkUp {
+                        peer: peer.name.clone(),
+                        fingerprint: shown,
+                    });
+                    self.gossip_linked(now, id);
                 }
                 Some(LinkEvent::State(_) | LinkEvent::PairSelected { .. }) => {}
                 Some(LinkEvent::Failed {

@@ -25,6 +25,7 @@ mod path;
 mod peer;
 mod presence;
 mod refusals;
+mod revocation;
 mod session;
 mod setup;
 mod static_peers;
@@ -56,6 +57,7 @@ use self::table::{Table, bare};
 pub use self::traffic::Traffic;
 use self::trust::OverlayTrust;
 use crate::address::OverlayAddrs;
+use crate::authority::RevocationList;
 use crate::candidate::LocalCandidate;
 use crate::config::OverlayMode;
 use crate::gather::stun::fork;
@@ -63,7 +65,7 @@ use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
 pub use crate::net::{Route, Transmit};
 use crate::service::IceServer;
-use crate::signal::{SessionId, Signal, TerminateReason};
+use crate::signal::{Fingerprint, SessionId, Signal, TerminateReason};
 use crate::status::{Advertisement, DropReason, PairEnd, PeerStatus};
 use crate::switch::Matter;
 
@@ -115,18 +117,31 @@ pub enum Output {
     Refused {
         /// Its bare JID, or the name of a peer by configuration.
         account: String,
+        /// Of the certificate that was shown, if one was.
+        fingerprint: Option<Fingerprint>,
         /// Why.
         why: String,
+    },
+    /// A newer revocation list is in force; to keep, so that this node does not forget it, and to log.
+    Revoked {
+        /// The list.
+        list: Arc<RevocationList>,
+        /// The node name of the peer that it came from; none if it came by [`Overlay::revoke`].
+        from: Option<String>,
     },
     /// A link came up; to log, and to publish [`Overlay::linked`] anew.
     LinkUp {
         /// The peer's node name.
         peer: String,
+        /// Of the certificate that the peer has shown.
+        fingerprint: Option<Fingerprint>,
     },
     /// A link went down after having been up.
     LinkDown {
         /// The peer's node name.
         peer: String,
+        /// Of the certificate that the peer had shown.
+        fingerprint: Option<Fingerprint>,
         /// Why.
         why: String,
     },
@@ -306,16 +321,22 @@ impl Overlay {
             }
             self.advance(now, id);
         }
+        self.gossip_timeout(now);
         self.admit(now);
     }
 
     /// When to call [`Self::handle_timeout`] next.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let gatherer = self.gatherer.poll_timeout();
-        [gatherer, self.table.first_timer(), self.next_admission()]
-            .into_iter()
-            .flatten()
-            .min()
+        let gossip = self.trust.as_mut().and_then(|t| t.gossip.poll_timeout());
+        [
+            self.gatherer.poll_timeout(),
+            self.table.first_timer(),
+            self.next_admission(),
+            gossip,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The next thing to do; ask until `None`.

@@ -43,13 +43,19 @@ impl Overlay {
         if self.trust.is_none() {
             return;
         }
+        let session = self.table.get(id).and_then(|peer| peer.session.as_ref());
+        let fingerprint = session.and_then(|session| session.link.shown());
         let refusal = Refusal {
             account: account.clone(),
             why: why.to_owned(),
         };
         if self.refusals.note(refusal, now) {
             let why = why.to_owned();
-            self.outputs.push_back(Output::Refused { account, why });
+            self.outputs.push_back(Output::Refused {
+                account,
+                fingerprint,
+                why,
+            });
         }
     }
 

@@ -351,7 +351,8 @@ impl Overlay {
             return;
         };
         self.withdraw_path(id);
-        if self.trust.is_some() {
+        if let Some(trust) = &mut self.trust {
+            trust.gossip.unlinked(id);
             self.table.release(id);
         }
         let Some(peer) = self.table.get_mut(id) else {
@@ -362,6 +363,7 @@ impl Overlay {
         if session.was_up {
             peer.since = now;
         }
+        let fingerprint = session.link.shown();
         session.link.close();
         while let Some(transmit) = session.link.poll_transmit() {
             self.send(now, id, transmit);
@@ -379,6 +381,7 @@ impl Overlay {
         if session.was_up {
             self.outputs.push_back(Output::LinkDown {
                 peer: name,
+                fingerprint,
                 why: why.to_owned(),
             });
         }

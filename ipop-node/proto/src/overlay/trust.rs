@@ -6,24 +6,50 @@ use std::time::{Instant, SystemTime};
 
 use super::peer::{Peer, PeerId};
 use super::{Identity, Overlay};
-use crate::authority::{Authority, Claim, WallClock};
+use crate::authority::{Authority, Claim, Refused, WallClock};
+use crate::gossip::Gossip;
+use crate::gossip::message::ListId;
 use crate::link::Trust;
 
 /// Whom to believe.
 #[derive(Debug)]
 pub(super) struct OverlayTrust {
-    authority: Arc<Authority>,
-    clock: Arc<WallClock>,
+    pub(super) authority: Arc<Authority>,
+    pub(super) clock: Arc<WallClock>,
+    /// What is said with peers about revocation lists.
+    pub(super) gossip: Gossip<PeerId>,
+}
+
+impl OverlayTrust {
+    /// Whether nobody believes this node any more, who it says it is.
+    fn has_revoked(&self, identity: &Identity) -> bool {
+        let certified = self.authority.certify(identity.chain(), self.clock.now());
+        certified == Err(Refused::Revoked)
+    }
 }
 
 impl Overlay {
     /// Believes nobody but `authority` about who peers are, from the next link on; to be called
-    /// before there is one. `now` is the time of day, see [`Self::set_time`].
-    pub fn set_authority(&mut self, authority: Authority, now: SystemTime) {
+    /// before there is one. The revocation lists that it has count, and are passed on. `time` is the
+    /// time of day, see [`Self::set_time`].
+    pub fn set_authority(&mut self, now: Instant, authority: Arc<Authority>, time: SystemTime) {
+        let mut gossip = Gossip::new(authority.ids());
+        for (authority, list) in authority.lists() {
+            let number = list.number();
+            gossip.hold(ListId { authority, number }, list.der(), now);
+        }
         self.trust = Some(OverlayTrust {
-            authority: Arc::new(authority),
-            clock: Arc::new(WallClock::new(now)),
+            authority,
+            clock: Arc::new(WallClock::new(time)),
+            gossip,
         });
+    }
+
+    /// Whether the authority has revoked this node's own certificate: no peer has a link with it, and
+    /// what it may still do is to pass the list on.
+    pub fn is_revoked(&self) -> bool {
+        let trust = self.trust.as_ref();
+        trust.is_some_and(|trust| trust.has_revoked(&self.identity))
     }
 
     /// Tells the time of day, which certificates are valid by. It is looked at in each handshake, and

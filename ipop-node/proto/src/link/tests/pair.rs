@@ -237,7 +237,9 @@ impl Pair {
                         node.states.push(state);
                     }
                     LinkEvent::Failed { why, reason, .. } => node.failed = Some((why, reason)),
-                    LinkEvent::Frame(_) | LinkEvent::Message(_) => unreachable!("nobody sends any"),
+                    LinkEvent::Frame(_) | LinkEvent::Message(_) | LinkEvent::Control(_) => {
+                        unreachable!("nobody sends any");
+                    }
                     LinkEvent::PairSelected { .. } => {}
                 }
             }

@@ -13,18 +13,18 @@ const SOON: Duration = Duration::from_secs(5);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Who node `i` is.
-fn who(i: usize) -> Subject {
+pub(super) fn who(i: usize) -> Subject {
     subject(&format!("node-{i}"), "demo", i as u8 + 1)
 }
 
 /// `count` nodes with certificates, not signed in. `lies` may put another identity, as PEM, in the
 /// place of a node's.
-fn world(office: &Office, count: u8, lies: impl Fn(usize) -> Option<Identity>) -> World {
+pub(super) fn world(office: &Office, count: u8, lies: impl Fn(usize) -> Option<Identity>) -> World {
     let mut world = World::open(0);
     for i in 0..usize::from(count) {
         let identity = lies(i).unwrap_or_else(|| office.identity(&who(i)));
         world.identities.insert(i, identity.to_pem().expect("PEM"));
-        world.authorities.insert(i, office.authority("demo"));
+        world.authorities.insert(i, office.pem());
         let underlay = [203, 0, 113, i as u8 + 1].into();
         world.network.add_host(underlay, None);
         world.add_node(underlay);
@@ -32,7 +32,7 @@ fn world(office: &Office, count: u8, lies: impl Fn(usize) -> Option<Identity>) -
     world
 }
 
-fn refusals(world: &World, i: usize) -> Vec<(String, String)> {
+pub(super) fn refusals(world: &World, i: usize) -> Vec<(String, String)> {
     let refusals = world.nodes[i].overlay.refusals(world.now);
     let shown = refusals
         .into_iter()
@@ -41,7 +41,7 @@ fn refusals(world: &World, i: usize) -> Vec<(String, String)> {
 }
 
 /// The only refusal that node `i` tells of.
-fn refusal(world: &World, i: usize) -> (String, String) {
+pub(super) fn refusal(world: &World, i: usize) -> (String, String) {
     let mut refusals = refusals(world, i);
     assert_eq!(refusals.len(), 1, "{refusals:?}");
     refusals.remove(0)
@@ -296,7 +296,7 @@ fn a_peer_by_configuration_needs_a_certificate_of_the_authority_too() {
             let underlay = [203, 0, 113, i as u8 + 1].into();
             world.network.add_host(underlay, None);
             if i == 0 || certified {
-                world.authorities.insert(i, office.authority("demo"));
+                world.authorities.insert(i, office.pem());
             }
             world.add_node(underlay);
         }

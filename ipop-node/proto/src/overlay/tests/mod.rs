@@ -6,6 +6,7 @@ mod links;
 mod names;
 mod packets;
 mod path;
+mod revocation;
 mod robustness;
 mod signalling;
 mod static_peers;

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
 
-use crate::authority::Authority;
 use crate::authority::tests::Office;
+use crate::authority::{Authority, RevocationList};
 use crate::config::OverlayMode;
 use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath, StaticPeer};
 use crate::service::{IceServer, IceServerKind, ServicePassword};
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) events: Vec<String>,
     /// When it had something to do: a datagram, or a deadline.
     pub(super) awake: BTreeSet<Instant>,
+    /// The revocation list that it keeps over a restart, as PEM.
+    pub(super) kept: String,
 }
 
 /// What is under way on the signalling service.
@@ -68,8 +71,8 @@ pub(super) struct World {
     /// Identities that outlive a restart, as PEM, and peers by configuration, both by node.
     pub(super) identities: HashMap<usize, String>,
     pub(super) configured: HashMap<usize, Vec<StaticPeer>>,
-    /// Whom nodes believe, and the time of day when the world began.
-    pub(super) authorities: HashMap<usize, Authority>,
+    /// Whom nodes believe, as PEM, and the time of day when the world began.
+    pub(super) authorities: HashMap<usize, String>,
     pub(super) dawn: SystemTime,
     /// What the server makes of a signal.
     pub(super) tamper: Box<dyn FnMut(&mut Signal)>,
@@ -157,6 +160,7 @@ impl World {
             paths: HashMap::new(),
             events: Vec::new(),
             awake: BTreeSet::new(),
+            kept: String::new(),
         });
         i
     }
@@ -177,7 +181,12 @@ impl World {
         let identity = identity.expect("an identity");
         let mut overlay = Overlay::new(self.now, config, identity, [self.seed; 32]);
         if let Some(authority) = self.authorities.get(&i) {
-            overlay.set_authority(authority.clone(), self.time());
+            let authority = Authority::from_pem(authority, "demo").expect("an authority");
+            let kept = self.nodes.get(i).map_or("", |node| &node.kept);
+            for list in RevocationList::from_pem(kept).expect("its own") {
+                authority.take(list).expect("a newer one");
+            }
+            overlay.set_authority(self.now, Arc::new(authority), self.time());
         }
         for peer in self.configured.get(&i).into_iter().flatten() {
             overlay.add_static(self.now, peer.clone());
@@ -394,11 +403,17 @@ impl World {
                             None => node.paths.remove(&peer),
                         };
                     }
-                    Output::Refused { account, why } => {
+                    Output::Revoked { list, from } => {
+                        let from = from.unwrap_or_else(|| "its owner".to_owned());
+                        node.events
+                            .push(format!("list {} from {from}", list.number()));
+                        node.kept = list.pem();
+                    }
+                    Output::Refused { account, why, .. } => {
                         node.events.push(format!("refused {account}: {why}"));
                     }
-                    Output::LinkUp { peer } => node.events.push(format!("up {peer}")),
-                    Output::LinkDown { peer, why } => {
+                    Output::LinkUp { peer, .. } => node.events.push(format!("up {peer}")),
+                    Output::LinkDown { peer, why, .. } => {
                         node.events.push(format!("down {peer}: {why}"));
                     }
                     Output::Signal { to, mut signal } => {

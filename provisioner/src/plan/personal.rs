@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ipop_proto::config::{
-    AllowedSection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
-    OverlaySection, SwitchSection, XmppSection,
+    AllowedSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
+    OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -39,6 +39,17 @@ pub struct Keys {
     pub host_key: Option<Secret<Vec<u8>>>,
     /// Public key of the deployment's user.
     pub authorized_key: String,
+    /// What makes it a member of an overlay with an authority; none where there is none.
+    pub membership: Option<Membership>,
+}
+
+/// A node's place in an overlay with an authority.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The authority's certificate, PEM.
+    pub authority_pem: String,
+    /// The node's key and certificate, PEM.
+    pub identity: Secret<String>,
 }
 
 /// Puts together a node's credentials, as they are to be delivered.
@@ -52,7 +63,7 @@ pub fn bundle(
     let mut bundle = Bundle::default();
     bundle.set(
         bundle::NODE_CONFIG,
-        config(plan, node, endpoint, &keys.account.jid, delivery)?,
+        config(plan, node, endpoint, keys, delivery)?,
     );
     let password = keys.account.password.expose().as_bytes();
     match delivery {
@@ -67,6 +78,10 @@ pub fn bundle(
         Delivery::Enrolment => bundle.set(bundle::ENROL_TOKEN, password),
     }
     bundle.set(bundle::CA, endpoint.ca_pem.as_bytes());
+    if let Some(membership) = &keys.membership {
+        bundle.set(bundle::AUTHORITY, membership.authority_pem.as_bytes());
+        bundle.set(bundle::IDENTITY, membership.identity.expose().as_bytes());
+    }
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
@@ -105,12 +120,12 @@ pub fn reported_host_key(status: &NodeStatus) -> Result<Option<String>, CliError
     }
 }
 
-/// `ipop-node`'s configuration file; `jid` is the node's account.
+/// `ipop-node`'s configuration file. None of the keys is in it.
 pub fn config(
     plan: &ClusterPlan,
     node: &NodePlan,
     endpoint: &Endpoint,
-    jid: &str,
+    keys: &Keys,
     delivery: Delivery,
 ) -> Result<String, CliError> {
     let (password_file, enrol_token_file, ssh_host_key) = match delivery {
@@ -126,7 +141,7 @@ pub fn config(
         node: NodeSection {
             name: node.name.0.clone(),
             control: "/run/ipop-node/control.sock".into(),
-            identity: None,
+            identity: keys.membership.as_ref().map(|_| bundle::IDENTITY.into()),
             ssh_host_key,
         },
         overlay: OverlaySection {
@@ -142,9 +157,11 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
-        authority: None,
+        authority: keys.membership.as_ref().map(|_| AuthoritySection {
+            certificate: bundle::AUTHORITY.into(),
+        }),
         xmpp: Some(XmppSection {
-            jid: jid.to_owned(),
+            jid: keys.account.jid.clone(),
             servers: endpoint.servers.clone(),
             password_file: password_file.into(),
             enrol_token_file,

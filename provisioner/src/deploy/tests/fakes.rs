@@ -73,6 +73,8 @@ struct World {
     silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
+    /// Keys and certificates that machines were given last.
+    identities: BTreeMap<String, Option<Vec<u8>>>,
     /// Machines enrol, and make their own host keys.
     enrols: bool,
     /// What nodes report as their host keys' ends.
@@ -117,6 +119,7 @@ impl Fakes {
             refused: BTreeSet::new(),
             silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            identities: BTreeMap::new(),
             enrols: false,
             reported: BTreeMap::new(),
             expiries: 0,
@@ -247,6 +250,12 @@ impl Fakes {
     pub fn password(&self, node: &str) -> String {
         let world = self.world();
         String::from_utf8_lossy(&world.accounts[node]).into_owned()
+    }
+
+    /// The key and certificate (PEM) that the node's machine was given.
+    pub fn identity(&self, node: &str) -> Option<String> {
+        let pem = self.world().identities[node].clone();
+        pem.map(|pem| String::from_utf8(pem).expect("PEM"))
     }
 
     /// How often it was looked for tokens that are over.
@@ -454,6 +463,9 @@ impl Provider for Fakes {
                 let mut world = self.world();
                 let known = world.accounts.get(&node.0);
                 assert_eq!(known, Some(password.expose()), "{node} cannot sign in");
+                let identity = spec.bundle.credentials.get(crate::bundle::IDENTITY);
+                let identity = identity.map(|pem| pem.expose().clone());
+                world.identities.insert(node.0.clone(), identity);
                 if step.resource.kind == "domain" {
                     world.halted = world.halts;
                 }

@@ -18,6 +18,8 @@ pub mod membership;
 pub mod metadata;
 pub mod node;
 pub mod notify;
+pub mod requester;
+mod secret_file;
 pub mod services;
 pub mod settings;
 pub mod tun;

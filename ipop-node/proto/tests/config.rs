@@ -97,6 +97,21 @@ fn each_defect_is_named_by_key_or_line() {
             "[node]",
             "[authority]\ncertificate = \"ca.pem\"\n[node]",
         ),
+        (
+            "authority-token-without-issuer",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\ntoken_file = \"t\"\n[node]\nidentity = \"/i\"",
+        ),
+        (
+            "authority-issuer-without-resource",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\nissuer = \"a@b\"\n[node]\nidentity = \"/i\"",
+        ),
+        (
+            "authority-issuer-and-identity-of-others",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\nissuer = \"a@b/c\"\n[node]\nidentity = \"i\"",
+        ),
     ];
     let mut all = String::new();
     for (name, from, to) in defects {
@@ -293,6 +308,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
             authority: ice.3.then(|| AuthoritySection {
                 certificate: path.clone().into(),
+                issuer: None,
+                token_file: None,
+                given: None,
             }),
             xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),

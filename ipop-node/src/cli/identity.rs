@@ -9,6 +9,7 @@ use ipop_proto::authority::issue::Subject;
 use ipop_proto::link::Identity;
 
 use super::{CliError, Exit, print};
+use crate::secret_file;
 use crate::settings::{credentials_directory, read_config, read_identity};
 
 /// Show the fingerprint that peers know a node by, make a new identity, or have it certified.
@@ -111,13 +112,7 @@ fn install(path: &Path, certificate: &Path) -> Result<Identity, CliError> {
     let identity = read_identity(path)?.certified(&text).map_err(unusable)?;
     let text = identity.to_pem();
     let text = text.map_err(|error| CliError::of(Exit::System, error))?;
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    // What a run that was killed left behind.
-    let _ = std::fs::remove_file(&new);
-    let replaced = write_new(&new, &text, SECRET).and_then(|()| std::fs::rename(&new, path));
-    replaced.map_err(|error| not_written(path, error))?;
+    secret_file::replace(path, &text).map_err(|error| not_written(path, error))?;
     Ok(identity)
 }
 

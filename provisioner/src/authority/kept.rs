@@ -15,6 +15,22 @@ pub(super) struct Kept {
     /// Key and certificate (PEM), where they are made here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// The secret by which a node that makes its key itself is known when it asks first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// The node's key, once it is known, by the SHA-256 of its SubjectPublicKeyInfo in hexadecimal
+    /// digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A secret that comes with one of the first passwords that a node's account has, one after the other.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Token {
+    /// SHA-256 of the password, in hexadecimal digits.
+    pub password: String,
+    /// The secret.
+    pub secret: String,
 }
 
 impl Kept {

@@ -11,6 +11,7 @@
 //! error, since another authority would keep new nodes apart from those that there are.
 
 mod kept;
+pub mod registrar;
 #[cfg(test)]
 mod tests;
 
@@ -20,16 +21,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
-use ipop_proto::authority::{self, Claim, Validity};
+use ipop_proto::authority::{self, Validity};
 use ipop_proto::link::{Identity, IdentityError};
+use ipop_proto::stanza::certificate::CertificateRequest;
+use rcgen::PublicKeyData;
+use sha2::{Digest, Sha256};
 
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::plan::NodePlan;
-use crate::rendezvous::files;
+use crate::rendezvous::{files, password};
 use crate::secret::Secret;
 
-use kept::Kept;
+use kept::{Kept, Token};
 
 /// How far a node's clock may be behind ours when it shows its certificate first.
 const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
@@ -78,6 +82,9 @@ pub enum AuthorityError {
         #[source]
         source: std::io::Error,
     },
+    /// The system gives no randomness.
+    #[error("the system gives no randomness")]
+    Entropy(#[source] std::io::Error),
     /// A file is not what was written to it.
     #[error("{} is damaged", path.display())]
     Damaged {
@@ -87,6 +94,17 @@ pub enum AuthorityError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+/// A certificate is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// Whoever asks is not who the certificate would be for.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be.
+    #[error(transparent)]
+    Failed(#[from] AuthorityError),
 }
 
 impl Authority {
@@ -156,12 +174,81 @@ impl Authority {
         {
             return Ok(Secret::new(pem));
         }
-        let certificate = self.sign(&subject, &identity, now)?;
+        let request = subject.request(&identity).and_then(|pem| {
+            let (_, key) = Subject::of_request(&pem)?;
+            Ok(key)
+        });
+        let key = request.map_err(|source| self.not_issued(source))?;
+        let certificate = self.sign(&subject, &key, now)?;
         let identity = identity.certified(&certificate).map_err(unusable)?;
         let pem = identity.to_pem().map_err(unusable)?;
         kept.identity = Some(pem.clone());
+        kept.key = Some(key_id(&key));
         kept.write(&self.dir, &node.name)?;
         Ok(Secret::new(pem))
+    }
+
+    /// The secret by which a node that makes its key itself is known when it asks for its certificate
+    /// first. It is the same as long as the account's first password is, which comes with it. With
+    /// another password comes another secret, and any key may come with that.
+    pub fn token(
+        &self,
+        node: &NodeName,
+        password: &Secret<String>,
+    ) -> Result<Secret<String>, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let kept = Kept::read(&self.dir, node)?;
+        let digest = hex(password.expose().as_bytes());
+        if let Some(token) = kept.token.filter(|token| token.password == digest) {
+            return Ok(Secret::new(token.secret));
+        }
+        let secret = password::generate().map_err(AuthorityError::Entropy)?;
+        let kept = Kept {
+            token: Some(Token {
+                password: digest,
+                secret: secret.expose().clone(),
+            }),
+            ..Kept::default()
+        };
+        kept.write(&self.dir, node)?;
+        Ok(secret)
+    }
+
+    /// Signs what a node asks for, if that is what it is, and its key is the one that it had before
+    /// or it asks for the first time and proves that it is the node.
+    pub fn grant(
+        &self,
+        node: &NodePlan,
+        asked: &CertificateRequest,
+        now: SystemTime,
+    ) -> Result<String, GrantError> {
+        let refused = |why: &str| Err(GrantError::Refused(why.to_owned()));
+        let (claims, key) = match Subject::of_request(&asked.request) {
+            Ok(read) => read,
+            Err(error) => return refused(&error.to_string()),
+        };
+        let subject = self.subject(node);
+        if (&claims.name, &claims.overlay, &claims.addrs)
+            != (&subject.name, &subject.overlay, &subject.addrs)
+        {
+            return refused("it asks to be another node, or to have other addresses");
+        }
+        let _lock = lock(&self.dir)?;
+        let mut kept = Kept::read(&self.dir, &node.name)?;
+        match &kept.key {
+            Some(known) if *known == key_id(&key) => {}
+            Some(_) => return refused("it has another key than before"),
+            None => {
+                let proven = kept.token.as_ref().zip(asked.proof.as_ref());
+                if !proven.is_some_and(|(t, proof)| proof.proves(&asked.request, &t.secret)) {
+                    return refused("it does not prove that it is the node");
+                }
+                // First: the secret serves one key.
+                kept.key = Some(key_id(&key));
+                kept.write(&self.dir, &node.name)?;
+            }
+        }
+        Ok(self.sign(&subject, &key, now)?)
     }
 
     /// Whether there is no reason to sign another certificate.
@@ -180,19 +267,20 @@ impl Authority {
     fn sign(
         &self,
         subject: &Subject,
-        identity: &Identity,
+        key: &impl PublicKeyData,
         now: SystemTime,
     ) -> Result<String, AuthorityError> {
-        let signed = subject.request(identity).and_then(|request| {
-            let (subject, key) = Subject::of_request(&request)?;
-            let validity = validity(now, NODE_LIFETIME);
-            self.issuer.sign(&subject, &key, validity, rand::random())
-        });
-        let signed = signed.map_err(|source| AuthorityError::Issue {
+        let validity = validity(now, NODE_LIFETIME);
+        let signed = self.issuer.sign(subject, key, validity, rand::random());
+        let (pem, _) = signed.map_err(|source| self.not_issued(source))?;
+        Ok(pem)
+    }
+
+    fn not_issued(&self, source: IssueError) -> AuthorityError {
+        AuthorityError::Issue {
             dir: self.dir.clone(),
             source,
-        });
-        signed.map(|(pem, _)| pem)
+        }
     }
 
     fn subject(&self, node: &NodePlan) -> Subject {
@@ -214,6 +302,17 @@ pub fn forget(dir: &Path, node: &NodeName) -> Result<(), AuthorityError> {
     }
     let _lock = lock(dir)?;
     Kept::remove(dir, node)
+}
+
+/// What a key is known by.
+fn key_id(key: &impl PublicKeyData) -> String {
+    hex(&key.subject_public_key_info())
+}
+
+/// SHA-256 in hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn validity(now: SystemTime, lifetime: Duration) -> Validity {
@@ -244,6 +343,7 @@ impl From<AuthorityError> for CliError {
             }
             AuthorityError::Issue { source, .. } => cli.caused_by(source),
             AuthorityError::Identity { source, .. } => cli.caused_by(source),
+            AuthorityError::Entropy(source) => cli.caused_by(source),
             AuthorityError::File { path, source } => Self::file("use", &path, source),
             AuthorityError::Damaged { source, .. } => cli.caused_by(source),
         }

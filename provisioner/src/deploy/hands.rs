@@ -18,7 +18,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
 use crate::plan::ClusterPlan;
-use crate::plan::personal::{self, Keys, Membership};
+use crate::plan::personal::{self, First, Keys, Membership};
 use crate::provider::{
     Delivery, Image, MachineSpec, Made, Making, Provider, Removing, Resource, Scope, Step,
 };
@@ -359,14 +359,19 @@ impl<'a> Hands<'a> {
             }
         };
         let attempt = unpoisoned(&self.accounts).get(&node.name).copied();
-        let account = engine
-            .meeting()?
-            .account(&node.name, attempt.unwrap_or(1))?;
+        let meeting = engine.meeting()?;
+        let account = meeting.account(&node.name, attempt.unwrap_or(1))?;
         let membership = match engine.authority()? {
             None => None,
             Some(authority) => Some(Membership {
                 authority_pem: authority.certificate_pem().to_owned(),
-                identity: authority.identity(node, SystemTime::now())?,
+                issuer: meeting.issuer(),
+                first: match provider.delivery() {
+                    Delivery::Private => First::Given(authority.identity(node, SystemTime::now())?),
+                    Delivery::Enrolment => {
+                        First::Asked(authority.token(&node.name, &account.password)?)
+                    }
+                },
             }),
         };
         Ok(Keys {

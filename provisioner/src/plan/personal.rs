@@ -27,6 +27,8 @@ const EXPORT_ID: u32 = 65534;
 
 /// Where a node that enrolled keeps its password: on its own disk, below its unit's state directory.
 const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
+/// Where a node keeps its key and its certificate.
+const IDENTITY: &str = "/var/lib/ipop-node/identity.pem";
 /// Public half of the host key that the image's `ipop-metadata` unit makes.
 const HOST_KEY: &str = "/etc/ssh/ipop_host_ed25519_key.pub";
 
@@ -48,8 +50,19 @@ pub struct Keys {
 pub struct Membership {
     /// The authority's certificate, PEM.
     pub authority_pem: String,
-    /// The node's key and certificate, PEM.
-    pub identity: Secret<String>,
+    /// Whom it asks for certificates, a full JID.
+    pub issuer: String,
+    /// What it begins with.
+    pub first: First,
+}
+
+/// How a node comes by its first certificate.
+#[derive(Debug, Clone)]
+pub enum First {
+    /// It is given one with the key (PEM).
+    Given(Secret<String>),
+    /// It makes its key itself and asks, and is known by this secret.
+    Asked(Secret<String>),
 }
 
 /// Puts together a node's credentials, as they are to be delivered.
@@ -80,7 +93,11 @@ pub fn bundle(
     bundle.set(bundle::CA, endpoint.ca_pem.as_bytes());
     if let Some(membership) = &keys.membership {
         bundle.set(bundle::AUTHORITY, membership.authority_pem.as_bytes());
-        bundle.set(bundle::IDENTITY, membership.identity.expose().as_bytes());
+        let (name, secret) = match &membership.first {
+            First::Given(identity) => (bundle::IDENTITY, identity),
+            First::Asked(token) => (bundle::CERTIFICATE_TOKEN, token),
+        };
+        bundle.set(name, secret.expose().as_bytes());
     }
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
@@ -141,7 +158,7 @@ pub fn config(
         node: NodeSection {
             name: node.name.0.clone(),
             control: "/run/ipop-node/control.sock".into(),
-            identity: keys.membership.as_ref().map(|_| bundle::IDENTITY.into()),
+            identity: keys.membership.as_ref().map(|_| IDENTITY.into()),
             ssh_host_key,
         },
         overlay: OverlaySection {
@@ -157,9 +174,7 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
-        authority: keys.membership.as_ref().map(|_| AuthoritySection {
-            certificate: bundle::AUTHORITY.into(),
-        }),
+        authority: keys.membership.as_ref().map(authority),
         xmpp: Some(XmppSection {
             jid: keys.account.jid.clone(),
             servers: endpoint.servers.clone(),
@@ -188,6 +203,19 @@ pub fn config(
         )
         .caused_by(e)
     })
+}
+
+fn authority(membership: &Membership) -> AuthoritySection {
+    let (given, token_file) = match membership.first {
+        First::Given(_) => (Some(bundle::IDENTITY.into()), None),
+        First::Asked(_) => (None, Some(bundle::CERTIFICATE_TOKEN.into())),
+    };
+    AuthoritySection {
+        certificate: bundle::AUTHORITY.into(),
+        issuer: Some(membership.issuer.clone()),
+        token_file,
+        given,
+    }
 }
 
 /// The front end's node is a port of the LAN's bridge, and nobody but what is behind it serves DHCP
@@ -282,13 +310,18 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         id: u32,
         net4: String,
         net6: String,
+        machines4: String,
+        machines6: String,
         scheduler: bool,
     }
+    let (machines4, machines6) = plan.machine_nets();
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
         net4: plan.nets.ipv4.to_string(),
         net6: plan.nets.net6(),
+        machines4,
+        machines6,
         scheduler: plan.scheduler != Scheduler::None,
     };
     render("exports.j2", values).map_err(|e| {

@@ -2,7 +2,7 @@ use super::*;
 use crate::provider::Delivery;
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
-use personal::{Keys, Membership};
+use personal::{First, Keys, Membership};
 
 /// A front end and two workers on `local`.
 pub fn demo() -> ClusterPlan {
@@ -302,28 +302,39 @@ fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
 }
 
 #[test]
-fn a_member_of_an_overlay_with_an_authority_has_its_certificate_and_a_key() {
+fn a_node_is_given_its_certificate_or_asks_for_it_where_others_read_what_it_is_given() {
     let plan = demo();
     let endpoint = Endpoint {
         domain: plan.domain.clone(),
         servers: vec!["192.168.211.1:5222".to_owned()],
         ca_pem: String::new(),
     };
-    let keys = Keys {
-        host_key: Some(Secret::new(b"host".to_vec())),
-        membership: Some(Membership {
-            authority_pem: "the authority".to_owned(),
-            identity: Secret::new("the node".to_owned()),
-        }),
-        ..keys("worker-0@demo.ipop")
+    let bundle = |first, delivery| {
+        let keys = Keys {
+            host_key: Some(Secret::new(b"host".to_vec())),
+            membership: Some(Membership {
+                authority_pem: "the authority".to_owned(),
+                issuer: "provision@demo.ipop/issuer".to_owned(),
+                first,
+            }),
+            ..keys("worker-0@demo.ipop")
+        };
+        let bundle = personal::bundle(&plan, &plan.nodes[1], &endpoint, &keys, delivery);
+        let bundle = bundle.expect("complete").credentials;
+        assert_eq!(bundle["ipop.authority"].expose(), b"the authority");
+        let config = String::from_utf8_lossy(bundle["ipop.config"].expose()).into_owned();
+        ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
+        (bundle, config)
     };
-    let bundle = personal::bundle(&plan, &plan.nodes[1], &endpoint, &keys, Delivery::Private);
-    let bundle = bundle.expect("complete").credentials;
-    assert_eq!(bundle["ipop.authority"].expose(), b"the authority");
-    assert_eq!(bundle["ipop.identity"].expose(), b"the node");
-    let config = String::from_utf8_lossy(bundle["ipop.config"].expose()).into_owned();
-    ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
+    let secret = || Secret::new("secret".to_owned());
+    let (given, config) = bundle(First::Given(secret()), Delivery::Private);
+    assert_eq!(given["ipop.identity"].expose(), b"secret");
+    assert!(!given.contains_key("ipop.certificate-token"));
     insta::assert_snapshot!("node_config_authority", config);
+    let (asked, config) = bundle(First::Asked(secret()), Delivery::Enrolment);
+    assert_eq!(asked["ipop.certificate-token"].expose(), b"secret");
+    assert!(!asked.contains_key("ipop.identity"), "others can read it");
+    insta::assert_snapshot!("node_config_authority_enrolling", config);
 }
 
 #[test]

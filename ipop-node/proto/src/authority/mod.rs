@@ -17,6 +17,7 @@
 mod certified;
 mod clock;
 pub mod issue;
+pub mod proof;
 #[cfg(test)]
 pub(crate) mod tests;
 

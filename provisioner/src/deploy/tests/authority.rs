@@ -61,6 +61,26 @@ fn a_machine_that_is_made_again_has_its_key_again_and_another_node_of_its_name_h
 }
 
 #[test]
+fn machines_that_enrol_have_a_secret_for_one_key_and_no_key() {
+    let bench = Bench::new();
+    bench.fakes.enrol();
+    bench.launch(LONG).expect("launched");
+    assert_eq!(bench.fakes.identity("worker-0"), None);
+    let token = |node| {
+        let token = bench.fakes.given(node, crate::bundle::CERTIFICATE_TOKEN);
+        token.expect("given")
+    };
+    let before = token("worker-0");
+    assert_ne!(token("worker-1"), before);
+    let config = bench.fakes.given("worker-0", crate::bundle::NODE_CONFIG);
+    assert!(!config.expect("given").contains(&before));
+    // Another machine makes another key.
+    bench.fakes.vanish("domain", "ipop-demo-worker-0");
+    bench.launch(LONG).expect("repaired");
+    assert_ne!(token("worker-0"), before);
+}
+
+#[test]
 fn an_authority_whose_key_is_gone_is_not_made_anew() {
     let bench = Bench::new();
     bench.launch(LONG).expect("launched");

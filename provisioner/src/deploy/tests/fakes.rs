@@ -73,8 +73,8 @@ struct World {
     silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
-    /// Keys and certificates that machines were given last.
-    identities: BTreeMap<String, Option<Vec<u8>>>,
+    /// What machines were given last.
+    given: BTreeMap<String, BTreeMap<String, Secret<Vec<u8>>>>,
     /// Machines enrol, and make their own host keys.
     enrols: bool,
     /// What nodes report as their host keys' ends.
@@ -119,7 +119,7 @@ impl Fakes {
             refused: BTreeSet::new(),
             silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            identities: BTreeMap::new(),
+            given: BTreeMap::new(),
             enrols: false,
             reported: BTreeMap::new(),
             expiries: 0,
@@ -252,10 +252,16 @@ impl Fakes {
         String::from_utf8_lossy(&world.accounts[node]).into_owned()
     }
 
+    /// A credential that the node's machine was given.
+    pub fn given(&self, node: &str, credential: &str) -> Option<String> {
+        let world = self.world();
+        let content = world.given[node].get(credential)?.expose().clone();
+        Some(String::from_utf8(content).expect("a text"))
+    }
+
     /// The key and certificate (PEM) that the node's machine was given.
     pub fn identity(&self, node: &str) -> Option<String> {
-        let pem = self.world().identities[node].clone();
-        pem.map(|pem| String::from_utf8(pem).expect("PEM"))
+        self.given(node, crate::bundle::IDENTITY)
     }
 
     /// How often it was looked for tokens that are over.
@@ -463,9 +469,8 @@ impl Provider for Fakes {
                 let mut world = self.world();
                 let known = world.accounts.get(&node.0);
                 assert_eq!(known, Some(password.expose()), "{node} cannot sign in");
-                let identity = spec.bundle.credentials.get(crate::bundle::IDENTITY);
-                let identity = identity.map(|pem| pem.expose().clone());
-                world.identities.insert(node.0.clone(), identity);
+                let given = spec.bundle.credentials.clone();
+                world.given.insert(node.0.clone(), given);
                 if step.resource.kind == "domain" {
                     world.halted = world.halts;
                 }
@@ -618,6 +623,10 @@ impl Meeting for Fakes {
             self.world().accounts.insert(resource.id.clone(), password);
         }
         self.make_thing(resource, None, None, "")
+    }
+
+    fn issuer(&self) -> String {
+        "provision@demo.ipop/issuer".to_owned()
     }
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {

@@ -42,7 +42,7 @@ pub fn encode(bundle: &Bundle, node: &NodeName) -> Result<String, CliError> {
 mod tests {
     use super::*;
     use crate::bundle::NODE_CONFIG;
-    use crate::plan::personal::{Keys, bundle};
+    use crate::plan::personal::{First, Keys, Membership, bundle};
     use crate::plan::{Request, World, plan};
     use crate::provider::Delivery;
     use crate::rendezvous::{Account, Endpoint};
@@ -93,7 +93,11 @@ mod tests {
                 host_key: None,
                 // The user's, of 4096 bits.
                 authorized_key: "k".repeat(768),
-                membership: None,
+                membership: Some(Membership {
+                    authority_pem: "a".repeat(2048),
+                    issuer: format!("provision@{}/issuer", plan.domain),
+                    first: First::Asked(Secret::new("t".repeat(64))),
+                }),
             };
             let bundle = bundle(&plan, node, &endpoint, &keys, Delivery::Enrolment).unwrap();
             encode(&bundle, &node.name).unwrap();

@@ -40,8 +40,17 @@ pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let _ = std::fs::remove_file(&new);
     create(&new, text, mode)?;
     std::fs::rename(&new, path)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+    sync_folder(path)
+}
+
+/// What was done in the folder of `path` survives a crash from now on.
+///
+/// # Errors
+///
+/// Those of `fsync(2)`.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

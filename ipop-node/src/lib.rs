@@ -19,6 +19,7 @@ pub mod membership;
 pub mod metadata;
 pub mod node;
 pub mod notify;
+pub mod requester;
 pub mod revocation;
 pub mod services;
 pub mod settings;

@@ -25,7 +25,7 @@ use crate::services::ice_servers;
 use crate::settings::{Membership, Settings};
 use crate::tun::{self, Device, TunError};
 use crate::underlay::{self, AddressWatch, Rules};
-use crate::xmpp::{self, AccountError, Event, Session, Timing};
+use crate::xmpp::{self, AccountError, Event, Preparation, Session, Timing};
 
 /// Longest time for saying good-bye to the XMPP server.
 const GOODBYE: Duration = Duration::from_millis(1500);
@@ -93,7 +93,13 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let (session, mut events) = match account {
         None => (None, None),
         Some(account) => {
-            let opened = xmpp::open_enrolling(account, enrolment, Timing::default())?;
+            // Whoever has a certificate is online without asking.
+            let lacks = membership.as_ref().filter(|m| m.certified.is_none());
+            let preparation = Preparation {
+                enrolment,
+                requester: lacks.and_then(|m| m.requester.clone()),
+            };
+            let opened = xmpp::open_prepared(account, preparation, Timing::default())?;
             (Some(opened.0), Some(opened.1))
         }
     };
@@ -147,6 +153,8 @@ struct Node {
     ssh_host_key: Option<String>,
     /// Its place in an overlay with an authority.
     membership: Option<Membership>,
+    /// When to look whether it is time for another certificate.
+    renewal_at: Option<Instant>,
 }
 
 impl Node {
@@ -187,6 +195,7 @@ impl Node {
             session,
             ssh_host_key,
             membership: None,
+            renewal_at: None,
             config,
         })
     }
@@ -229,7 +238,7 @@ impl Node {
         let mut timer = Timer::new();
         loop {
             let switch = self.switching.as_ref().map(Switching::poll_timeout);
-            let due = [self.overlay.poll_timeout(), switch];
+            let due = [self.overlay.poll_timeout(), switch, self.renewal_at];
             timer.set(due.into_iter().flatten().min());
             tokio::select! {
                 biased;
@@ -241,6 +250,7 @@ impl Node {
                     self.overlay.set_time(SystemTime::now());
                     self.overlay.handle_timeout(now);
                     self.switch_timeout(now);
+                    self.ask_for_renewal(now, renewal);
                     self.put_out();
                 }
                 question = control.next() => {
@@ -358,6 +368,7 @@ impl Node {
                 self.sign_in = SignIn::Online;
                 self.jid = Some(jid.clone());
                 self.overlay.online(now, jid);
+                self.look_for_renewal(now);
             }
             Event::Offline { error } => {
                 // The session repeats this for every attempt that fails.
@@ -405,6 +416,13 @@ impl Node {
                 let status = self.status(now);
                 if let Some(session) = &self.session {
                     session.answer_status(from, id, status);
+                }
+            }
+            Event::Certified => self.renew_certificate(),
+            Event::CertificateRequest { from, id, .. } => {
+                // No node signs for anybody.
+                if let Some(session) = &self.session {
+                    session.answer_certificate(from, id, None);
                 }
             }
             Event::Services(services) => {

@@ -1,16 +1,19 @@
 //! The configuration file and the secrets it names, as they lie on this machine.
 
+mod membership;
+
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::SystemTime;
 
-use ipop_proto::authority::{Authority, AuthorityError, Certified, Claim, ListError, Refused};
+use ipop_proto::authority::{Authority, AuthorityError, ListError, Refused};
 use ipop_proto::config::{ConfigError, NodeConfig, XmppSection};
 use ipop_proto::link::{Identity, IdentityError};
 
-use crate::revocation::Lists;
+use crate::requester::RequestError;
 use crate::xmpp::{Account, Enrolment, Password};
+
+use self::membership::membership;
+pub use self::membership::{Membership, claim, own_certificate};
 
 /// Everything `ipop-node run` needs to know.
 #[derive(Debug)]
@@ -28,19 +31,6 @@ pub struct Settings {
     pub membership: Option<Membership>,
     /// The public SSH host key to report.
     pub ssh_host_key: Option<String>,
-}
-
-/// A node's place in an overlay with an authority.
-#[derive(Debug)]
-pub struct Membership {
-    /// Who says which node has which name and addresses, and who is revoked.
-    pub authority: Arc<Authority>,
-    /// What it says of this one.
-    pub certified: Certified,
-    /// The file with this node's key and certificate, found.
-    pub identity: PathBuf,
-    /// The files with revocation lists.
-    pub lists: Lists,
 }
 
 /// The configuration, or a file it names, cannot be used.
@@ -102,6 +92,15 @@ pub enum SettingsError {
         #[source]
         source: Refused,
     },
+    /// This node's key cannot be made, or not be put where it belongs.
+    #[error("cannot make this node's key in {}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: Box<RequestError>,
+    },
     /// A peer is said to be this node.
     #[error("peer.fingerprint: that of `{0}` is this node's own")]
     OwnFingerprint(String),
@@ -129,30 +128,12 @@ impl Settings {
         };
         let path = config.node.identity.as_ref();
         let path = path.map(|path| locate(path, credentials));
-        let identity = path.as_deref().map(read_identity).transpose()?;
-        let membership = match (&config.authority, path.zip(identity.as_ref())) {
-            (Some(section), Some((path, identity))) => {
-                let authority = locate(&section.certificate, credentials);
-                let authority = read_authority(&authority, &config.overlay.name)?;
-                let lists = Lists {
-                    installed: section.revoked.clone(),
-                    credentials: credentials.map(Path::to_owned),
-                    kept: section
-                        .keep
-                        .clone()
-                        .or_else(|| Some(state_directory()?.join("revoked.crl")))
-                        .unwrap_or_else(|| path.with_extension("revoked")),
-                };
-                lists.load(&authority)?;
-                let certified = own_certificate(&config, &authority, &path, identity)?;
-                Some(Membership {
-                    authority: Arc::new(authority),
-                    certified,
-                    identity: path,
-                    lists,
-                })
+        let (membership, identity) = match (&config.authority, path) {
+            (Some(section), Some(path)) => {
+                let (membership, identity) = membership(&config, section, path, credentials)?;
+                (Some(membership), Some(identity))
             }
-            _ => None,
+            (_, path) => (None, path.as_deref().map(read_identity).transpose()?),
         };
         let own = identity.as_ref().map(Identity::fingerprint);
         if let Some(peer) = config.peers.iter().find(|p| Some(p.fingerprint) == own) {
@@ -199,27 +180,6 @@ pub fn read_authority(path: &Path, overlay: &str) -> Result<Authority, SettingsE
             source,
         }
     })
-}
-
-/// What the authority says of this node now, if that is what the configuration says.
-pub fn own_certificate(
-    config: &NodeConfig,
-    authority: &Authority,
-    path: &Path,
-    identity: &Identity,
-) -> Result<Certified, SettingsError> {
-    let claim = Claim {
-        name: config.node.name.clone(),
-        ipv4: config.overlay.ipv4.addr,
-        ipv6: config.overlay.ipv6.addr,
-    };
-    let certified = authority.certify(identity.chain(), SystemTime::now());
-    certified
-        .and_then(|certified| certified.grants(&claim).map(|()| certified))
-        .map_err(|source| SettingsError::Certificate {
-            path: path.to_owned(),
-            source,
-        })
 }
 
 fn account(
@@ -307,7 +267,7 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, SettingsError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     use ipop_proto::authority::Validity;
     use ipop_proto::authority::issue::{Issuer, Subject};
@@ -457,7 +417,7 @@ mod tests {
         };
         install(&issuer, "a", 1, [-1, 1]);
         let membership = load().expect("complete").membership.expect("a member");
-        assert_eq!(membership.certified.name, "a");
+        assert_eq!(membership.certified.expect("one").name, "a");
         assert_eq!(membership.identity, dir.path().join("ipop.identity"));
         for (issuer, name, last, days, why) in [
             (&other, "a", 1, [-1, 1], "not of this overlay's authority"),
@@ -496,6 +456,79 @@ mod tests {
         write("ipop.authority", "");
         let error = CliError::from(load().expect_err("no authority"));
         assert_eq!(error.exit, Exit::Config);
+    }
+
+    #[test]
+    fn a_node_that_can_ask_begins_with_what_it_was_given_or_a_key_of_its_own() {
+        let dir = tempfile::tempdir().expect("directory");
+        let now = SystemTime::now();
+        let day = Duration::from_secs(86_400);
+        let valid = |days| Validity {
+            not_before: now - days * day,
+            not_after: now + days * day,
+        };
+        let issuer = Issuer::generate("test", valid(9), [1; 16]).expect("an authority");
+        let path = dir.path().join("state.pem");
+        let config = CONFIG.replace(
+            "name = \"a\"",
+            &format!("name = \"a\"\nidentity = {path:?}"),
+        ) + "[authority]\ncertificate = \"ipop.authority\"\ngiven = \"ipop.identity\"\n\
+               issuer = \"provision@demo.ipop/issuer\"\n";
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).expect("written");
+        };
+        for (name, text) in [
+            ("ipop.config", config.as_str()),
+            ("ipop.password", "sesame"),
+            ("ipop.ca", "x"),
+            ("ipop.authority", issuer.certificate_pem()),
+        ] {
+            write(name, text);
+        }
+        let load = || {
+            let settings = Settings::load(Path::new("ipop.config"), Some(dir.path()));
+            let settings = settings.expect("complete");
+            let membership = settings.membership.expect("an authority");
+            assert!(membership.requester.is_some());
+            let identity = settings.identity.expect("one");
+            (identity.fingerprint(), membership.certified.is_some())
+        };
+        let signed = |name: &str| {
+            let identity = Identity::generate().expect("an identity");
+            let subject = Subject {
+                name: name.to_owned(),
+                overlay: "demo".to_owned(),
+                addrs: vec![[10, 73, 0, 1].into(), "fd5a::1".parse().expect("valid")],
+                role: None,
+            };
+            let request = subject.request(&identity).expect("a request");
+            let (subject, key) = Subject::of_request(&request).expect("the same");
+            let (pem, _) = issuer
+                .sign(&subject, &key, valid(1), [2; 16])
+                .expect("signed");
+            identity.certified(&pem).expect("its key")
+        };
+        let pem = |identity: &Identity| identity.to_pem().expect("PEM");
+        // Of another node: it is begun with, as there is nothing else, and does not serve.
+        let other = signed("b");
+        write("ipop.identity", &pem(&other));
+        assert_eq!(load(), (other.fingerprint(), false));
+        let given = signed("a");
+        write("ipop.identity", &pem(&given));
+        assert_eq!(load(), (given.fingerprint(), true));
+        // What came later stays, and what is given does not come back.
+        let renewed = signed("a");
+        write("state.pem", &pem(&renewed));
+        assert_eq!(load(), (renewed.fingerprint(), true));
+        // Nothing given: a key is made, and stays.
+        std::fs::remove_file(&path).expect("there");
+        write(
+            "ipop.config",
+            &config.replace("given = \"ipop.identity\"\n", ""),
+        );
+        let (own, certified) = load();
+        assert!(!certified);
+        assert_eq!(load(), (own, false));
     }
 
     #[test]

@@ -19,6 +19,13 @@ pub const XMPP_PASSWORD: &str = "ipop.password";
 pub const ENROL_TOKEN: &str = "ipop.enrol-token";
 /// PEM certificate of the deployment's CA.
 pub const CA: &str = "ipop.ca";
+/// PEM certificate of the overlay's authority, where there is one.
+pub const AUTHORITY: &str = "ipop.authority";
+/// The node's key and its certificate of the authority (PEM).
+pub const IDENTITY: &str = "ipop.identity";
+/// Secret by which the authority's owner knows the node when it asks for the certificate of a key of
+/// its own, instead of [`IDENTITY`] where others may read the bundle. It serves one key.
+pub const CERTIFICATE_TOKEN: &str = "ipop.certificate-token";
 /// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
 /// `IPOP_SITE`, `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
 /// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix).

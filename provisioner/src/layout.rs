@@ -75,6 +75,11 @@ impl Layout {
         self.deployment(name).join("ssh")
     }
 
+    /// The authority of the deployment's overlay, with its key.
+    pub fn authority(&self, name: &str) -> PathBuf {
+        self.deployment(name).join("authority")
+    }
+
     /// Locks between processes that are no deployment's own.
     pub fn locks(&self) -> PathBuf {
         self.state.join("locks")

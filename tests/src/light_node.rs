@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ipop_node::xmpp::{self, Account, Enrolment, Event, Password, Session};
+use ipop_node::xmpp::{self, Account, Enrolment, Event, Password, Preparation, Session};
 use ipop_proto::candidate::CandidateKind;
 use ipop_proto::config::NodeConfig;
 use ipop_proto::status::{
@@ -165,8 +165,12 @@ impl LightNode {
     }
 
     async fn run(mut self) {
-        let enrolment = self.enrolment.take();
-        let opened = xmpp::open_enrolling(self.account.clone(), enrolment, Default::default());
+        // It makes no links, so that it needs no certificate.
+        let preparation = Preparation {
+            enrolment: self.enrolment.take(),
+            requester: None,
+        };
+        let opened = xmpp::open_prepared(self.account.clone(), preparation, Default::default());
         let (session, mut events) = match opened {
             Ok(opened) => opened,
             Err(error) => return eprintln!("{}: {error}", self.jid),

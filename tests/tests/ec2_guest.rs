@@ -236,20 +236,20 @@ struct Frontend {
 impl Frontend {
     fn start(cloud: &Cloud, plan: &ClusterPlan, endpoint: &Endpoint) -> Self {
         let dir = TempDir::with_prefix("ipop-frontend-").expect("temporary directory");
-        let account = cloud.account("frontend-0", "front");
+        let keys = Keys {
+            account: cloud.account("frontend-0", "front"),
+            host_key: None,
+            authorized_key: String::new(),
+            membership: None,
+        };
         let control = dir.path().join("control.sock");
-        let config = personal::config(
-            plan,
-            plan.frontend(),
-            endpoint,
-            &account.jid,
-            Delivery::Private,
-        )
-        .expect("rendered")
-        .replace(
-            "/run/ipop-node/control.sock",
-            &control.display().to_string(),
-        );
+        let node = plan.frontend();
+        let config = personal::config(plan, node, endpoint, &keys, Delivery::Private)
+            .expect("rendered")
+            .replace(
+                "/run/ipop-node/control.sock",
+                &control.display().to_string(),
+            );
         for (name, text) in [
             ("ipop.config", config.as_str()),
             ("ipop.password", "front"),
@@ -370,6 +370,7 @@ fn a_machine_on_ec2_fetches_enrols_joins_and_closes_its_metadata_service() {
         account: cloud.account("worker-0", TOKEN),
         host_key: None,
         authorized_key: fs::read_to_string(dir.path().join("id.pub")).expect("a public key"),
+        membership: None,
     };
     let bundle = personal::bundle(&plan, worker, &endpoint, &keys, Delivery::Enrolment);
     let user_data = bundle.expect("complete").user_data();

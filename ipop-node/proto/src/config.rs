@@ -3,6 +3,7 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
+mod authority;
 mod switch;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
+pub use self::authority::AuthoritySection;
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
@@ -109,29 +111,6 @@ impl OverlayMode {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// `[authority]`: who says which node has which name and addresses. With it every member has a
-/// certificate of the authority, and nobody else is linked to, whatever the XMPP server says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthoritySection {
-    /// PEM file with the authority's certificate, or with both while one follows another; systemd
-    /// credentials are found by `$CREDENTIALS_DIRECTORY` when the path is relative. `node.identity`
-    /// then holds this node's key and the certificate that the authority signed; it is read again
-    /// on SIGHUP.
-    pub certificate: PathBuf,
-    /// PEM file with the authority's revocation list (X.509 CRL), as `ipop-node authority revoke`
-    /// makes it; same rule for the path. It is read at start and on SIGHUP, and need not be there.
-    /// Members tell each other of lists, so that it is enough if one of them has it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revoked: Option<PathBuf>,
-    /// File where the node keeps the newest revocation list, whoever it came from, so as not to forget
-    /// it over a restart; the node has to be able to write there. When there is none:
-    /// `revoked.crl` in systemd's `$STATE_DIRECTORY`, or without that beside `node.identity`, with the
-    /// extension `revoked`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keep: Option<PathBuf>,
 }
 
 /// `[xmpp]`: the rendezvous.
@@ -313,12 +292,8 @@ impl NodeConfig {
                  by that (`ipop-node identity --create FILE` makes one)",
             );
         }
-        if self.authority.is_some() && self.node.identity.is_none() {
-            return value(
-                "node.identity",
-                "must name this node's identity file when there is an [authority]: it has the \
-                 certificate that the authority signed (`ipop-node identity --request` asks for one)",
-            );
+        if let Some(authority) = &self.authority {
+            authority.check(self)?;
         }
         self.switch.check(self)?;
         for (at, peer) in self.peers.iter().enumerate() {

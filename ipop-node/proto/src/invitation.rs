@@ -2,8 +2,11 @@
 //! that a person can pass on.
 //!
 //! ```text
-//! "ipop1-" base64url( JSON, 0x00, CA certificate (DER), first 4 bytes of SHA-256 of all before )
+//! "ipop1-" base64url( JSON, 0x00, certificates (DER), first 4 bytes of SHA-256 of all before )
 //! ```
+//!
+//! The certificates are that of the rendezvous's CA and, in an overlay with an authority, that of the
+//! authority after it, with the first one's length in bytes before both (16 bits, big-endian).
 //!
 //! Who has it can join in the invited machine's place, until somebody has used it or its time is over.
 //! The checksum tells a mistyped or cut word from one that the server refuses.
@@ -12,13 +15,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::address::{Overlay4, Overlay6};
 use crate::config::{
-    ConfigError, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode, OverlaySection,
-    SwitchSection, XmppSection,
+    AuthoritySection, ConfigError, IceSection, NodeConfig, NodeSection, OffloadSection,
+    OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 
 /// What it begins with; another form will have another number.
@@ -37,6 +41,9 @@ pub struct Invitation {
     pub terms: Terms,
     /// Certificate of the CA that the rendezvous's certificate chains to, DER.
     pub ca: Vec<u8>,
+    /// Certificate of the overlay's authority, DER, where there is one; [`Terms::admission`] is there
+    /// then.
+    pub authority: Option<Vec<u8>>,
 }
 
 /// Who is invited where. Short keys: it is to fit into a QR code on a terminal.
@@ -70,6 +77,21 @@ pub struct Terms {
     /// The front end, which serves the shared folder.
     #[serde(rename = "f")]
     pub frontend: (Ipv4Addr, Ipv6Addr),
+    /// How the machine gets its certificate, in an overlay with an authority.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    pub admission: Option<Admission>,
+}
+
+/// How an invited machine gets the certificate for the key that it makes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admission {
+    /// Whom it asks, a full JID.
+    #[serde(rename = "i")]
+    pub issuer: String,
+    /// The secret that it proves itself with, which serves one key.
+    #[serde(rename = "t")]
+    pub token: String,
 }
 
 /// A text is no invitation. It is not shown: it may be one that was cut.
@@ -98,19 +120,32 @@ pub struct Places {
     pub interface: String,
     /// The node's own password, an absolute path.
     pub password: PathBuf,
+    /// Its key and certificate, an absolute path.
+    pub identity: PathBuf,
 }
 
 /// File with the token, beside the configuration.
 pub const TOKEN_FILE: &str = "token";
 /// File with the CA's certificate, beside the configuration.
 pub const CA_FILE: &str = "ca.pem";
+/// File with the authority's certificate, beside the configuration.
+pub const AUTHORITY_FILE: &str = "authority.pem";
+/// File with the secret that the first request for a certificate is proven with.
+pub const ADMISSION_FILE: &str = "certificate-token";
 
 impl Invitation {
     /// As it is passed on.
     pub fn to_text(&self) -> Result<String, serde_json::Error> {
         let mut bytes = serde_json::to_vec(&self.terms)?;
         bytes.push(0);
-        bytes.extend(&self.ca);
+        if let Some(authority) = &self.authority {
+            let length = u16::try_from(self.ca.len()).map_err(serde_json::Error::custom)?;
+            bytes.extend(length.to_be_bytes());
+            bytes.extend(&self.ca);
+            bytes.extend(authority);
+        } else {
+            bytes.extend(&self.ca);
+        }
         let checksum = Sha256::digest(&bytes);
         bytes.extend(&checksum[..CHECKSUM]);
         Ok(format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
@@ -141,17 +176,27 @@ impl Invitation {
             return Err(InvitationError::Damaged);
         }
         let mut parts = bytes.splitn(2, |byte| *byte == 0);
-        let (json, ca) = (parts.next().unwrap_or_default(), parts.next());
+        let json = parts.next().unwrap_or_default();
+        let certificates = parts.next().unwrap_or_default();
         let wrong = |e: &dyn std::fmt::Display| InvitationError::Terms(e.to_string());
-        let terms = serde_json::from_slice(json).map_err(|e| wrong(&e))?;
+        let terms: Terms = serde_json::from_slice(json).map_err(|e| wrong(&e))?;
+        let (ca, authority) = match &terms.admission {
+            None => (certificates, None),
+            Some(_) => {
+                let (ca, authority) = two(certificates).ok_or(InvitationError::Damaged)?;
+                (ca, Some(authority.to_vec()))
+            }
+        };
         let invitation = Self {
+            ca: ca.to_vec(),
+            authority,
             terms,
-            ca: ca.unwrap_or_default().to_vec(),
         };
         let places = Places {
             control: "/".into(),
             interface: "ipop0".into(),
             password: "/".into(),
+            identity: "/".into(),
         };
         invitation.config(&places).map_err(|e| wrong(&e))?;
         Ok(invitation)
@@ -164,7 +209,7 @@ impl Invitation {
             node: NodeSection {
                 name: terms.node.clone(),
                 control: places.control.clone(),
-                identity: None,
+                identity: terms.admission.as_ref().map(|_| places.identity.clone()),
                 ssh_host_key: None,
             },
             overlay: OverlaySection {
@@ -184,7 +229,14 @@ impl Invitation {
                 ca_file: Path::new(CA_FILE).to_owned(),
             }),
             ice: IceSection::default(),
-            authority: None,
+            authority: terms.admission.as_ref().map(|admission| AuthoritySection {
+                certificate: AUTHORITY_FILE.into(),
+                revoked: None,
+                keep: None,
+                issuer: Some(admission.issuer.clone()),
+                token_file: Some(ADMISSION_FILE.into()),
+                given: None,
+            }),
             offload: OffloadSection::default(),
             switch: SwitchSection::default(),
             peers: Vec::new(),
@@ -195,8 +247,23 @@ impl Invitation {
 
     /// The CA's certificate as PEM.
     pub fn ca_pem(&self) -> String {
-        pem::encode(&pem::Pem::new("CERTIFICATE", self.ca.clone()))
+        to_pem(&self.ca)
     }
+
+    /// The authority's certificate as PEM.
+    pub fn authority_pem(&self) -> Option<String> {
+        self.authority.as_deref().map(to_pem)
+    }
+}
+
+fn to_pem(der: &[u8]) -> String {
+    pem::encode(&pem::Pem::new("CERTIFICATE", der))
+}
+
+/// What has its length before it, and the rest.
+fn two(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, bytes) = bytes.split_first_chunk()?;
+    bytes.split_at_checked(u16::from_be_bytes(*length).into())
 }
 
 /// The first certificate in a PEM text, DER.
@@ -227,15 +294,35 @@ mod tests {
                     "10.130.2.1".parse().expect("an address"),
                     "fd5a:1:2:3::1".parse().expect("an address"),
                 ),
+                admission: None,
             },
             ca: vec![0x30, 0x00, 0x00, 0x82],
+            authority: None,
+        }
+    }
+
+    fn certified() -> Invitation {
+        let plain = invitation();
+        Invitation {
+            terms: Terms {
+                admission: Some(Admission {
+                    issuer: "provision@lake.ipop/issuer".into(),
+                    token: "simsim".into(),
+                }),
+                ..plain.terms
+            },
+            authority: Some(vec![0x30, 0x01, 0x00]),
+            ca: plain.ca,
         }
     }
 
     #[test]
     fn an_invitation_is_read_as_it_was_written_and_also_broken_into_lines() {
+        for invitation in [invitation(), certified()] {
+            let text = invitation.to_text().expect("written");
+            assert_eq!(Invitation::parse(&text), Ok(invitation));
+        }
         let text = invitation().to_text().expect("written");
-        assert_eq!(Invitation::parse(&text), Ok(invitation()));
         let (front, back) = text.split_at(40);
         let broken = format!("  {front}\n{back}\r\n");
         assert_eq!(Invitation::parse(&broken), Ok(invitation()));
@@ -247,11 +334,16 @@ mod tests {
             control: "/run/ipop-node/control.sock".into(),
             interface: "ipop0".into(),
             password: "/var/lib/ipop-node/lake/password".into(),
+            identity: "/var/lib/ipop-node/lake/identity.pem".into(),
         };
-        let config = invitation().config(&places).expect("sound");
-        let text = toml::to_string(&config).expect("written");
-        assert!(!text.contains("sesame"));
-        insta::assert_snapshot!(text);
+        let text = |invitation: Invitation| {
+            let config = invitation.config(&places).expect("sound");
+            let text = toml::to_string(&config).expect("written");
+            assert!(!text.contains("sesame") && !text.contains("simsim"));
+            text
+        };
+        insta::assert_snapshot!(text(invitation()));
+        insta::assert_snapshot!("its_configuration_with_an_authority", text(certified()));
     }
 
     #[test]

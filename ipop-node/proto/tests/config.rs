@@ -97,6 +97,21 @@ fn each_defect_is_named_by_key_or_line() {
             "[node]",
             "[authority]\ncertificate = \"ca.pem\"\n[node]",
         ),
+        (
+            "authority-token-without-issuer",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\ntoken_file = \"t\"\n[node]\nidentity = \"/i\"",
+        ),
+        (
+            "authority-issuer-without-resource",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\nissuer = \"a@b\"\n[node]\nidentity = \"/i\"",
+        ),
+        (
+            "authority-issuer-and-identity-of-others",
+            "[node]",
+            "[authority]\ncertificate = \"ca.pem\"\nissuer = \"a@b/c\"\n[node]\nidentity = \"i\"",
+        ),
     ];
     let mut all = String::new();
     for (name, from, to) in defects {
@@ -295,6 +310,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 certificate: path.clone().into(),
                 revoked: (mtu % 2 == 0).then(|| path.clone().into()),
                 keep: (mtu % 3 == 0).then(|| path.clone().into()),
+                issuer: None,
+                token_file: None,
+                given: None,
             }),
             xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),

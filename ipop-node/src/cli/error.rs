@@ -124,6 +124,9 @@ impl From<SettingsError> for CliError {
                 "`ipop-node identity FILE --request CONFIG` asks the authority for one, and \
                  `--install CERTIFICATE` takes what it signed"
             }
+            SettingsError::Key { .. } => {
+                "the folder of node.identity must be there, and writable for the node"
+            }
             SettingsError::OwnFingerprint(_) => {
                 "write what `ipop-node identity FILE` prints on the peer"
             }

@@ -175,7 +175,7 @@ fn standing(terms: &Terms, status: &NodeStatus) -> Standing {
         SignIn::Refused { condition } => return Standing::Refused(condition.clone()),
         SignIn::Connecting { last_error } => {
             let why = last_error.as_deref().unwrap_or("connecting");
-            return Standing::Not(format!("the rendezvous was not reached: {why}"));
+            return Standing::Not(format!("it is not signed in to the rendezvous: {why}"));
         }
         SignIn::Online | SignIn::NotConfigured => {}
     }

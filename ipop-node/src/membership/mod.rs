@@ -6,6 +6,9 @@
 //! | `/etc/ipop-node/NAME/node.toml` | 0644 | configuration |
 //! | `/etc/ipop-node/NAME/ca.pem` | 0644 | CA of the rendezvous |
 //! | `/etc/ipop-node/NAME/token` | 0600 | what the node exchanges for a password of its own |
+//! | `/etc/ipop-node/NAME/authority.pem` | 0644 | the overlay's authority, where there is one |
+//! | `/etc/ipop-node/NAME/certificate-token` | 0600 | what the node proves its first request to it with |
+//! | `/var/lib/ipop-node/NAME/identity.pem` | 0600 | its key, which it makes, and its certificate |
 //! | `/var/lib/ipop-node/NAME/password` | 0600 | that password, which the node writes |
 
 mod service;
@@ -15,7 +18,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use ipop_proto::invitation::{CA_FILE, Invitation, Places, TOKEN_FILE};
+use ipop_proto::invitation::{
+    ADMISSION_FILE, AUTHORITY_FILE, CA_FILE, Invitation, Places, TOKEN_FILE,
+};
 
 pub use service::{Service, ServiceError};
 
@@ -121,6 +126,7 @@ impl Memberships {
             },
             interface,
             password: self.state(name).join("password"),
+            identity: self.state(name).join("identity.pem"),
         }
     }
 
@@ -147,6 +153,12 @@ impl Memberships {
         }
         write(&part.join(TOKEN_FILE), 0o600, &invitation.terms.token)?;
         write(&part.join(CA_FILE), 0o644, &invitation.ca_pem())?;
+        if let Some(authority) = invitation.authority_pem() {
+            write(&part.join(AUTHORITY_FILE), 0o644, &authority)?;
+        }
+        if let Some(admission) = &invitation.terms.admission {
+            write(&part.join(ADMISSION_FILE), 0o600, &admission.token)?;
+        }
         write(&part.join(CONFIG_FILE), 0o644, &config)?;
         fs::rename(&part, &dir).map_err(file("make", &dir))
     }

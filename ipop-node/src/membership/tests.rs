@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use ipop_proto::config::NodeConfig;
-use ipop_proto::invitation::Terms;
+use ipop_proto::invitation::{Admission, Terms};
 
 use super::*;
 
@@ -20,8 +20,13 @@ fn invitation(overlay: &str) -> Invitation {
                 "10.130.2.1".parse().expect("an address"),
                 "fd5a::1".parse().expect("an address"),
             ),
+            admission: Some(Admission {
+                issuer: format!("provision@{overlay}.ipop/issuer"),
+                token: "simsim".into(),
+            }),
         },
         ca: vec![0x30, 0x00],
+        authority: Some(vec![0x30, 0x01]),
     }
 }
 
@@ -53,7 +58,22 @@ fn a_membership_is_a_configuration_that_runs_and_secrets_for_root_alone() {
     assert_eq!(mode(&dir), 0o700);
     assert_eq!(mode(&dir.join("token")), 0o600);
     assert_eq!(mode(&root.path().join("var/lib/ipop-node/lake")), 0o700);
-    assert!(!text.contains("sesame"));
+    assert!(!text.contains("sesame") && !text.contains("simsim"));
+    assert_eq!(
+        config.node.identity,
+        Some(root.path().join("var/lib/ipop-node/lake/identity.pem"))
+    );
+    let section = config.authority.expect("an authority");
+    let beside = |path: Option<PathBuf>| dir.join(path.expect("named"));
+    let token = beside(section.token_file);
+    assert_eq!(mode(&token), 0o600);
+    assert_eq!(fs::read_to_string(token).expect("there"), "simsim");
+    let authority = fs::read_to_string(beside(Some(section.certificate)));
+    assert!(
+        authority
+            .expect("there")
+            .starts_with("-----BEGIN CERTIFICATE")
+    );
 }
 
 #[test]

@@ -1,32 +1,46 @@
 //! The node's certificate in an overlay with an authority, and how it gets another one.
 
 use std::io;
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use ipop_proto::authority::{RevocationList, dns_name};
 use ipop_proto::overlay::Identity;
 use ipop_proto::status::{CertificateStatus, RevocationListStatus};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::Node;
+use crate::requester::Requester;
 use crate::settings::{Membership, SettingsError, own_certificate, read_identity};
+use crate::xmpp::Session;
 
-/// SIGHUP, by which a node in an overlay with an authority reads its identity file and the revocation
-/// list again. Others do not handle it.
-pub(super) struct Renewal(Option<Signal>);
+/// Between looks whether it is time for another certificate, and between questions for one.
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// That there is another certificate in the identity file, or another revocation list: who put it
+/// there sends SIGHUP, or is the node itself. Nodes of overlays without an authority handle neither.
+pub(super) struct Renewal {
+    hangup: Option<Signal>,
+    renewed: Arc<Notify>,
+}
 
 impl Renewal {
     pub(super) fn of(membership: Option<&Membership>) -> io::Result<Self> {
         let hangup = membership.map(|_| signal(SignalKind::hangup()));
-        Ok(Self(hangup.transpose()?))
+        Ok(Self {
+            hangup: hangup.transpose()?,
+            renewed: Arc::default(),
+        })
     }
 
     /// The next one.
     pub(super) async fn asked(&mut self) {
-        match &mut self.0 {
-            Some(signal) => {
-                signal.recv().await;
-            }
+        match &mut self.hangup {
+            Some(signal) => tokio::select! {
+                _ = signal.recv() => {}
+                () = self.renewed.notified() => {}
+            },
             None => std::future::pending().await,
         }
     }
@@ -38,6 +52,10 @@ impl Node {
         let authority = membership.authority.clone();
         self.overlay
             .set_authority(Instant::now(), authority, SystemTime::now());
+        self.renewal_at = membership
+            .requester
+            .as_ref()
+            .map(|_| Instant::now() + RENEWAL_INTERVAL);
         self.membership = Some(membership);
         self.keep_lists();
     }
@@ -90,9 +108,44 @@ impl Node {
         }
     }
 
+    /// Looks at once whether it is time for another certificate, since there may be somebody to ask.
+    pub(super) fn look_for_renewal(&mut self, now: Instant) {
+        self.renewal_at = self.renewal_at.map(|at| at.min(now));
+    }
+
+    /// Asks for another certificate when no more than a third of this one's validity is left.
+    pub(super) fn ask_for_renewal(&mut self, now: Instant, renewal: &Renewal) {
+        if self.renewal_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.renewal_at = Some(now + RENEWAL_INTERVAL);
+        let Some(membership) = &self.membership else {
+            return;
+        };
+        let certified = membership.certified.as_ref();
+        let is_due = certified.is_some_and(|c| c.validity.is_due(SystemTime::now()));
+        let (Some(requester), Some(session), true) =
+            (membership.requester.clone(), self.session.clone(), is_due)
+        else {
+            return;
+        };
+        let renewed = renewal.renewed.clone();
+        tokio::spawn(async move {
+            match renew(&session, &requester).await {
+                Ok(()) => renewed.notify_one(),
+                Err(error) => {
+                    tracing::warn!(
+                        error = &*error,
+                        "the certificate ends and is not renewed yet"
+                    );
+                }
+            }
+        });
+    }
+
     /// Shows the certificate that is in the identity file now. One that peers would refuse is left
     /// where it is.
-    fn renew_certificate(&mut self) {
+    pub(super) fn renew_certificate(&mut self) {
         match self.read_certificate() {
             Ok(Some(identity)) => {
                 tracing::info!(fingerprint = %identity.fingerprint(), "certificate renewed");
@@ -117,14 +170,14 @@ impl Node {
             return Ok(None);
         };
         let identity = read_identity(path)?;
-        *certified = own_certificate(&self.config, authority, path, &identity)?;
+        *certified = Some(own_certificate(&self.config, authority, path, &identity)?);
         Ok(Some(identity))
     }
 
     /// For the node's administrator.
     pub(super) fn certificate(&self) -> Option<CertificateStatus> {
         let membership = self.membership.as_ref()?;
-        let certified = &membership.certified;
+        let certified = membership.certified.as_ref()?;
         let now = SystemTime::now();
         Some(CertificateStatus {
             name: dns_name(&certified.name, &certified.overlay),
@@ -143,4 +196,14 @@ impl Node {
                 .collect(),
         })
     }
+}
+
+/// Gets another certificate and keeps it.
+async fn renew(
+    session: &Session,
+    requester: &Requester,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let request = requester.request()?;
+    let asked = session.query_certificate(requester.issuer(), request);
+    Ok(requester.take(&asked.await?)?)
 }

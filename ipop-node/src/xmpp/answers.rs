@@ -53,6 +53,9 @@ impl Online<'_> {
             Question::Services(reply) => {
                 drop(reply.send(pending::services(&asked, answer, patience)));
             }
+            Question::Certificate(reply) => {
+                drop(reply.send(pending::certificate(&asked, answer, patience)));
+            }
             Question::OwnServices => match pending::services(&asked, answer, patience) {
                 Ok(services) => {
                     self.services_at = Some(Instant::now() + refresh(&services, SystemTime::now()));

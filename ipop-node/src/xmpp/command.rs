@@ -1,6 +1,7 @@
 //! What handles ask of the session's task.
 
 use ipop_proto::signal::Signal;
+use ipop_proto::stanza::certificate::CertificateRequest;
 use ipop_proto::stanza::services::Service;
 use ipop_proto::status::{Advertisement, NodeStatus};
 use tokio::sync::oneshot;
@@ -11,6 +12,8 @@ use super::QueryError;
 pub(super) type StatusReply = oneshot::Sender<Result<Box<NodeStatus>, QueryError>>;
 /// Where the answer to a services query goes.
 pub(super) type ServicesReply = oneshot::Sender<Result<Vec<Service>, QueryError>>;
+/// Where the answer to a question for a certificate goes.
+pub(super) type CertificateReply = oneshot::Sender<Result<String, QueryError>>;
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -30,6 +33,17 @@ pub(super) enum Command {
     },
     QueryServices {
         reply: ServicesReply,
+    },
+    AnswerCertificate {
+        to: String,
+        id: String,
+        /// None refuses it.
+        certificate: Option<String>,
+    },
+    QueryCertificate {
+        issuer: String,
+        request: CertificateRequest,
+        reply: CertificateReply,
     },
     Leave {
         done: oneshot::Sender<()>,

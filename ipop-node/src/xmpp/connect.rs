@@ -23,10 +23,10 @@ use tokio_xmpp::xmlstream::{
     XmppStreamElement, initiate_stream,
 };
 
-use super::Timing;
 use super::account::Login;
 use super::pending::condition;
 use super::sasl::{self, Choice};
+use super::{CLOSE, Timing};
 
 /// An authenticated stream.
 pub(super) type Stream = XmppStream<BufStream<TlsStream<TcpStream>>>;
@@ -55,6 +55,8 @@ pub(super) enum SignInError {
     Refused { condition: String },
     #[error("the server refuses to change the password: {0}")]
     Enrolment(String),
+    #[error("`{issuer}` answered `{why}`")]
+    Certificate { issuer: String, why: String },
     #[error("resource not bound: {0}")]
     Bind(String),
     #[error("unexpected element during {0}")]
@@ -279,8 +281,15 @@ pub(super) async fn element<Io: tokio::io::AsyncBufRead + tokio::io::AsyncWrite 
     }
 }
 
+/// Closes a stream that was for one purpose.
+pub(super) async fn close(mut stream: Stream) {
+    if timeout(CLOSE, stream.shutdown()).await.is_err() {
+        tracing::debug!("the server did not close the stream in time");
+    }
+}
+
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -6,9 +6,8 @@
 //! next start tries the new one first, and the token after it.
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use futures::SinkExt;
@@ -20,11 +19,12 @@ use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::iq::{Iq, IqHeader, IqPayload};
 use tokio_xmpp::xmlstream::{XmppStream, XmppStreamElement};
 
+use super::Timing;
 use super::account::{Login, Password};
-use super::connect::{ConnectError, SignInError, Stream, connect, element};
+use super::connect::{ConnectError, SignInError, Stream, close, connect, element};
 use super::pending::condition;
-use super::{CLOSE, Timing};
 use crate::fault;
+use crate::file::{self, SECRET, sync_folder};
 
 /// Namespace of XEP-0077.
 const NS_REGISTER: &str = "jabber:iq:register";
@@ -61,7 +61,7 @@ pub(super) async fn password(
     let password = match read(&pending).map_err(file)? {
         None => {
             let password = generate();
-            write(&pending, &password).map_err(file)?;
+            file::replace(&pending, password.expose(), SECRET).map_err(file)?;
             password
         }
         Some(password) => {
@@ -178,12 +178,6 @@ fn of_token(error: ConnectError) -> ConnectError {
     }
 }
 
-async fn close(mut stream: Stream) {
-    if timeout(CLOSE, stream.shutdown()).await.is_err() {
-        tracing::debug!("the server did not close the stream in time");
-    }
-}
-
 /// 32 random bytes as hex: unchanged by SASLprep (RFC 4013).
 fn generate() -> Password {
     let mut text = String::new();
@@ -204,27 +198,6 @@ fn read(path: &Path) -> io::Result<Option<Password>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// Writes a file that survives a crash from now on. It appears whole: half a password would be
-/// taken for one.
-fn write(path: &Path, password: &Password) -> io::Result<()> {
-    let part = path.with_extension("part");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)?;
-    file.write_all(password.expose().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&part, path)?;
-    sync_folder(path)
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

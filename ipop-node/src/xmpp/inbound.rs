@@ -3,6 +3,7 @@
 use ipop_proto::signal::Signal;
 use ipop_proto::stanza;
 use ipop_proto::stanza::advertisement::NotAdvertised;
+use ipop_proto::stanza::certificate::CertificateRequest;
 use ipop_proto::status::Advertisement;
 use tokio_xmpp::jid::Jid;
 use tokio_xmpp::minidom::Element;
@@ -37,6 +38,8 @@ pub(super) enum Request {
     Signal(Signal),
     /// Pass on; the owner answers.
     StatusQuery,
+    /// Pass on; the owner answers.
+    Certificate(CertificateRequest),
     /// Acknowledge, and take the roster's items.
     RosterPush(Roster),
 }
@@ -67,6 +70,15 @@ pub(super) fn set(sender: Sender, payload: Element) -> Request {
             Err(fault) => {
                 tracing::debug!(error = %fault, "signal refused");
                 Request::Error(fault.to_stanza_error())
+            }
+        };
+    }
+    if stanza::certificate::is_request(&payload) && sender == Sender::Member {
+        return match stanza::certificate::from_element(&payload) {
+            Ok(request) => Request::Certificate(request),
+            Err(error) => {
+                tracing::debug!(%error, "question for a certificate refused");
+                Request::Error(bad_request())
             }
         };
     }
@@ -118,6 +130,13 @@ pub(super) fn bad_request() -> StanzaError {
         "en",
         "unreadable stanza",
     )
+}
+
+/// The answer to a question for a certificate that nobody here signs (RFC 6120 section 8.3.3.4).
+pub(super) fn forbidden() -> StanzaError {
+    let mut error = StanzaError::new(ErrorType::Auth, DefinedCondition::Forbidden, "", "");
+    error.texts.clear();
+    error
 }
 
 /// The answer to what is not for us (RFC 6120 section 8.3.3.19). It has no text, so that it does

@@ -15,13 +15,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipop_proto::signal::{SessionId, Signal};
+use ipop_proto::stanza::certificate::CertificateRequest;
 use ipop_proto::stanza::services::Service;
 use ipop_proto::status::{Advertisement, NodeStatus};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::requester::Requester;
+
 mod account;
 mod answers;
 mod backoff;
+mod certify;
 mod command;
 mod connect;
 mod enrol;
@@ -104,6 +108,17 @@ pub enum Event {
         /// Identifier to answer with.
         id: String,
     },
+    /// The node has got its certificate, and is going to be online.
+    Certified,
+    /// A member asks for its certificate; answer with [`Session::answer_certificate`].
+    CertificateRequest {
+        /// Full JID to answer to.
+        from: String,
+        /// Identifier to answer with.
+        id: String,
+        /// What it asks.
+        request: CertificateRequest,
+    },
     /// STUN and TURN services with fresh credentials: after every sign-in, and again before they
     /// expire.
     Services(Vec<Service>),
@@ -173,14 +188,23 @@ pub fn open(account: Account) -> Result<(Session, mpsc::Receiver<Event>), Accoun
     open_with(account, Timing::default())
 }
 
-/// Starts a session of an account whose password is exchanged for a token first. Until that is
-/// done the session is not signed in, and says why, as for any other reason.
-pub fn open_enrolling(
+/// What is to be had before a node can be online.
+#[derive(Debug, Clone, Default)]
+pub struct Preparation {
+    /// How to exchange a token for the account's password, as long as that is not known to be right.
+    pub enrolment: Option<Enrolment>,
+    /// How to get the node's certificate, as long as it has none.
+    pub requester: Option<Requester>,
+}
+
+/// Starts a session that has something to do before. Until that is done it is not signed in, and says
+/// why, as for any other reason.
+pub fn open_prepared(
     account: Account,
-    enrolment: Option<Enrolment>,
+    preparation: Preparation,
     timing: Timing,
 ) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
-    start(account, enrolment, timing)
+    start(account, preparation, timing)
 }
 
 /// Starts a session.
@@ -188,12 +212,12 @@ pub fn open_with(
     account: Account,
     timing: Timing,
 ) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
-    start(account, None, timing)
+    start(account, Preparation::default(), timing)
 }
 
 fn start(
     account: Account,
-    enrolment: Option<Enrolment>,
+    preparation: Preparation,
     timing: Timing,
 ) -> Result<(Session, mpsc::Receiver<Event>), AccountError> {
     let login = account::Login::new(account)?;
@@ -203,7 +227,7 @@ fn start(
     let retry = Arc::new(Notify::new());
     let task = task::Task::new(
         login,
-        enrolment,
+        preparation,
         timing,
         command_queue,
         event_queue,
@@ -255,6 +279,30 @@ impl Session {
             id,
             status: Box::new(status),
         });
+    }
+
+    /// Answers an [`Event::CertificateRequest`] with a certificate (PEM), or refuses it.
+    pub fn answer_certificate(&self, to: String, id: String, certificate: Option<String>) {
+        self.send(Command::AnswerCertificate {
+            to,
+            id,
+            certificate,
+        });
+    }
+
+    /// Asks `issuer` (a full JID) for a certificate (PEM).
+    pub async fn query_certificate(
+        &self,
+        issuer: &str,
+        request: CertificateRequest,
+    ) -> Result<String, QueryError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::QueryCertificate {
+            issuer: issuer.to_owned(),
+            request,
+            reply,
+        });
+        answer.await.unwrap_or(Err(QueryError::Offline))
     }
 
     /// Asks the node with the full JID `jid` for its status.

@@ -78,7 +78,11 @@ impl<'a> Online<'a> {
         };
         for (to, question) in self.pending.drain() {
             // The stream is gone, so sending in answer to this is out of the question.
-            if let Question::Services(_) | Question::Status(_) | Question::Signal(_) = question {
+            if let Question::Services(_)
+            | Question::Status(_)
+            | Question::Certificate(_)
+            | Question::Signal(_) = question
+            {
                 let _ = self.settle(to, question, Answer::Offline).await;
             }
         }
@@ -173,6 +177,33 @@ impl<'a> Online<'a> {
                 Err(_) => {
                     // An error means that nobody waits for the answer any more.
                     let _ = reply.send(Err(QueryError::Jid(jid)));
+                    Ok(())
+                }
+            },
+            Some(Command::AnswerCertificate {
+                to,
+                id,
+                certificate,
+            }) => {
+                let Ok(to) = Jid::new(&to) else { return Ok(()) };
+                let payload = match certificate {
+                    Some(pem) => IqPayload::Result(Some(stanza::certificate::answer(&pem))),
+                    None => IqPayload::Error(inbound::forbidden()),
+                };
+                self.reply(Some(to), id, payload).await
+            }
+            Some(Command::QueryCertificate {
+                issuer,
+                request,
+                reply,
+            }) => match Jid::new(&issuer) {
+                Ok(to) => {
+                    let payload = stanza::certificate::to_element(&request);
+                    self.ask(Some(to), Question::Certificate(reply), true, payload)
+                        .await
+                }
+                Err(_) => {
+                    let _ = reply.send(Err(QueryError::Jid(issuer)));
                     Ok(())
                 }
             },
@@ -308,6 +339,17 @@ impl<'a> Online<'a> {
                     .emit(Event::StatusQuery {
                         from: from.to_string(),
                         id,
+                    })
+                    .await;
+                Ok(())
+            }
+            Request::Certificate(request) => {
+                let Some(from) = from else { return Ok(()) };
+                self.task
+                    .emit(Event::CertificateRequest {
+                        from: from.to_string(),
+                        id,
+                        request,
                     })
                     .await;
                 Ok(())

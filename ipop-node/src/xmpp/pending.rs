@@ -11,7 +11,7 @@ use tokio_xmpp::jid::Jid;
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::stanza_error::StanzaError;
 
-use super::command::{ServicesReply, StatusReply};
+use super::command::{CertificateReply, ServicesReply, StatusReply};
 use super::{Event, QueryError};
 
 /// What was asked.
@@ -23,6 +23,7 @@ pub(super) enum Question {
     Status(StatusReply),
     /// Services for the caller.
     Services(ServicesReply),
+    Certificate(CertificateReply),
     /// Services to be reported as an event.
     OwnServices,
 }
@@ -160,6 +161,17 @@ pub(super) fn services(
 ) -> Result<Vec<Service>, QueryError> {
     let payload = payload(to, answer, patience)?;
     stanza::services::from_element(payload.as_ref())
+        .map_err(|error| QueryError::Unreadable(to.to_owned(), error.to_string()))
+}
+
+/// Reads the answer to a question for a certificate.
+pub(super) fn certificate(
+    to: &str,
+    answer: Answer,
+    patience: Duration,
+) -> Result<String, QueryError> {
+    let payload = payload(to, answer, patience)?;
+    stanza::certificate::from_answer(payload.as_ref())
         .map_err(|error| QueryError::Unreadable(to.to_owned(), error.to_string()))
 }
 

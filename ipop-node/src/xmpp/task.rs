@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use super::account::Login;
 use super::backoff::Backoff;
+use super::certify;
 use super::command::Command;
 use super::connect::{ConnectError, connect};
-use super::enrol::{self, Enrolment};
+use super::enrol;
 use super::members::Members;
 use super::online::Online;
-use super::{Event, QueryError, Timing};
+use super::{Event, Preparation, QueryError, Timing};
 
 /// A stream that lasted this long was good: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);
@@ -26,8 +27,7 @@ const CONFLICT: &str = "conflict";
 
 pub(super) struct Task {
     pub login: Login,
-    /// How to get the password, as long as it is not known to be right.
-    enrolment: Option<Enrolment>,
+    preparation: Preparation,
     pub timing: Timing,
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub advertisement: Option<Advertisement>,
@@ -58,7 +58,7 @@ struct Pause {
 impl Task {
     pub fn new(
         login: Login,
-        enrolment: Option<Enrolment>,
+        preparation: Preparation,
         timing: Timing,
         commands: mpsc::UnboundedReceiver<Command>,
         events: mpsc::Sender<Event>,
@@ -68,7 +68,7 @@ impl Task {
         let members = Members::new(login.jid.clone());
         Self {
             login,
-            enrolment,
+            preparation,
             timing,
             commands,
             advertisement: None,
@@ -91,12 +91,15 @@ impl Task {
         let mut backoff = Backoff::new(self.timing.retry_min, self.timing.retry_max);
         loop {
             let (mut login, timing) = (self.login.clone(), self.timing.clone());
-            let enrolment = self.enrolment.clone();
+            let preparation = self.preparation.clone();
             // What was to be retried at once before this attempt is retried by it.
             self.clear_retry();
             let attempt = async {
-                if let Some(enrolment) = &enrolment {
+                if let Some(enrolment) = &preparation.enrolment {
                     login.password = enrol::password(enrolment, &login, &timing).await?;
+                }
+                if let Some(requester) = &preparation.requester {
+                    certify::obtain(requester, &login, &timing).await?;
                 }
                 let (stream, jid) = connect(&login, &timing).await?;
                 Ok::<_, ConnectError>((stream, jid, login.password))
@@ -105,7 +108,10 @@ impl Task {
                 Err(left) => return left,
                 Ok(Ok((stream, jid, password))) => {
                     self.login.password = password;
-                    self.enrolment = None;
+                    let prepared = std::mem::take(&mut self.preparation);
+                    if prepared.requester.is_some() {
+                        self.emit(Event::Certified).await;
+                    }
                     tracing::debug!(%jid, "signed in");
                     let since = Instant::now();
                     let end = Online::new(self, stream, jid).run().await;
@@ -198,6 +204,10 @@ impl Task {
             // An error means that nobody waits for the answer any more.
             Command::QueryStatus { reply, .. } => drop(reply.send(Err(QueryError::Offline))),
             Command::QueryServices { reply } => drop(reply.send(Err(QueryError::Offline))),
+            Command::AnswerCertificate { .. } => {}
+            Command::QueryCertificate { reply, .. } => {
+                drop(reply.send(Err(QueryError::Offline)));
+            }
             Command::Leave { .. } => {}
         }
     }

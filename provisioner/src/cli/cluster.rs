@@ -182,6 +182,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         rendezvous: sites.rendezvous.clone(),
         tag: format!("{:0TAG_DIGITS$x}", rand::random::<u32>()),
         scheduler: plan.scheduler,
+        authority: plan.authority,
     })
 }
 

@@ -16,6 +16,7 @@ use super::planner::{self, Action, Item, Observed, Plan, Why};
 use super::settings::Settings;
 use super::wanted::{DIRECTORY, Wanting, settled};
 use super::{Meeting, Parts, kept};
+use crate::authority::Authority;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
 use crate::layout::Layout;
@@ -64,6 +65,7 @@ pub struct Opened {
     providers: Mutex<Sites>,
     meeting: Mutex<Option<Arc<dyn Meeting>>>,
     user_key: Mutex<Option<String>>,
+    authority: Mutex<Option<Arc<Authority>>>,
     pub(super) early: Early,
 }
 
@@ -208,6 +210,22 @@ impl Engine<'_> {
         let opened: Arc<dyn Meeting> = Arc::from(self.parts.meeting()?);
         *meeting = Some(Arc::clone(&opened));
         Ok(opened)
+    }
+
+    /// The authority of the overlay, where it has one.
+    pub(super) fn authority(&self) -> Result<Option<Arc<Authority>>, CliError> {
+        if !self.settings.authority {
+            return Ok(None);
+        }
+        let mut authority = unpoisoned(&self.opened.authority);
+        if let Some(authority) = &*authority {
+            return Ok(Some(Arc::clone(authority)));
+        }
+        let name = &self.deployment.name;
+        let dir = self.layout.authority(name);
+        let opened = Arc::new(Authority::open(&dir, name, SystemTime::now())?);
+        *authority = Some(Arc::clone(&opened));
+        Ok(Some(opened))
     }
 
     /// The public key that may sign in to nodes.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::engine::Engine;
 use super::executor::Doer;
@@ -13,11 +13,12 @@ use super::fault;
 use super::planner::Action;
 use super::starts::Starts;
 use super::wanted::DIRECTORY;
+use crate::authority;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
 use crate::plan::ClusterPlan;
-use crate::plan::personal::{self, Keys};
+use crate::plan::personal::{self, First, Keys, Membership};
 use crate::provider::{
     Delivery, Image, MachineSpec, Made, Making, Provider, Removing, Resource, Scope, Step,
 };
@@ -215,7 +216,14 @@ impl<'a> Hands<'a> {
         let resource = &action.key.resource;
         match &action.key.owner {
             Owner::Files => remove_directory(self.own_directory(resource)?),
-            Owner::Rendezvous => self.engine.meeting()?.remove(resource),
+            Owner::Rendezvous => {
+                self.engine.meeting()?.remove(resource)?;
+                let dir = self.engine.layout.authority(&self.engine.deployment.name);
+                match action.node() {
+                    Some(node) => Ok(authority::forget(&dir, node)?),
+                    None => Ok(()),
+                }
+            }
             Owner::Site(site) => self.engine.provider(site)?.remove(&Removing {
                 tags: &self.engine.tags(),
                 resource,
@@ -351,13 +359,26 @@ impl<'a> Hands<'a> {
             }
         };
         let attempt = unpoisoned(&self.accounts).get(&node.name).copied();
-        let account = engine
-            .meeting()?
-            .account(&node.name, attempt.unwrap_or(1))?;
+        let meeting = engine.meeting()?;
+        let account = meeting.account(&node.name, attempt.unwrap_or(1))?;
+        let membership = match engine.authority()? {
+            None => None,
+            Some(authority) => Some(Membership {
+                authority_pem: authority.certificate_pem().to_owned(),
+                issuer: meeting.issuer(),
+                first: match provider.delivery() {
+                    Delivery::Private => First::Given(authority.identity(node, SystemTime::now())?),
+                    Delivery::Enrolment => {
+                        First::Asked(authority.token(&node.name, &account.password)?)
+                    }
+                },
+            }),
+        };
         Ok(Keys {
             account,
             host_key,
             authorized_key: user,
+            membership,
         })
     }
 

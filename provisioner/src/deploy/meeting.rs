@@ -7,10 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use ipop_proto::status::NodeStatus;
 
 use super::{Meeting, Seen, Watch};
+use crate::authority::registrar::issuer;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::provider::{Delivery, Resource};
-use crate::rendezvous::{ACCOUNT, Account, Endpoint, Rendezvous, State};
+use crate::rendezvous::attendant::Attendant;
+use crate::rendezvous::{ACCOUNT, Account, DIR, Endpoint, Rendezvous, State};
 use crate::watch::{WatchEvent, Watcher};
 
 /// A rendezvous and the nodes that meet there, the front end first.
@@ -19,6 +21,8 @@ pub struct RealMeeting {
     pub rendezvous: Rendezvous,
     /// The nodes.
     pub nodes: Vec<NodeName>,
+    /// Signs certificates where the server is somebody else's.
+    pub attendant: Option<Attendant>,
 }
 
 impl Meeting for RealMeeting {
@@ -41,7 +45,11 @@ impl Meeting for RealMeeting {
     }
 
     fn start(&self, listen: &[IpAddr]) -> Result<Endpoint, CliError> {
-        Ok(self.rendezvous.start(listen)?)
+        let endpoint = self.rendezvous.start(listen)?;
+        if let Some(attendant) = &self.attendant {
+            attendant.start()?;
+        }
+        Ok(endpoint)
     }
 
     fn endpoint(&self) -> Result<Endpoint, CliError> {
@@ -56,6 +64,10 @@ impl Meeting for RealMeeting {
         delivery: Delivery,
     ) -> Result<(), CliError> {
         Ok(self.rendezvous.make(resource, listen, attempt, delivery)?)
+    }
+
+    fn issuer(&self) -> String {
+        issuer(&self.rendezvous)
     }
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {
@@ -75,6 +87,9 @@ impl Meeting for RealMeeting {
     }
 
     fn remove(&self, resource: &Resource) -> Result<(), CliError> {
+        if let (Some(attendant), DIR) = (&self.attendant, resource.kind.as_str()) {
+            attendant.stop()?;
+        }
         Ok(self.rendezvous.remove(resource)?)
     }
 

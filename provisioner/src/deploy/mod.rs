@@ -101,6 +101,9 @@ pub trait Meeting: Send + Sync {
         delivery: Delivery,
     ) -> Result<(), CliError>;
 
+    /// Whom nodes ask for their certificates, where the overlay has an authority; a full JID.
+    fn issuer(&self) -> String;
+
     /// A node's account with the password or token of `attempt`, the same each time.
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError>;
 

@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::name::NodeName;
 use crate::provider::{self, Image, ImageForm, Provider, Tags};
 use crate::rendezvous::Rendezvous;
+use crate::rendezvous::attendant::Attendant;
 use crate::site::Site;
 use crate::ssh::keys;
 
@@ -59,8 +60,10 @@ impl Parts for Real<'_> {
             Some(tags) => rendezvous.tagged(tags.clone()),
             None => rendezvous,
         };
+        let attends = self.settings.authority && !rendezvous.is_ours();
         Ok(Box::new(RealMeeting {
             rendezvous,
+            attendant: attends.then(|| Attendant::new(self.layout, self.name)),
             nodes: self.nodes.clone(),
         }))
     }

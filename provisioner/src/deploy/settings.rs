@@ -25,6 +25,10 @@ pub struct Settings {
     /// Its scheduler. Deployments from before there were any have none.
     #[serde(default)]
     pub scheduler: Scheduler,
+    /// Whether its overlay has an authority. Those of deployments from before there were any have
+    /// none.
+    #[serde(default)]
+    pub authority: bool,
 }
 
 impl Settings {
@@ -59,19 +63,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_from_before_there_were_schedulers_have_none() {
+    fn settings_from_before_there_were_schedulers_and_authorities_have_none() {
         let settings = Settings {
             sites: Vec::new(),
             rendezvous: RendezvousConfig::default(),
             tag: "0000002a".to_owned(),
             scheduler: Scheduler::Slurm,
+            authority: true,
         };
         let text = settings.to_json().expect("written");
         let read: Settings = serde_json::from_str(&text).expect("read");
         assert_eq!(read, settings);
-        let older = text.replace(r#","scheduler":"slurm""#, "");
+        let older = text.replace(r#","scheduler":"slurm","authority":true"#, "");
         assert_ne!(older, text);
         let read: Settings = serde_json::from_str(&older).expect("read");
-        assert_eq!(read.scheduler, Scheduler::None);
+        assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
     }
 }

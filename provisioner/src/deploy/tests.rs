@@ -1,5 +1,6 @@
 //! A deployment made of fakes that fail, panic and stay silent where a test wants them to.
 
+mod authority;
 mod fakes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +55,7 @@ impl Bench {
             rendezvous: RendezvousConfig::default(),
             tag: "0000002a".to_owned(),
             scheduler: Default::default(),
+            authority: true,
         };
         let database = Database::open(&layout.database()).expect("opens");
         let new = NewDeployment {

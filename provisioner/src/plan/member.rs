@@ -42,7 +42,7 @@ pub fn invite(
         return Err(CliError::new(ExitCode::Usage, message)
             .hint("people can be invited to clusters whose overlay is a network of its own"));
     }
-    if plan.scheduler != Scheduler::None {
+    if plan.scheduler != Scheduler::None && !plan.authority {
         // Nothing but the member's word says which address it has, and workers' addresses are what
         // the front end hands its key to.
         let message = format!(
@@ -50,12 +50,12 @@ pub fn invite(
             plan.name
         );
         return Err(CliError::new(ExitCode::Usage, message)
-            .hint("invite people to a cluster that was made without --scheduler"));
+            .hint("invite people to a cluster that this version of provision made"));
     }
     let taken: BTreeSet<&str> = nodes.iter().map(|n| n.ipv4.as_str()).collect();
     let free = |host: &u32| !taken.contains(plan.host(*host).ipv4.addr.to_string().as_str());
     // From the end: workers that come later have numbers and addresses that belong together.
-    let Some(host) = (1..=plan.capacity()).rev().find(free) else {
+    let Some(host) = plan.member_hosts().rev().find(free) else {
         let message = format!("the overlay of `{}` has no free address", plan.name);
         return Err(CliError::new(ExitCode::Usage, message).hint(format!(
             "`provision user list {}` shows who has one",
@@ -102,6 +102,27 @@ mod tests {
     }
 
     #[test]
+    fn no_member_has_an_address_that_a_schedulers_key_is_handed_to() {
+        let plan = ClusterPlan {
+            scheduler: Scheduler::Slurm,
+            ..demo()
+        };
+        let all = plan.machine_hosts().chain(plan.member_hosts());
+        assert!(all.eq(1..=plan.capacity()));
+        let mut taken: Vec<_> = plan.nodes.iter().map(NodePlan::record).collect();
+        let nets: crate::plan::network::Net4 = plan.machine_nets().0.parse().expect("a network");
+        for number in plan.member_hosts() {
+            let name = NodeName(format!("m{number}"));
+            let member = invite(&plan, &taken, &name).expect("room");
+            let own = crate::plan::network::Net4::of(member.addrs.ipv4.addr, 32);
+            assert!(!nets.holds(own), "{own} is in {nets}");
+            taken.push(member.record());
+        }
+        let name = NodeName("late".to_owned());
+        invite(&plan, &taken, &name).expect_err("the rest is for workers");
+    }
+
+    #[test]
     fn members_take_free_addresses_from_the_end_and_are_no_workers() {
         let mut plan = demo();
         let mut nodes: Vec<_> = plan.nodes.iter().map(NodePlan::record).collect();
@@ -116,6 +137,7 @@ mod tests {
         assert_eq!(next(&mut plan, "bob"), 253);
         assert_eq!((plan.workers().len(), plan.machines().len()), (2, 3));
         plan.scheduler = Scheduler::Slurm;
+        plan.authority = false;
         invite(&plan, &[], &NodeName("eve".to_owned())).expect_err("the scheduler's key");
     }
 }

@@ -11,6 +11,7 @@ pub mod scale;
 pub mod scheduler;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use ipop_proto::address::OverlayAddrs;
 
@@ -81,6 +82,8 @@ pub struct ClusterPlan {
     pub lan: Option<Lan>,
     /// Scheduler.
     pub scheduler: Scheduler,
+    /// Whether the overlay has an authority, which deployments from before there were any have not.
+    pub authority: bool,
     /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
@@ -136,6 +139,39 @@ impl ClusterPlan {
         self.lan.as_ref().map_or(own, Lan::capacity)
     }
 
+    /// Whether machines have addresses apart from members': what workers are given for the scheduler is
+    /// given by address.
+    fn is_divided(&self) -> bool {
+        self.authority && self.lan.is_none() && self.scheduler != Scheduler::None
+    }
+
+    /// The numbers of hosts that machines may be.
+    pub fn machine_hosts(&self) -> RangeInclusive<u32> {
+        match self.is_divided() {
+            true => 1..=self.nets.lower_capacity(),
+            false => 1..=self.capacity(),
+        }
+    }
+
+    /// The numbers of hosts that members' machines may be.
+    pub fn member_hosts(&self) -> RangeInclusive<u32> {
+        match self.is_divided() {
+            true => self.nets.lower_capacity() + 1..=self.capacity(),
+            false => 1..=self.capacity(),
+        }
+    }
+
+    /// The networks that machines' addresses are in, with their prefixes.
+    pub fn machine_nets(&self) -> (String, String) {
+        match self.is_divided() {
+            true => {
+                let (ipv4, ipv6) = self.nets.lower_half();
+                (ipv4.to_string(), ipv6)
+            }
+            false => (self.nets.ipv4.to_string(), self.nets.net6()),
+        }
+    }
+
     /// Names of all nodes.
     pub fn names(&self) -> Vec<NodeName> {
         self.nodes.iter().map(|n| n.name.clone()).collect()
@@ -164,7 +200,12 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         .flat_map(|(_, groups)| groups.iter())
         .map(|g| g.count)
         .sum();
-    let mut nets = network::choose(&name, total, &world.used, world.seed)?;
+    let room = match request.scheduler {
+        Scheduler::None => total,
+        // Machines get the lower half.
+        _ => total.saturating_mul(2).saturating_add(1),
+    };
+    let mut nets = network::choose(&name, room, &world.used, world.seed)?;
     let lan = match &request.frontend[..] {
         [frontend] => sites.find(&frontend.site)?.lan(),
         _ => None,
@@ -210,6 +251,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         nets,
         lan,
         scheduler: request.scheduler,
+        authority: true,
         nodes,
     })
 }

@@ -117,6 +117,21 @@ impl OverlayNets {
         (1_u32 << (32 - self.ipv4.prefix)) - 2
     }
 
+    /// The lower half of both, IPv6 with its prefix: as many addresses of each.
+    pub fn lower_half(&self) -> (Net4, String) {
+        let ipv4 = Net4 {
+            prefix: self.ipv4.prefix + 1,
+            ..self.ipv4
+        };
+        let bits = 32 - ipv4.prefix;
+        (ipv4, format!("{}/{}", self.ipv6, 128 - bits))
+    }
+
+    /// How many hosts there is room for in the lower half.
+    pub fn lower_capacity(&self) -> u32 {
+        (1_u32 << (31 - self.ipv4.prefix)) - 1
+    }
+
     /// The IPv6 network with its prefix.
     pub fn net6(&self) -> String {
         format!("{}/{PREFIX6}", self.ipv6)
@@ -186,6 +201,20 @@ mod tests {
         );
         let other = choose("demo", 3, &[first.ipv4], [1; 7]).expect("free");
         assert!(!other.ipv4.overlaps(first.ipv4));
+    }
+
+    #[test]
+    fn the_lower_half_has_the_same_hosts_in_both_families() {
+        let nets = OverlayNets {
+            ipv4: "10.130.2.0/24".parse().expect("valid"),
+            ipv6: "fd5a:1:2:3::".parse().expect("valid"),
+        };
+        let (ipv4, ipv6) = nets.lower_half();
+        assert_eq!(ipv4.to_string(), "10.130.2.0/25");
+        assert_eq!(ipv6, "fd5a:1:2:3::/121");
+        let last = nets.host(nets.lower_capacity());
+        assert_eq!(last.ipv4.to_string(), "10.130.2.127/24");
+        assert_eq!(last.ipv6.to_string(), "fd5a:1:2:3::7f/64");
     }
 
     #[test]

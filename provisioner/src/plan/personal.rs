@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ipop_proto::config::{
-    AllowedSection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
-    OverlaySection, SwitchSection, XmppSection,
+    AllowedSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
+    OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -27,6 +27,8 @@ const EXPORT_ID: u32 = 65534;
 
 /// Where a node that enrolled keeps its password: on its own disk, below its unit's state directory.
 const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
+/// Where a node keeps its key and its certificate.
+const IDENTITY: &str = "/var/lib/ipop-node/identity.pem";
 /// Public half of the host key that the image's `ipop-metadata` unit makes.
 const HOST_KEY: &str = "/etc/ssh/ipop_host_ed25519_key.pub";
 
@@ -39,6 +41,28 @@ pub struct Keys {
     pub host_key: Option<Secret<Vec<u8>>>,
     /// Public key of the deployment's user.
     pub authorized_key: String,
+    /// What makes it a member of an overlay with an authority; none where there is none.
+    pub membership: Option<Membership>,
+}
+
+/// A node's place in an overlay with an authority.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The authority's certificate, PEM.
+    pub authority_pem: String,
+    /// Whom it asks for certificates, a full JID.
+    pub issuer: String,
+    /// What it begins with.
+    pub first: First,
+}
+
+/// How a node comes by its first certificate.
+#[derive(Debug, Clone)]
+pub enum First {
+    /// It is given one with the key (PEM).
+    Given(Secret<String>),
+    /// It makes its key itself and asks, and is known by this secret.
+    Asked(Secret<String>),
 }
 
 /// Puts together a node's credentials, as they are to be delivered.
@@ -52,7 +76,7 @@ pub fn bundle(
     let mut bundle = Bundle::default();
     bundle.set(
         bundle::NODE_CONFIG,
-        config(plan, node, endpoint, &keys.account.jid, delivery)?,
+        config(plan, node, endpoint, keys, delivery)?,
     );
     let password = keys.account.password.expose().as_bytes();
     match delivery {
@@ -67,6 +91,14 @@ pub fn bundle(
         Delivery::Enrolment => bundle.set(bundle::ENROL_TOKEN, password),
     }
     bundle.set(bundle::CA, endpoint.ca_pem.as_bytes());
+    if let Some(membership) = &keys.membership {
+        bundle.set(bundle::AUTHORITY, membership.authority_pem.as_bytes());
+        let (name, secret) = match &membership.first {
+            First::Given(identity) => (bundle::IDENTITY, identity),
+            First::Asked(token) => (bundle::CERTIFICATE_TOKEN, token),
+        };
+        bundle.set(name, secret.expose().as_bytes());
+    }
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
@@ -105,12 +137,12 @@ pub fn reported_host_key(status: &NodeStatus) -> Result<Option<String>, CliError
     }
 }
 
-/// `ipop-node`'s configuration file; `jid` is the node's account.
+/// `ipop-node`'s configuration file. None of the keys is in it.
 pub fn config(
     plan: &ClusterPlan,
     node: &NodePlan,
     endpoint: &Endpoint,
-    jid: &str,
+    keys: &Keys,
     delivery: Delivery,
 ) -> Result<String, CliError> {
     let (password_file, enrol_token_file, ssh_host_key) = match delivery {
@@ -126,7 +158,7 @@ pub fn config(
         node: NodeSection {
             name: node.name.0.clone(),
             control: "/run/ipop-node/control.sock".into(),
-            identity: None,
+            identity: keys.membership.as_ref().map(|_| IDENTITY.into()),
             ssh_host_key,
         },
         overlay: OverlaySection {
@@ -142,9 +174,9 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
-        authority: None,
+        authority: keys.membership.as_ref().map(authority),
         xmpp: Some(XmppSection {
-            jid: jid.to_owned(),
+            jid: keys.account.jid.clone(),
             servers: endpoint.servers.clone(),
             password_file: password_file.into(),
             enrol_token_file,
@@ -171,6 +203,21 @@ pub fn config(
         )
         .caused_by(e)
     })
+}
+
+fn authority(membership: &Membership) -> AuthoritySection {
+    let (given, token_file) = match membership.first {
+        First::Given(_) => (Some(bundle::IDENTITY.into()), None),
+        First::Asked(_) => (None, Some(bundle::CERTIFICATE_TOKEN.into())),
+    };
+    AuthoritySection {
+        certificate: bundle::AUTHORITY.into(),
+        revoked: None,
+        keep: None,
+        issuer: Some(membership.issuer.clone()),
+        token_file,
+        given,
+    }
 }
 
 /// The front end's node is a port of the LAN's bridge, and nobody but what is behind it serves DHCP
@@ -265,13 +312,18 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         id: u32,
         net4: String,
         net6: String,
+        machines4: String,
+        machines6: String,
         scheduler: bool,
     }
+    let (machines4, machines6) = plan.machine_nets();
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
         net4: plan.nets.ipv4.to_string(),
         net6: plan.nets.net6(),
+        machines4,
+        machines6,
         scheduler: plan.scheduler != Scheduler::None,
     };
     render("exports.j2", values).map_err(|e| {

@@ -40,6 +40,7 @@ impl ClusterPlan {
             nets,
             lan: frontend.and_then(Site::lan),
             scheduler: settings.scheduler,
+            authority: settings.authority,
             nodes,
         })
     }

@@ -230,8 +230,9 @@ impl Taken {
         let slot = (0..)
             .find(|n| slots.insert((site.name.clone(), *n)))
             .unwrap_or(u32::MAX);
-        let room = plan.capacity();
-        let host = (1..=room)
+        let mut hosts = plan.machine_hosts();
+        let room = *hosts.end();
+        let host = hosts
             .find(|n| self.hosts.insert(plan.host(*n).ipv4.addr.to_string()))
             .ok_or_else(|| {
                 CliError::new(

@@ -2,7 +2,7 @@ use super::*;
 use crate::provider::Delivery;
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
-use personal::Keys;
+use personal::{First, Keys, Membership};
 
 /// A front end and two workers on `local`.
 pub fn demo() -> ClusterPlan {
@@ -17,6 +17,18 @@ pub fn demo() -> ClusterPlan {
         ..World::default()
     };
     plan(&request, &Sites::default(), &world).expect("planned")
+}
+
+fn keys(jid: &str) -> Keys {
+    Keys {
+        account: Account {
+            jid: jid.to_owned(),
+            password: Secret::new("sesame".to_owned()),
+        },
+        host_key: None,
+        authorized_key: "ssh-ed25519 AAAA".to_owned(),
+        membership: None,
+    }
 }
 
 fn refused(request: &Request, world: &World) -> String {
@@ -127,14 +139,8 @@ fn personal_data_is_rendered_for_the_role() {
         ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
     };
     let config_of = |delivery| {
-        personal::config(
-            &plan,
-            &plan.nodes[1],
-            &endpoint,
-            "worker-0@demo.ipop",
-            delivery,
-        )
-        .expect("rendered")
+        let keys = keys("worker-0@demo.ipop");
+        personal::config(&plan, &plan.nodes[1], &endpoint, &keys, delivery).expect("rendered")
     };
     let config = config_of(Delivery::Private);
     ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
@@ -159,14 +165,7 @@ fn a_scheduler_adds_a_credential_and_two_exports() {
         servers: vec!["192.168.211.1:5222".to_owned()],
         ca_pem: String::new(),
     };
-    let keys = Keys {
-        account: Account {
-            jid: "worker-0@demo.ipop".to_owned(),
-            password: Secret::new("sesame".to_owned()),
-        },
-        host_key: None,
-        authorized_key: "ssh-ed25519 AAAA".to_owned(),
-    };
+    let keys = keys("worker-0@demo.ipop");
     let credential = |plan: &ClusterPlan| {
         let node = &plan.nodes[1];
         let bundle = personal::bundle(plan, node, &endpoint, &keys, Delivery::Enrolment);
@@ -240,7 +239,7 @@ fn an_overlay_that_extends_a_lan_takes_its_addresses_from_it() {
     let [front, worker] = [0, 1].map(|number| {
         let node = &lake.nodes[number];
         let jid = format!("{}@lake.ipop", node.name);
-        let config = personal::config(&lake, node, &endpoint, &jid, Delivery::Private);
+        let config = personal::config(&lake, node, &endpoint, &keys(&jid), Delivery::Private);
         let config = config.expect("rendered");
         ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it")
     });
@@ -276,12 +275,8 @@ fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
         ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
     };
     let keys = |host_key: Option<&str>| Keys {
-        account: Account {
-            jid: "worker-0@demo.ipop".to_owned(),
-            password: Secret::new("sesame".to_owned()),
-        },
         host_key: host_key.map(|key| Secret::new(key.as_bytes().to_vec())),
-        authorized_key: "ssh-ed25519 AAAA".to_owned(),
+        ..keys("worker-0@demo.ipop")
     };
     let names = |keys: &Keys, delivery| {
         let bundle = personal::bundle(&plan, &plan.nodes[1], &endpoint, keys, delivery);
@@ -304,6 +299,42 @@ fn a_bundle_for_user_data_holds_no_secret_but_the_token() {
     assert!(has("ipop.password") && has("ipop.ssh-host-key"));
     let error = names(&keys(None), Delivery::Private).expect_err("no key");
     assert_eq!(error.message, "`worker-0` was given no SSH host key");
+}
+
+#[test]
+fn a_node_is_given_its_certificate_or_asks_for_it_where_others_read_what_it_is_given() {
+    let plan = demo();
+    let endpoint = Endpoint {
+        domain: plan.domain.clone(),
+        servers: vec!["192.168.211.1:5222".to_owned()],
+        ca_pem: String::new(),
+    };
+    let bundle = |first, delivery| {
+        let keys = Keys {
+            host_key: Some(Secret::new(b"host".to_vec())),
+            membership: Some(Membership {
+                authority_pem: "the authority".to_owned(),
+                issuer: "provision@demo.ipop/issuer".to_owned(),
+                first,
+            }),
+            ..keys("worker-0@demo.ipop")
+        };
+        let bundle = personal::bundle(&plan, &plan.nodes[1], &endpoint, &keys, delivery);
+        let bundle = bundle.expect("complete").credentials;
+        assert_eq!(bundle["ipop.authority"].expose(), b"the authority");
+        let config = String::from_utf8_lossy(bundle["ipop.config"].expose()).into_owned();
+        ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it");
+        (bundle, config)
+    };
+    let secret = || Secret::new("secret".to_owned());
+    let (given, config) = bundle(First::Given(secret()), Delivery::Private);
+    assert_eq!(given["ipop.identity"].expose(), b"secret");
+    assert!(!given.contains_key("ipop.certificate-token"));
+    insta::assert_snapshot!("node_config_authority", config);
+    let (asked, config) = bundle(First::Asked(secret()), Delivery::Enrolment);
+    assert_eq!(asked["ipop.certificate-token"].expose(), b"secret");
+    assert!(!asked.contains_key("ipop.identity"), "others can read it");
+    insta::assert_snapshot!("node_config_authority_enrolling", config);
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! the distribution's own ejabberd service.
 
 pub mod api;
+pub mod attendant;
 pub mod ca;
 pub mod config;
 pub mod embedded;
@@ -448,6 +449,14 @@ impl Rendezvous {
                 Ok(account)
             }
             Err(source) => Err(RendezvousError::file(&path, source)),
+        }
+    }
+
+    /// The same, if it was made.
+    pub fn operator_if_made(&self) -> Result<Option<Account>, RendezvousError> {
+        match self.dir.join("operator.password").exists() {
+            true => self.operator().map(Some),
+            false => Ok(None),
         }
     }
 

@@ -23,6 +23,7 @@ mod certified;
 mod clock;
 pub mod issue;
 mod list;
+pub mod proof;
 mod revoke;
 mod serial;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! deviation is refused with an error that names it, and no input panics.
 
 pub mod advertisement;
+pub mod certificate;
 pub mod jingle;
 mod jingle_parse;
 mod json;
@@ -17,6 +18,8 @@ pub use jingle::{JingleError, JingleFault};
 pub const NS_APPLICATION: &str = "urn:ipop:overlay:0";
 /// Namespace of the presence payload that makes a client a node.
 pub const NS_NODE: &str = "urn:ipop:node:0";
+/// Namespace of a node's question for its certificate.
+pub const NS_CERTIFICATE: &str = "urn:ipop:certificate:0";
 /// Namespace of the status query.
 pub const NS_STATUS: &str = "urn:ipop:status:0";
 /// Namespace of Jingle's own error conditions (XEP-0166 section 10).

@@ -27,7 +27,7 @@ fn a_password_is_written_for_its_owner_alone_and_confirmed_by_its_name() {
     let pending = enrolment.pending_file();
     assert_eq!(read(&pending).expect("no file"), None);
     let password = generate();
-    write(&pending, &password).expect("written");
+    file::replace(&pending, password.expose(), SECRET).expect("written");
     let mode = fs::metadata(&pending).expect("made").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(read(&enrolment.password_file).expect("no file"), None);

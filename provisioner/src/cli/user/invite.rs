@@ -4,12 +4,14 @@ use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use ipop_proto::invitation::{Invitation, Terms, certificate};
+use ipop_proto::invitation::{Admission, Invitation, Terms, certificate};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 
 use super::settle;
+use crate::authority::Authority;
+use crate::authority::registrar::issuer;
 use crate::cli::Context;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -88,7 +90,14 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         });
     }
     let expires = SystemTime::now() + args.expires;
-    let text = invitation(&rendezvous, &plan, &node, expires)?;
+    let authority = match settings.authority {
+        false => None,
+        true => {
+            let dir = context.layout.authority(&deployment.name);
+            Some(Authority::open(&dir, &deployment.name, SystemTime::now())?)
+        }
+    };
+    let text = invitation(&rendezvous, authority.as_ref(), &plan, &node, expires)?;
     let invited = Invited {
         name: deployment.name,
         person: args.person,
@@ -154,6 +163,7 @@ fn known(plan: &ClusterPlan, record: &NodeRecord, args: &InviteArgs) -> Result<N
 
 fn invitation(
     rendezvous: &Rendezvous,
+    authority: Option<&Authority>,
     plan: &ClusterPlan,
     node: &NodePlan,
     expires: SystemTime,
@@ -163,6 +173,17 @@ fn invitation(
     let internal = |what: &str| CliError::new(ExitCode::Internal, what);
     let ca = certificate(&endpoint.ca_pem)
         .ok_or_else(|| internal("the CA of the rendezvous has no certificate"))?;
+    let admission = match authority {
+        None => None,
+        Some(authority) => Some(Admission {
+            issuer: issuer(rendezvous),
+            token: authority
+                .token(&node.name, &account.password)?
+                .expose()
+                .clone(),
+        }),
+    };
+    let authority = authority.and_then(|authority| certificate(authority.certificate_pem()));
     let frontend = plan.frontend().addrs;
     let since = expires.duration_since(UNIX_EPOCH).unwrap_or_default();
     let invitation = Invitation {
@@ -176,8 +197,10 @@ fn invitation(
             token: account.password.expose().clone(),
             expires: since.as_secs(),
             frontend: (frontend.ipv4.addr, frontend.ipv6.addr),
+            admission,
         },
         ca,
+        authority,
     };
     let text = invitation.to_text();
     text.map_err(|e| internal("cannot write the invitation").caused_by(e))

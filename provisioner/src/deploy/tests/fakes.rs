@@ -73,6 +73,8 @@ struct World {
     silent_machines: BTreeMap<String, usize>,
     /// Passwords of the accounts.
     accounts: BTreeMap<String, Vec<u8>>,
+    /// What machines were given last.
+    given: BTreeMap<String, BTreeMap<String, Secret<Vec<u8>>>>,
     /// Machines enrol, and make their own host keys.
     enrols: bool,
     /// What nodes report as their host keys' ends.
@@ -117,6 +119,7 @@ impl Fakes {
             refused: BTreeSet::new(),
             silent_machines: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            given: BTreeMap::new(),
             enrols: false,
             reported: BTreeMap::new(),
             expiries: 0,
@@ -247,6 +250,18 @@ impl Fakes {
     pub fn password(&self, node: &str) -> String {
         let world = self.world();
         String::from_utf8_lossy(&world.accounts[node]).into_owned()
+    }
+
+    /// A credential that the node's machine was given.
+    pub fn given(&self, node: &str, credential: &str) -> Option<String> {
+        let world = self.world();
+        let content = world.given[node].get(credential)?.expose().clone();
+        Some(String::from_utf8(content).expect("a text"))
+    }
+
+    /// The key and certificate (PEM) that the node's machine was given.
+    pub fn identity(&self, node: &str) -> Option<String> {
+        self.given(node, crate::bundle::IDENTITY)
     }
 
     /// How often it was looked for tokens that are over.
@@ -454,6 +469,8 @@ impl Provider for Fakes {
                 let mut world = self.world();
                 let known = world.accounts.get(&node.0);
                 assert_eq!(known, Some(password.expose()), "{node} cannot sign in");
+                let given = spec.bundle.credentials.clone();
+                world.given.insert(node.0.clone(), given);
                 if step.resource.kind == "domain" {
                     world.halted = world.halts;
                 }
@@ -606,6 +623,10 @@ impl Meeting for Fakes {
             self.world().accounts.insert(resource.id.clone(), password);
         }
         self.make_thing(resource, None, None, "")
+    }
+
+    fn issuer(&self) -> String {
+        "provision@demo.ipop/issuer".to_owned()
     }
 
     fn account(&self, node: &NodeName, attempt: u32) -> Result<Account, CliError> {

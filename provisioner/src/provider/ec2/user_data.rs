@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::bundle::{Bundle, SSH_HOST_KEY, XMPP_PASSWORD};
+use crate::bundle::{Bundle, IDENTITY, SSH_HOST_KEY, XMPP_PASSWORD};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 
@@ -21,7 +21,7 @@ pub fn encode(bundle: &Bundle, node: &NodeName) -> Result<String, CliError> {
             format!("the personal data of {node} {what}"),
         )
     };
-    for secret in [XMPP_PASSWORD, SSH_HOST_KEY] {
+    for secret in [XMPP_PASSWORD, SSH_HOST_KEY, IDENTITY] {
         if bundle.credentials.contains_key(secret) {
             return Err(refused(format!(
                 "has the secret `{secret}`, which user data must not"
@@ -42,7 +42,7 @@ pub fn encode(bundle: &Bundle, node: &NodeName) -> Result<String, CliError> {
 mod tests {
     use super::*;
     use crate::bundle::NODE_CONFIG;
-    use crate::plan::personal::{Keys, bundle};
+    use crate::plan::personal::{First, Keys, Membership, bundle};
     use crate::plan::{Request, World, plan};
     use crate::provider::Delivery;
     use crate::rendezvous::{Account, Endpoint};
@@ -93,6 +93,11 @@ mod tests {
                 host_key: None,
                 // The user's, of 4096 bits.
                 authorized_key: "k".repeat(768),
+                membership: Some(Membership {
+                    authority_pem: "a".repeat(2048),
+                    issuer: format!("provision@{}/issuer", plan.domain),
+                    first: First::Asked(Secret::new("t".repeat(64))),
+                }),
             };
             let bundle = bundle(&plan, node, &endpoint, &keys, Delivery::Enrolment).unwrap();
             encode(&bundle, &node.name).unwrap();

@@ -43,6 +43,8 @@ const NEEDED: [&str; 4] = [
     bundle::CA,
     bundle::ROLE_ENV,
 ];
+/// The same in an overlay with an authority.
+const MEMBERSHIP: [&str; 2] = [bundle::AUTHORITY, bundle::IDENTITY];
 /// Least time between two reports of an upload's progress.
 const REPORT: Duration = Duration::from_millis(200);
 
@@ -169,6 +171,11 @@ impl SshProvider {
                 CliError::new(ExitCode::Internal, message)
             })?;
             put(name, credential.expose())?;
+        }
+        for name in MEMBERSHIP {
+            if let Some(credential) = machine.bundle.credentials.get(name) {
+                put(name, credential.expose())?;
+            }
         }
         put("member.env", self.environment().as_bytes())?;
         Ok(())

@@ -260,7 +260,7 @@ impl Embedded {
         let errors = output.try_clone().map_err(file)?;
         let mut command = match supervisor {
             Some(command) => command,
-            None => own_supervisor(&self.deployment)?,
+            None => own_command(&self.deployment)?,
         };
         // The supervisor makes itself a session of its own and outlives this process.
         let mut child = command
@@ -361,8 +361,8 @@ fn domain_of(deployment: &str) -> String {
     format!("{deployment}.ipop")
 }
 
-/// This program as a supervisor.
-fn own_supervisor(deployment: &str) -> Result<Command, RendezvousError> {
+/// This program as what runs beside a rendezvous.
+pub fn own_command(deployment: &str) -> Result<Command, RendezvousError> {
     let program = std::env::current_exe()
         .map_err(|source| RendezvousError::process("find this program's own file", source))?;
     let mut command = Command::new(program);

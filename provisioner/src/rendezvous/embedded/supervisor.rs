@@ -16,6 +16,7 @@ use super::owner::Owner;
 use super::process::ProcessId;
 use super::time::Clock;
 use super::{Paths, RendezvousError, domain_of};
+use crate::authority::registrar::Registrar;
 use crate::layout::Layout;
 use crate::rendezvous::enrolment::Tokens;
 use crate::rendezvous::http::connect_unix;
@@ -81,6 +82,7 @@ async fn keep_running(
     let mut int = signal(SignalKind::interrupt()).map_err(handler)?;
     let (mut backoff, mut was_up) = (FIRST_BACKOFF, false);
     let mut clock = Clock::new(layout, deployment, SystemTime::now());
+    let registrar = Registrar::new(layout, deployment);
     while !clock.is_over() {
         let began = Instant::now();
         let mut child = launch(paths)?;
@@ -93,6 +95,7 @@ async fn keep_running(
                 status.map_err(|source| RendezvousError::process("wait for ejabberd", source))?
             ),
             never = expire_tokens(paths, deployment) => match never {},
+            never = registrar.serve() => match never {},
             _ = term.recv() => Ending::Told,
             _ = int.recv() => Ending::Told,
             () = clock.over() => Ending::Over,

@@ -1,0 +1,351 @@
+//! The authority of a deployment's overlay: who says which node has which name and addresses.
+//!
+//! ```text
+//! authority/ca.pem            0644  what nodes believe
+//! authority/ca.key            0600  what nodes' certificates are signed with
+//! authority/nodes/NAME.json   0600  what is kept of a node
+//! ```
+//!
+//! The key is made with the deployment and stays here: it is in no database, no image and no
+//! machine's personal data. A directory whose certificate is there and whose key is gone is an
+//! error, since another authority would keep new nodes apart from those that there are.
+
+mod kept;
+pub mod registrar;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
+use ipop_proto::authority::{self, Validity};
+use ipop_proto::link::{Identity, IdentityError};
+use ipop_proto::stanza::certificate::CertificateRequest;
+use rcgen::PublicKeyData;
+use sha2::{Digest, Sha256};
+
+use crate::error::{CliError, ExitCode};
+use crate::name::NodeName;
+use crate::plan::NodePlan;
+use crate::rendezvous::{files, password};
+use crate::secret::Secret;
+
+use kept::{Kept, Token};
+
+/// How far a node's clock may be behind ours when it shows its certificate first.
+const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
+/// How long the authority is valid.
+const CA_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long a node's certificate is valid.
+pub const NODE_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// The authority of one deployment.
+pub struct Authority {
+    dir: PathBuf,
+    overlay: String,
+    issuer: Issuer,
+}
+
+/// The authority cannot be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// Its certificate is there without the key.
+    #[error("the key {} of the overlay's authority is gone", .0.display())]
+    NoKey(PathBuf),
+    /// Nothing can be signed.
+    #[error("cannot make a certificate of the authority in {}", dir.display())]
+    Issue {
+        /// The authority's directory.
+        dir: PathBuf,
+        /// Why not.
+        #[source]
+        source: IssueError,
+    },
+    /// A node's key cannot be made or read.
+    #[error("cannot use the key of `{node}`")]
+    Identity {
+        /// The node.
+        node: String,
+        /// Why not.
+        #[source]
+        source: IdentityError,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot read or write {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gives no randomness.
+    #[error("the system gives no randomness")]
+    Entropy(#[source] std::io::Error),
+    /// A file is not what was written to it.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// A certificate is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// Whoever asks is not who the certificate would be for.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be.
+    #[error(transparent)]
+    Failed(#[from] AuthorityError),
+}
+
+impl Authority {
+    /// Opens the authority of `overlay` in `dir`, making it on first use. Several processes may do
+    /// so at once.
+    pub fn open(dir: &Path, overlay: &str, now: SystemTime) -> Result<Self, AuthorityError> {
+        let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
+        let issue = |source| AuthorityError::Issue {
+            dir: dir.to_owned(),
+            source,
+        };
+        files::private_dir(&dir.join("nodes")).map_err(file(dir))?;
+        let _lock = lock(dir)?;
+        let issuer = match std::fs::read_to_string(&certificate) {
+            Ok(certificate) => {
+                let pem = std::fs::read_to_string(&key).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => AuthorityError::NoKey(key.clone()),
+                    _ => file(&key)(error),
+                })?;
+                Issuer::from_pem(&pem, &certificate).map_err(issue)?
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let name = format!("{overlay} authority");
+                let validity = validity(now, CA_LIFETIME);
+                let issuer = Issuer::generate(&name, validity, rand::random()).map_err(issue)?;
+                // The certificate last: with it the authority is made.
+                files::write(&key, issuer.key_pem().as_bytes(), 0o600).map_err(file(&key))?;
+                files::write(&certificate, issuer.certificate_pem().as_bytes(), 0o644)
+                    .map_err(file(&certificate))?;
+                issuer
+            }
+            Err(error) => return Err(file(&certificate)(error)),
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            overlay: overlay.to_owned(),
+            issuer,
+        })
+    }
+
+    /// What nodes believe, PEM.
+    pub fn certificate_pem(&self) -> &str {
+        self.issuer.certificate_pem()
+    }
+
+    /// Key and certificate (PEM) of a node whose key is made here: the same ones each time, until a
+    /// third of their validity is left or the node is another one by its addresses or role.
+    pub fn identity(
+        &self,
+        node: &NodePlan,
+        now: SystemTime,
+    ) -> Result<Secret<String>, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let mut kept = Kept::read(&self.dir, &node.name)?;
+        let unusable = |source| AuthorityError::Identity {
+            node: node.name.0.clone(),
+            source,
+        };
+        let subject = self.subject(node);
+        let identity = match &kept.identity {
+            Some(pem) => Identity::from_pem(pem).map_err(unusable)?,
+            None => Identity::generate().map_err(unusable)?,
+        };
+        if let Some(pem) = kept
+            .identity
+            .take_if(|_| self.serves(&identity, &subject, now))
+        {
+            return Ok(Secret::new(pem));
+        }
+        let request = subject.request(&identity).and_then(|pem| {
+            let (_, key) = Subject::of_request(&pem)?;
+            Ok(key)
+        });
+        let key = request.map_err(|source| self.not_issued(source))?;
+        let certificate = self.sign(&subject, &key, now)?;
+        let identity = identity.certified(&certificate).map_err(unusable)?;
+        let pem = identity.to_pem().map_err(unusable)?;
+        kept.identity = Some(pem.clone());
+        kept.key = Some(key_id(&key));
+        kept.write(&self.dir, &node.name)?;
+        Ok(Secret::new(pem))
+    }
+
+    /// The secret by which a node that makes its key itself is known when it asks for its certificate
+    /// first. It is the same as long as the account's first password is, which comes with it. With
+    /// another password comes another secret, and any key may come with that.
+    pub fn token(
+        &self,
+        node: &NodeName,
+        password: &Secret<String>,
+    ) -> Result<Secret<String>, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let kept = Kept::read(&self.dir, node)?;
+        let digest = hex(password.expose().as_bytes());
+        if let Some(token) = kept.token.filter(|token| token.password == digest) {
+            return Ok(Secret::new(token.secret));
+        }
+        let secret = password::generate().map_err(AuthorityError::Entropy)?;
+        let kept = Kept {
+            token: Some(Token {
+                password: digest,
+                secret: secret.expose().clone(),
+            }),
+            ..Kept::default()
+        };
+        kept.write(&self.dir, node)?;
+        Ok(secret)
+    }
+
+    /// Signs what a node asks for, if that is what it is, and its key is the one that it had before
+    /// or it asks for the first time and proves that it is the node.
+    pub fn grant(
+        &self,
+        node: &NodePlan,
+        asked: &CertificateRequest,
+        now: SystemTime,
+    ) -> Result<String, GrantError> {
+        let refused = |why: &str| Err(GrantError::Refused(why.to_owned()));
+        let (claims, key) = match Subject::of_request(&asked.request) {
+            Ok(read) => read,
+            Err(error) => return refused(&error.to_string()),
+        };
+        let subject = self.subject(node);
+        if (&claims.name, &claims.overlay, &claims.addrs)
+            != (&subject.name, &subject.overlay, &subject.addrs)
+        {
+            return refused("it asks to be another node, or to have other addresses");
+        }
+        let _lock = lock(&self.dir)?;
+        let mut kept = Kept::read(&self.dir, &node.name)?;
+        match &kept.key {
+            Some(known) if *known == key_id(&key) => {}
+            Some(_) => return refused("it has another key than before"),
+            None => {
+                let proven = kept.token.as_ref().zip(asked.proof.as_ref());
+                if !proven.is_some_and(|(t, proof)| proof.proves(&asked.request, &t.secret)) {
+                    return refused("it does not prove that it is the node");
+                }
+                // First: the secret serves one key.
+                kept.key = Some(key_id(&key));
+                kept.write(&self.dir, &node.name)?;
+            }
+        }
+        Ok(self.sign(&subject, &key, now)?)
+    }
+
+    /// Whether there is no reason to sign another certificate.
+    fn serves(&self, identity: &Identity, subject: &Subject, now: SystemTime) -> bool {
+        let authority = authority::Authority::from_pem(self.certificate_pem(), &self.overlay);
+        let certified = authority
+            .ok()
+            .and_then(|authority| authority.certify(identity.chain(), now).ok());
+        certified.is_some_and(|certified| {
+            let says = (&certified.name, &certified.addrs, &certified.role);
+            says == (&subject.name, &subject.addrs, &subject.role)
+                && !certified.validity.is_due(now)
+        })
+    }
+
+    fn sign(
+        &self,
+        subject: &Subject,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+    ) -> Result<String, AuthorityError> {
+        let validity = validity(now, NODE_LIFETIME);
+        let signed = self.issuer.sign(subject, key, validity, rand::random());
+        let (pem, _) = signed.map_err(|source| self.not_issued(source))?;
+        Ok(pem)
+    }
+
+    fn not_issued(&self, source: IssueError) -> AuthorityError {
+        AuthorityError::Issue {
+            dir: self.dir.clone(),
+            source,
+        }
+    }
+
+    fn subject(&self, node: &NodePlan) -> Subject {
+        let addrs: [IpAddr; 2] = [node.addrs.ipv4.addr.into(), node.addrs.ipv6.addr.into()];
+        Subject {
+            name: node.name.0.clone(),
+            overlay: self.overlay.clone(),
+            addrs: addrs.to_vec(),
+            role: Some(node.role.clone()),
+        }
+    }
+}
+
+/// Forgets a node whose account is closed: another one of its name has nothing of it. `dir` is that
+/// of an authority, or of none.
+pub fn forget(dir: &Path, node: &NodeName) -> Result<(), AuthorityError> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let _lock = lock(dir)?;
+    Kept::remove(dir, node)
+}
+
+/// What a key is known by.
+fn key_id(key: &impl PublicKeyData) -> String {
+    hex(&key.subject_public_key_info())
+}
+
+/// SHA-256 in hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn validity(now: SystemTime, lifetime: Duration) -> Validity {
+    Validity {
+        not_before: now - CLOCK_SLACK,
+        not_after: now + lifetime,
+    }
+}
+
+/// Keeps other processes from what is kept of nodes.
+fn lock(dir: &Path) -> Result<File, AuthorityError> {
+    let path = dir.join("lock");
+    let locked = File::create(&path).and_then(|lock| lock.lock().map(|()| lock));
+    locked.map_err(file(&path))
+}
+
+fn file(path: &Path) -> impl FnOnce(std::io::Error) -> AuthorityError + use<> {
+    let path = path.to_owned();
+    move |source| AuthorityError::File { path, source }
+}
+
+impl From<AuthorityError> for CliError {
+    fn from(error: AuthorityError) -> Self {
+        let cli = Self::new(ExitCode::Internal, error.to_string());
+        match error {
+            AuthorityError::NoKey(_) => {
+                cli.hint("put it back from a backup: without it no node can be added")
+            }
+            AuthorityError::Issue { source, .. } => cli.caused_by(source),
+            AuthorityError::Identity { source, .. } => cli.caused_by(source),
+            AuthorityError::Entropy(source) => cli.caused_by(source),
+            AuthorityError::File { path, source } => Self::file("use", &path, source),
+            AuthorityError::Damaged { source, .. } => cli.caused_by(source),
+        }
+    }
+}

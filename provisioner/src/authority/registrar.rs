@@ -1,0 +1,167 @@
+//! Answers nodes that ask for their certificate, in the operator's name and as long as it runs.
+//!
+//! It is part of what always runs beside a rendezvous. A node is asked nothing and believed nothing:
+//! what is signed is what is recorded of it, and [`Authority::grant`] says for which key.
+
+use std::convert::Infallible;
+use std::time::{Duration, SystemTime};
+
+use ipop_node::xmpp::{self, Event, Password};
+use ipop_proto::stanza::certificate::CertificateRequest;
+use tokio::task::spawn_blocking;
+
+use super::{Authority, GrantError};
+use crate::deploy::settings::Settings;
+use crate::error::{CliError, ExitCode};
+use crate::layout::Layout;
+use crate::name::OPERATOR;
+use crate::plan::ClusterPlan;
+use crate::rendezvous::{Account, Endpoint, Rendezvous};
+use crate::state::Database;
+use crate::state::record::Deployment;
+
+/// The resource under which it is online.
+const RESOURCE: &str = "issuer";
+/// Between tries to be online, and looks whether there is something to be online for.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Whom nodes of `rendezvous` ask for their certificates, a full JID.
+pub fn issuer(rendezvous: &Rendezvous) -> String {
+    format!("{}/{RESOURCE}", rendezvous.jid(OPERATOR))
+}
+
+/// The registrar of one deployment.
+#[derive(Debug, Clone)]
+pub struct Registrar {
+    layout: Layout,
+    deployment: String,
+}
+
+impl Registrar {
+    /// That of `deployment`.
+    pub fn new(layout: &Layout, deployment: &str) -> Self {
+        Self {
+            layout: layout.clone(),
+            deployment: deployment.to_owned(),
+        }
+    }
+
+    /// Answers until it is dropped. What keeps it from that is written to standard error once, and
+    /// tried again.
+    pub async fn serve(&self) -> Infallible {
+        let mut said: Option<String> = None;
+        loop {
+            let served = self.serve_once().await;
+            let trouble = served.err().map(|error| error.one_line());
+            if let Some(text) = trouble.as_ref().filter(|text| said.as_ref() != Some(*text)) {
+                eprintln!("certificates of {} are not signed: {text}", self.deployment);
+            }
+            said = trouble;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Answers until the session ends, or finds that there is no authority, or not yet an account.
+    async fn serve_once(&self) -> Result<(), CliError> {
+        let own = self.clone();
+        let Some((endpoint, account)) = blocking(move || own.account()).await? else {
+            return Ok(());
+        };
+        let login = xmpp::Account {
+            jid: account.jid.clone(),
+            resource: RESOURCE.to_owned(),
+            password: Password::new(account.password.expose().clone()),
+            servers: endpoint.servers,
+            ca_pem: endpoint.ca_pem.into_bytes(),
+        };
+        let unusable = |e| CliError::new(ExitCode::Internal, "unusable account").caused_by(e);
+        let (session, mut events) = xmpp::open(login).map_err(unusable)?;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::CertificateRequest { from, id, request } => {
+                    let (own, asking) = (self.clone(), from.clone());
+                    let answer = blocking(move || own.answer(&asking, &request)).await?;
+                    session.answer_certificate(from, id, answer);
+                }
+                Event::Refused { condition } => {
+                    let message = format!("the rendezvous refuses `{}`: {condition}", account.jid);
+                    return Err(CliError::new(ExitCode::Unavailable, message));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Where to sign in, if there is an authority, and the account is made.
+    fn account(&self) -> Result<Option<(Endpoint, Account)>, CliError> {
+        let Some((_, deployment)) = self.deployment()? else {
+            return Ok(None);
+        };
+        let settings = Settings::of(&deployment)?;
+        if !settings.authority {
+            return Ok(None);
+        }
+        let rendezvous = self.rendezvous(&settings)?;
+        match rendezvous.operator_if_made()? {
+            Some(account) => Ok(Some((rendezvous.endpoint()?, account))),
+            None => Ok(None),
+        }
+    }
+
+    /// The certificate that the account `from` (a full JID) asks for; none where it is refused.
+    fn answer(&self, from: &str, request: &CertificateRequest) -> Result<Option<String>, CliError> {
+        let refused = |why: &str| {
+            eprintln!("{from} gets no certificate: {why}");
+            Ok(None)
+        };
+        let Some((database, deployment)) = self.deployment()? else {
+            return refused("the deployment is gone");
+        };
+        let settings = Settings::of(&deployment)?;
+        let Some(name) = self.rendezvous(&settings)?.node_of(from) else {
+            return refused("it is no node's account");
+        };
+        let plan = ClusterPlan::recorded(&deployment, &database.nodes(deployment.id)?)?;
+        let Some(node) = plan.nodes.iter().find(|node| node.name == name) else {
+            return refused("it is no node that is wanted");
+        };
+        let now = SystemTime::now();
+        let dir = self.layout.authority(&self.deployment);
+        let authority = Authority::open(&dir, &self.deployment, now)?;
+        match authority.grant(node, request, now) {
+            Ok(certificate) => {
+                eprintln!("certificate of {name} signed");
+                Ok(Some(certificate))
+            }
+            Err(GrantError::Refused(why)) => refused(&why),
+            Err(GrantError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    fn deployment(&self) -> Result<Option<(Database, Deployment)>, CliError> {
+        let database = Database::open(&self.layout.database())?;
+        let deployment = database.deployment(&self.deployment)?;
+        Ok(deployment.map(|deployment| (database, deployment)))
+    }
+
+    fn rendezvous(&self, settings: &Settings) -> Result<Rendezvous, CliError> {
+        let Settings {
+            tag, rendezvous, ..
+        } = settings;
+        Ok(Rendezvous::open(
+            &self.layout,
+            &self.deployment,
+            tag,
+            rendezvous,
+        )?)
+    }
+}
+
+/// Does what waits for files elsewhere.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CliError> + Send + 'static,
+) -> Result<T, CliError> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(CliError::new(ExitCode::Internal, "a defect").caused_by(e)))
+}

@@ -1,0 +1,106 @@
+//! What an overlay's authority makes of the nodes.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use ipop_proto::authority::{Authority, Certified};
+use ipop_proto::link::Identity;
+
+use super::*;
+
+fn key_file(bench: &Bench) -> PathBuf {
+    bench.layout.authority("demo").join("ca.key")
+}
+
+/// What the authority says of a node by what its machine was given.
+fn certified(bench: &Bench, node: &str) -> (Identity, Certified) {
+    let pem = bench.fakes.identity(node).expect("given");
+    let identity = Identity::from_pem(&pem).expect("a key and its certificate");
+    let ca = std::fs::read_to_string(bench.layout.authority("demo").join("ca.pem"));
+    let authority = Authority::from_pem(&ca.expect("made"), "demo").expect("a certificate");
+    let certified = authority.certify(identity.chain(), SystemTime::now());
+    (identity, certified.expect("a member"))
+}
+
+#[test]
+fn every_machine_has_a_key_of_its_own_and_a_certificate_for_what_it_is() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let mut keys = Vec::new();
+    for node in bench.database().nodes(bench.id).expect("read") {
+        let (identity, certified) = certified(&bench, &node.name.0);
+        assert_eq!(certified.name, node.name.0);
+        let addrs: Vec<_> = certified.addrs.iter().map(ToString::to_string).collect();
+        assert_eq!(addrs, [node.ipv4, node.ipv6]);
+        assert_eq!(certified.role, Some(node.role));
+        keys.push(identity.fingerprint().to_string());
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), 3);
+    let mode = key_file(&bench).metadata().expect("made").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn a_machine_that_is_made_again_has_its_key_again_and_another_node_of_its_name_has_not() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let before = bench.fakes.identity("worker-1");
+    bench.fakes.vanish("domain", "ipop-demo-worker-1");
+    bench.launch(LONG).expect("repaired");
+    assert_eq!(bench.fakes.identity("worker-1"), before);
+    bench.want(&["-1"]);
+    bench.launch(LONG).expect("scaled");
+    bench.want(&["+1@local"]);
+    bench.launch(LONG).expect("scaled");
+    assert_ne!(bench.fakes.identity("worker-1"), before);
+    certified(&bench, "worker-1");
+}
+
+#[test]
+fn machines_that_enrol_have_a_secret_for_one_key_and_no_key() {
+    let bench = Bench::new();
+    bench.fakes.enrol();
+    bench.launch(LONG).expect("launched");
+    assert_eq!(bench.fakes.identity("worker-0"), None);
+    let token = |node| {
+        let token = bench.fakes.given(node, crate::bundle::CERTIFICATE_TOKEN);
+        token.expect("given")
+    };
+    let before = token("worker-0");
+    assert_ne!(token("worker-1"), before);
+    let config = bench.fakes.given("worker-0", crate::bundle::NODE_CONFIG);
+    assert!(!config.expect("given").contains(&before));
+    // Another machine makes another key.
+    bench.fakes.vanish("domain", "ipop-demo-worker-0");
+    bench.launch(LONG).expect("repaired");
+    assert_ne!(token("worker-0"), before);
+}
+
+#[test]
+fn an_authority_whose_key_is_gone_is_not_made_anew() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    std::fs::remove_file(key_file(&bench)).expect("removed");
+    bench.want(&["+1@local"]);
+    let error = bench.launch(LONG).expect_err("it cannot be made");
+    let gone = "ca.key of the overlay's authority is gone";
+    assert!(error.message.contains(gone), "{error}");
+}
+
+#[test]
+fn a_deployment_without_an_authority_goes_on_without_one() {
+    let mut bench = Bench::new();
+    bench.settings.authority = false;
+    let settings = bench.settings.to_json().expect("JSON");
+    let database = bench.database();
+    database
+        .rescale(bench.id, &settings, &[], &[])
+        .expect("recorded");
+    bench.launch(LONG).expect("launched");
+    assert_eq!(bench.fakes.identity("worker-0"), None);
+    assert!(!bench.layout.authority("demo").exists());
+}

@@ -3,8 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// What cargo tells a test of itself. Build scripts that look at some of it would have what they made
+/// built anew.
+const OF_CARGO: [&str; 3] = ["CARGO_MANIFEST_", "CARGO_PKG_", "CARGO_BIN_EXE_"];
+
 fn run(program: &str, args: &[&str], dir: &Path) -> String {
-    let output = Command::new(program)
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars() {
+        if OF_CARGO.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(args)
         .current_dir(dir)
         .output()

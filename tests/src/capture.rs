@@ -57,6 +57,11 @@ pub enum Frame {
 impl Capture {
     /// Starts to record everything on an interface, and returns when it does.
     pub fn start(netns: &Netns, interface: &str) -> Self {
+        Self::start_where(netns, interface, &[])
+    }
+
+    /// The same, of what passes a filter (pcap-filter(7)).
+    pub fn start_where(netns: &Netns, interface: &str, filter: &[&str]) -> Self {
         let file = NamedTempFile::new().expect("temporary file");
         let log = NamedTempFile::new().expect("temporary file");
         let child = netns
@@ -73,6 +78,7 @@ impl Capture {
                 "-w",
             ])
             .arg(file.path())
+            .args(filter)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.reopen().expect("log file"))

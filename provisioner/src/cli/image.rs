@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   provision image list
   provision image build worker
+  provision image build worker --netboot /srv/boot/worker
 
 `provision cluster` builds the images it needs; building them beforehand saves the time then.
 
@@ -57,6 +58,10 @@ struct BuildArgs {
     /// Make the raw disk that boots by itself by BIOS and by UEFI, as clouds take it.
     #[arg(long)]
     whole: bool,
+    /// Make what machines without a disk boot from the network, and put it into DIR: vmlinuz,
+    /// initrd, boot.ipxe and manifest.json.
+    #[arg(long, value_name = "DIR", conflicts_with = "whole")]
+    netboot: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +80,14 @@ struct Built<'a> {
     kernel: &'a Path,
     initrd: Option<&'a Path>,
     whole: Option<&'a Path>,
+}
+
+#[derive(Debug, Serialize)]
+struct Installed<'a> {
+    role: &'a str,
+    /// Names the content.
+    hash: &'a str,
+    netboot: &'a Path,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +110,17 @@ pub fn run(context: &Context, args: ImageArgs) -> Result<u8, CliError> {
                 refresh: args.refresh,
                 cache: env.cache,
             };
+            if let Some(dir) = &args.netboot {
+                let built = image::build_netboot(&args.role, &options, &report)?;
+                image::netboot::install(&built.dir, dir)?;
+                let installed = Installed {
+                    role: &args.role,
+                    hash: &built.hash,
+                    netboot: dir,
+                };
+                report.finish(&installed, |i| format!("{}\n", i.netboot.display()));
+                return Ok(0);
+            }
             let form = if args.whole {
                 ImageForm::Whole
             } else {

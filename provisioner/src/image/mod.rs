@@ -2,13 +2,15 @@
 //!
 //! Stages, each kept by the hash of what went into it: `packages` (minutes; shared by roles that
 //! ask for the same packages), `root` (seconds), and for clouds `whole` (seconds), a disk that
-//! boots by itself around that same root file system. No loop mount, no virtual machine; root is
+//! boots by itself around that same root file system; or `netboot` in place of `root`, for machines
+//! without a disk. No loop mount, no virtual machine; root is
 //! needed for the owners of files. Secrets and host keys never enter an image.
 
 pub mod cache;
 pub mod child;
 pub mod hash;
 pub mod mirror;
+pub mod netboot;
 pub mod packages;
 pub mod plan;
 pub mod prebuilt;
@@ -168,52 +170,19 @@ pub fn build(
     options: &BuildOptions,
     events: &dyn Sink,
 ) -> Result<Image, CliError> {
-    let recipe = Recipe::load(&options.source()?, role).map_err(recipe_error)?;
-    let node = options.node_binary()?;
-    static_or_error(&node)?;
-    let node_sha256 = hash::sha256_file(&node).map_err(|e| io_error("cannot read", &node, e))?;
-    let cache = Cache::open(&options.cache)?;
-    let _lock = cache.lock(role, || {
-        events.emit(Event::Step {
-            message: format!("image {role}: waiting for another build"),
-        });
-    })?;
-    for tool in [
-        child::MMDEBSTRAP,
-        child::MKE2FS,
-        child::QEMU_IMG,
-        child::TAR,
-    ] {
+    let inputs = Inputs::load(role, options)?;
+    for tool in [child::MKE2FS, child::QEMU_IMG] {
         tool.find()?;
     }
-    let mirror = || {
-        root_or_error()?;
-        options.mirror()
-    };
-    let (packages, tar) = packages::stage(&cache, &recipe, mirror, options.refresh, events)?;
-    let hash = plan::image_hash(&recipe, &packages.sha256, &node_sha256);
-    let dir = cache.built(role, &hash);
-    if !dir.join(root::MANIFEST).exists() {
-        root_or_error()?;
-        let work = cache.work(role)?;
-        let inputs = root::Inputs {
-            recipe: &recipe,
-            hash: &hash,
-            packages: (&packages, &tar),
-            node: (&node, &node_sha256),
-        };
-        let made = root::stage(&inputs, &work, events).and_then(|out| cache.publish(&out, &dir));
-        cache.discard(&work)?;
-        made?;
-        cache.prune(role, &dir)?;
-    }
+    let (cache, _lock) = inputs.cache(options, events)?;
+    let (hash, dir) = inputs.stage(&cache, role, root::stage, options, events)?;
     let mut image = Image {
         role: role.to_owned(),
         hash,
         disk: dir.join(root::DISK),
         kernel: dir.join(root::KERNEL),
         initrd: None,
-        cmdline: recipe.cmdline,
+        cmdline: inputs.recipe.cmdline,
         whole: None,
     };
     if form == ImageForm::Whole {
@@ -229,6 +198,109 @@ pub fn build(
         image.whole = Some(whole.disk);
     }
     Ok(image)
+}
+
+/// A role's files for machines without a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Netboot {
+    /// Content hash.
+    pub hash: String,
+    /// The folder with [`netboot::FILES`].
+    pub dir: PathBuf,
+}
+
+/// Builds the form of a role that machines without a disk boot from the network, or returns the one
+/// in the cache when nothing has changed.
+pub fn build_netboot(
+    role: &str,
+    options: &BuildOptions,
+    events: &dyn Sink,
+) -> Result<Netboot, CliError> {
+    let mut inputs = Inputs::load(role, options)?;
+    inputs.recipe = inputs
+        .recipe
+        .without_disk()
+        .ok_or_else(|| netboot::needs_disk(role))?;
+    let (cache, _lock) = inputs.cache(options, events)?;
+    // Beside the other forms of the role, and never taken for one when these are pruned.
+    let name = format!("{role}.netboot");
+    let (hash, dir) = inputs.stage(&cache, &name, netboot::stage, options, events)?;
+    Ok(Netboot { hash, dir })
+}
+
+/// What an image is built from.
+struct Inputs {
+    recipe: Recipe,
+    node: PathBuf,
+    node_sha256: String,
+}
+
+impl Inputs {
+    fn load(role: &str, options: &BuildOptions) -> Result<Self, CliError> {
+        let recipe = Recipe::load(&options.source()?, role).map_err(recipe_error)?;
+        let node = options.node_binary()?;
+        static_or_error(&node)?;
+        let node_sha256 =
+            hash::sha256_file(&node).map_err(|e| io_error("cannot read", &node, e))?;
+        for tool in [child::MMDEBSTRAP, child::TAR] {
+            tool.find()?;
+        }
+        Ok(Self {
+            recipe,
+            node,
+            node_sha256,
+        })
+    }
+
+    /// The cache, locked for the role.
+    fn cache(
+        &self,
+        options: &BuildOptions,
+        events: &dyn Sink,
+    ) -> Result<(Cache, cache::Lock), CliError> {
+        let cache = Cache::open(&options.cache)?;
+        let role = &self.recipe.role;
+        let lock = cache.lock(role, || {
+            events.emit(Event::Step {
+                message: format!("image {role}: waiting for another build"),
+            });
+        })?;
+        Ok((cache, lock))
+    }
+
+    /// What `make` makes of the packages, kept in the cache as `name`: its hash and folder.
+    fn stage(
+        &self,
+        cache: &Cache,
+        name: &str,
+        make: impl FnOnce(&root::Inputs<'_>, &Path, &dyn Sink) -> Result<PathBuf, CliError>,
+        options: &BuildOptions,
+        events: &dyn Sink,
+    ) -> Result<(String, PathBuf), CliError> {
+        let mirror = || {
+            root_or_error()?;
+            options.mirror()
+        };
+        let (packages, tar) =
+            packages::stage(cache, &self.recipe, mirror, options.refresh, events)?;
+        let hash = plan::image_hash(&self.recipe, &packages.sha256, &self.node_sha256);
+        let dir = cache.built(name, &hash);
+        if !dir.join(root::MANIFEST).exists() {
+            root_or_error()?;
+            let work = cache.work(name)?;
+            let inputs = root::Inputs {
+                recipe: &self.recipe,
+                hash: &hash,
+                packages: (&packages, &tar),
+                node: (&self.node, &self.node_sha256),
+            };
+            let made = make(&inputs, &work, events).and_then(|out| cache.publish(&out, &dir));
+            cache.discard(&work)?;
+            made?;
+            cache.prune(name, &dir)?;
+        }
+        Ok((hash, dir))
+    }
 }
 
 fn unusable(error: SourceError) -> CliError {

@@ -55,6 +55,9 @@ pub struct Recipe {
     pub health: Health,
     /// Files by absolute path in the guest.
     pub files: BTreeMap<String, Vec<u8>>,
+    /// Files that a machine without a disk has instead, by absolute path; none: the role has no such
+    /// form.
+    pub netboot: BTreeMap<String, Vec<u8>>,
     /// Templates (minijinja) by the credential that each machine gets them rendered in.
     pub templates: BTreeMap<String, String>,
     /// What the role extends, nearest first.
@@ -120,6 +123,7 @@ impl Recipe {
                 timeout_seconds: 0,
             },
             files: BTreeMap::new(),
+            netboot: BTreeMap::new(),
             templates: BTreeMap::new(),
             extends: chain.iter().skip(1).map(|(name, _)| name.clone()).collect(),
         };
@@ -142,10 +146,13 @@ impl Recipe {
             if let Some(health) = part.health {
                 recipe.health = health;
             }
-            let (files, templates) = (format!("{name}/files/"), format!("{name}/templates/"));
+            let [files, netboot, templates] =
+                ["files", "netboot", "templates"].map(|folder| format!("{name}/{folder}/"));
             for (path, content) in &source.files {
                 if let Some(path) = path.strip_prefix(&files) {
                     recipe.files.insert(format!("/{path}"), content.clone());
+                } else if let Some(path) = path.strip_prefix(&netboot) {
+                    recipe.netboot.insert(format!("/{path}"), content.clone());
                 } else if let Some(file) = path.strip_prefix(&templates) {
                     let text = String::from_utf8_lossy(content).into_owned();
                     recipe.templates.insert(template(source, path, file)?, text);
@@ -154,6 +161,16 @@ impl Recipe {
         }
         recipe.validate(&file)?;
         Ok(recipe)
+    }
+
+    /// The form that runs without a disk. `None`: the role has none.
+    #[must_use]
+    pub fn without_disk(mut self) -> Option<Self> {
+        let files = std::mem::take(&mut self.netboot);
+        (!files.is_empty()).then(|| {
+            self.files.extend(files);
+            self
+        })
     }
 
     fn validate(&self, file: &str) -> Result<(), RecipeError> {
@@ -346,6 +363,21 @@ mod tests {
         assert_eq!(recipe.suite, "forky");
         assert_eq!(recipe.files["/ok"], b"w");
         assert_eq!(recipe.files["/kept"], b"kept");
+    }
+
+    #[test]
+    fn without_a_disk_a_role_has_the_files_that_are_for_that_and_otherwise_it_has_not() {
+        let source = source(&[
+            ("base/recipe.toml", BASE),
+            ("base/files/ok", "base"),
+            ("w/recipe.toml", "extends = 'base'"),
+            ("w/netboot/ok", "netboot"),
+        ]);
+        let load = |role| Recipe::load(&source, role).expect("a usable recipe");
+        assert_eq!(load("w").files["/ok"], b"base");
+        let without = load("w").without_disk().expect("its form");
+        assert_eq!(without.files["/ok"], b"netboot");
+        assert_eq!(load("base").without_disk(), None);
     }
 
     #[test]

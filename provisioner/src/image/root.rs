@@ -63,16 +63,20 @@ pub struct Inputs<'a> {
     pub node: (&'a Path, &'a str),
 }
 
-/// Makes disk, kernel and manifest in a new folder below `work`, and returns that folder.
-pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<PathBuf, CliError> {
-    let what = format!("image {}: disk", inputs.recipe.role);
-    let progress = |done| {
-        events.emit(Event::Progress {
-            what: what.clone(),
-            done,
-            total: 5,
-        })
-    };
+/// What a root file system is made from, and where the results go; both below `work`.
+pub struct Tree {
+    /// The files.
+    pub root: PathBuf,
+    /// A folder with the kernel in it.
+    pub out: PathBuf,
+}
+
+/// Unpacks the packages and puts the role's files among theirs. `progress` is told of three steps.
+pub fn tree(
+    inputs: &Inputs<'_>,
+    work: &Path,
+    mut progress: impl FnMut(u64),
+) -> Result<Tree, CliError> {
     let (tree, out) = (work.join("tree"), work.join("out"));
     for dir in [&tree, &out] {
         std::fs::create_dir(dir).map_err(|e| io_error("cannot make the folder", dir, e))?;
@@ -98,7 +102,20 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
     copy(&kernel, &out.join(KERNEL))?;
     dress(inputs, &tree)?;
     progress(2);
+    Ok(Tree { root: tree, out })
+}
 
+/// Makes disk, kernel and manifest in a new folder below `work`, and returns that folder.
+pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<PathBuf, CliError> {
+    let what = format!("image {}: disk", inputs.recipe.role);
+    let progress = |done| {
+        events.emit(Event::Progress {
+            what: what.clone(),
+            done,
+            total: 5,
+        })
+    };
+    let Tree { root: tree, out } = tree(inputs, work, progress)?;
     let raw = work.join("root.raw");
     let mut format = child::MKE2FS.command()?;
     format
@@ -145,7 +162,7 @@ pub fn stage(inputs: &Inputs<'_>, work: &Path, events: &dyn Sink) -> Result<Path
         .arg(out.join(DISK));
     child::run(convert, |_| {})?;
     progress(4);
-    write_manifest(inputs, &out)?;
+    write_manifest(inputs, &inputs.recipe.cmdline, &[DISK, KERNEL], &out)?;
     progress(5);
     Ok(out)
 }
@@ -205,12 +222,18 @@ fn dress(inputs: &Inputs<'_>, tree: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-fn write_manifest(inputs: &Inputs<'_>, out: &Path) -> Result<(), CliError> {
+/// Writes the manifest of these files beside them.
+pub fn write_manifest(
+    inputs: &Inputs<'_>,
+    cmdline: &str,
+    files: &[&str],
+    out: &Path,
+) -> Result<(), CliError> {
     let mut outputs = BTreeMap::new();
-    for name in [DISK, KERNEL] {
+    for name in files {
         let path = out.join(name);
         let sha256 = hash::sha256_file(&path).map_err(|e| io_error("cannot read", &path, e))?;
-        outputs.insert(name.to_owned(), sha256);
+        outputs.insert((*name).to_owned(), sha256);
     }
     let recipe = inputs.recipe;
     let manifest = Manifest {
@@ -219,7 +242,7 @@ fn write_manifest(inputs: &Inputs<'_>, out: &Path) -> Result<(), CliError> {
         suite: recipe.suite.clone(),
         recipe: plan::recipe_hash(recipe),
         ipop_node: inputs.node.1.to_owned(),
-        cmdline: recipe.cmdline.clone(),
+        cmdline: cmdline.to_owned(),
         credentials: recipe.credentials.iter().cloned().collect(),
         outputs,
         packages: inputs.packages.0.versions.clone(),
@@ -270,7 +293,8 @@ fn permit(path: &Path, mode: u32) -> Result<(), CliError> {
         .map_err(|e| io_error("cannot set the permissions of", path, e))
 }
 
-fn remove(path: &Path) -> Result<(), CliError> {
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> Result<(), CliError> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(io_error("cannot remove", path, e))
@@ -279,7 +303,8 @@ fn remove(path: &Path) -> Result<(), CliError> {
     }
 }
 
-fn remove_tree(path: &Path) -> Result<(), CliError> {
+/// Removes a folder, if it is there.
+pub fn remove_tree(path: &Path) -> Result<(), CliError> {
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(io_error("cannot remove", path, e))

@@ -1,0 +1,164 @@
+//! A machine with nothing but a network card, at a site that has nothing but a gateway, becomes a
+//! worker of a front end somewhere else and runs its jobs. Needs root, and the packages that the
+//! modules name, `dnsmasq-base` and `tcpdump`; two machines are emulated, which takes minutes.
+
+mod frontend;
+mod guest;
+mod node;
+
+use std::time::Duration;
+
+use ipop_proto::status::DropReason;
+use ipop_tests::capture::Capture;
+use ipop_tests::dnsmasq::Dnsmasq;
+use ipop_tests::netns::Netns;
+use ipop_tests::wait_until;
+
+use frontend::{FrontEnd, LAN, UNDERLAY};
+use guest::{BOOT, Card, Guest};
+use node::{BRIDGE, Gateway, Identity};
+
+/// The machine.
+const MAC: &str = "02:00:00:00:03:01";
+/// Bytes of a frame with 1500 bytes inside.
+const FULL: usize = 1514;
+
+/// The front end's site: its two networks.
+fn site() -> (Netns, Dnsmasq) {
+    let netns = Netns::new("site");
+    for (bridge, address) in [(UNDERLAY, "192.0.2.254/24"), (LAN, "10.1.0.1/24")] {
+        netns.run(&["ip", "link", "add", bridge, "type", "bridge"]);
+        netns.run(&["ip", "link", "set", bridge, "up"]);
+        netns.address(bridge, address);
+    }
+    let config = format!(
+        "port=0\ninterface={UNDERLAY}\nbind-interfaces\nno-ping\n\
+         dhcp-range=192.0.2.0,static,1h\ndhcp-host={},192.0.2.1\n",
+        frontend::MAC
+    );
+    let dnsmasq = Dnsmasq::start(&netns, &config);
+    (netns, dnsmasq)
+}
+
+#[test]
+fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
+    let [front, gate] =
+        [("frontend", 1), ("gateway", 2)].map(|(name, end)| Identity::new(name, end));
+    let (site, _dhcp) = site();
+    let netns = Netns::new("gateway");
+    netns.cable("eth0", &site, "gateway");
+    site.run(&["ip", "link", "set", "gateway", "master", UNDERLAY]);
+    let gateway = Gateway::start(netns, &gate, &front);
+    let mut front_end = FrontEnd::start(&site, &front, &gate);
+    println!("front end: booted after {:?}", front_end.booted());
+    wait_until("the link", BOOT, || gateway.is_linked().then_some(()));
+
+    // One who stands on the LAN and was not added: neither is anything told to it, nor exported.
+    let stranger = Netns::new("stranger");
+    stranger.cable("eth0", &gateway.netns, "stranger");
+    gateway
+        .netns
+        .run(&["ip", "link", "set", "stranger", "master", BRIDGE]);
+    stranger.address("eth0", "10.1.0.77/24");
+
+    front_end.until("test -s /etc/munge/munge.key");
+    front_end.run("useradd ann");
+    let added = front_end.run(&format!("ipop-machine add {MAC}"));
+    assert_eq!(added, format!("compute-0-0 {MAC} 10.1.0.101\n"));
+
+    let card = [Card {
+        mac: MAC,
+        bridge: BRIDGE,
+    }];
+    let mut machine = Guest::start("blank", &gateway.netns, &card, 1024, &[]);
+    let capture = Capture::start_where(
+        &gateway.netns,
+        &machine.tap(0),
+        // Of full frames one in 256: they are tens of thousands.
+        &["udp port 67 or (greater 1514 and ip[5] = 0)"],
+    );
+    let mut split = Vec::new();
+    for (what, text) in [
+        ("firmware", "Configuring (net0"),
+        ("DHCP", "boot.ipxe"),
+        ("files", "Probing EDD"),
+        ("kernel, root unpacked", "Welcome to"),
+        ("services", "ipop: network"),
+        ("Slurm has it", "ipop: ready"),
+    ] {
+        split.push((what, machine.said(text)));
+    }
+    let job = "su - ann -c 'srun sh -c \"hostname; id -un; pwd\"'";
+    assert_eq!(front_end.run(job), "compute-0-0\nann\n/home/ann\n");
+    split.push(("job", machine.age()));
+    let mut before = Duration::ZERO;
+    for (what, at) in split {
+        println!(
+            "{what:30} {:6.1} s, at {:6.1} s",
+            (at - before).as_secs_f64(),
+            at.as_secs_f64()
+        );
+        before = at;
+    }
+
+    let frames = capture.finish();
+    assert!(
+        frames.iter().any(|frame| frame.len() == FULL),
+        "no full frame"
+    );
+    assert!(frames.iter().any(|frame| is_dhcp(frame)), "no DHCP");
+    let status = gateway.status().expect("a gateway");
+    for reason in [DropReason::TooBig, DropReason::SendFailed] {
+        let [own, of_peer] = [&status.drops, &status.peers[0].drops]
+            .map(|drops| drops.get(&reason).copied().unwrap_or_default());
+        assert_eq!((own, of_peer), (0, 0), "{reason:?}");
+    }
+
+    nobody_else_is_given_anything(&front_end, &stranger);
+
+    // Removed is forgotten.
+    front_end.run("ipop-machine remove compute-0-0");
+    assert_eq!(
+        front_end.run("ipop-machine list; ls /srv/boot/machines"),
+        ""
+    );
+    assert_eq!(front_end.run("sinfo --noheader --Node --format %N"), "");
+    assert_eq!(front_end.run("exportfs"), "");
+}
+
+/// The scheduler's key is told to nobody by the shared folders, and what a machine boots to nobody who
+/// does not know its token.
+fn nobody_else_is_given_anything(front_end: &FrontEnd, stranger: &Netns) {
+    let address = frontend::ADDRESS;
+    assert!(stranger.reaches(address));
+    let open = |port: u16| {
+        let address = (address, port);
+        stranger
+            .inside(|| std::net::TcpStream::connect(address))
+            .is_ok()
+    };
+    assert!(open(80));
+    let ask = |path: &str| {
+        let url = format!("http://{address}{path}");
+        let words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        String::from_utf8_lossy(&stranger.output(&words).stdout).into_owned()
+    };
+    assert_eq!(ask("/worker/boot.ipxe"), "200");
+    for path in ["/machines/", "/machines/compute-0-0/own"] {
+        assert_eq!(ask(path), "404", "{path}");
+    }
+    let timeout = Duration::from_secs(3);
+    for port in [2049, 6817] {
+        let at = std::net::SocketAddr::new(address.parse().expect("an address"), port);
+        let connected = stranger.inside(|| std::net::TcpStream::connect_timeout(&at, timeout));
+        assert!(connected.is_err(), "{port} is open");
+    }
+    let on_machine =
+        "ssh compute-0-0 'test -s /etc/munge/munge.key && ! cat /srv/cluster/munge.key'";
+    front_end.run(on_machine);
+}
+
+/// What a DHCP server sends.
+fn is_dhcp(frame: &[u8]) -> bool {
+    frame.len() > 36 && frame[12..14] == [8, 0] && frame[23] == 17 && frame[34..36] == [0, 67]
+}

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipop_proto::status::DropReason;
 use ipop_tests::capture::Capture;
+use ipop_tests::dhcp;
 use ipop_tests::dnsmasq::Dnsmasq;
 use ipop_tests::netns::Netns;
 use ipop_tests::wait_until;
@@ -130,14 +131,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
 /// does not know its token.
 fn nobody_else_is_given_anything(front_end: &FrontEnd, stranger: &Netns) {
     let address = frontend::ADDRESS;
-    assert!(stranger.reaches(address));
-    let open = |port: u16| {
-        let address = (address, port);
-        stranger
-            .inside(|| std::net::TcpStream::connect(address))
-            .is_ok()
-    };
-    assert!(open(80));
+    assert_eq!(dhcp::ask(stranger, "eth0", &[]), None);
     let ask = |path: &str| {
         let url = format!("http://{address}{path}");
         let words = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", &url];

@@ -277,10 +277,12 @@ impl Node {
 
     /// Feeds the protocol with what the threads of the data path leave to it.
     fn take_in(&mut self, first: Taken) -> Result<(), NodeError> {
-        let now = Instant::now();
         self.overlay.set_time(SystemTime::now());
         let mut next = Some(first);
         for _ in 0..TAKEN_BATCH {
+            // For each: a check that is sent here may be answered within the batch, and its round trip
+            // takes time.
+            let now = Instant::now();
             match next {
                 Some(Taken::Packet(packet)) => self.overlay.handle_packet(now, &packet),
                 Some(Taken::Datagram {

@@ -289,6 +289,18 @@ mod tests {
         ca_file = "ipop.ca"
     "#;
 
+    /// Puts what a member of the authority's overlay needs, but for its identity, into a folder.
+    fn place(dir: &Path, config: &str, issuer: &Issuer) {
+        for (name, text) in [
+            ("ipop.config", config),
+            ("ipop.password", "sesame"),
+            ("ipop.ca", "x"),
+            ("ipop.authority", issuer.certificate_pem()),
+        ] {
+            std::fs::write(dir.join(name), text).expect("written");
+        }
+    }
+
     #[test]
     fn relative_paths_are_credentials() {
         let dir = tempfile::tempdir().expect("directory");
@@ -391,14 +403,7 @@ mod tests {
         let write = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).expect("written");
         };
-        for (name, text) in [
-            ("ipop.config", config.as_str()),
-            ("ipop.password", "sesame"),
-            ("ipop.ca", "x"),
-            ("ipop.authority", issuer.certificate_pem()),
-        ] {
-            write(name, text);
-        }
+        place(dir.path(), &config, &issuer);
         let load = || Settings::load(Path::new("ipop.config"), Some(dir.path()));
         let identity = Identity::generate().expect("an identity");
         let install = |issuer: &Issuer, name: &str, last: u8, days| {
@@ -477,14 +482,7 @@ mod tests {
         let write = |name: &str, text: &str| {
             std::fs::write(dir.path().join(name), text).expect("written");
         };
-        for (name, text) in [
-            ("ipop.config", config.as_str()),
-            ("ipop.password", "sesame"),
-            ("ipop.ca", "x"),
-            ("ipop.authority", issuer.certificate_pem()),
-        ] {
-            write(name, text);
-        }
+        place(dir.path(), &config, &issuer);
         let load = || {
             let settings = Settings::load(Path::new("ipop.config"), Some(dir.path()));
             let settings = settings.expect("complete");

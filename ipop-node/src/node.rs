@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use self::membership::Renewal;
+use self::membership::{Renewal, Renewals};
 use self::switching::Switching;
 use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
@@ -153,8 +153,8 @@ struct Node {
     ssh_host_key: Option<String>,
     /// Its place in an overlay with an authority.
     membership: Option<Membership>,
-    /// When to look whether it is time for another certificate.
-    renewal_at: Option<Instant>,
+    /// When to look whether it is time for another certificate; none where nobody is asked for one.
+    renewals: Option<Renewals>,
 }
 
 impl Node {
@@ -195,7 +195,7 @@ impl Node {
             session,
             ssh_host_key,
             membership: None,
-            renewal_at: None,
+            renewals: None,
             config,
         })
     }
@@ -238,7 +238,8 @@ impl Node {
         let mut timer = Timer::new();
         loop {
             let switch = self.switching.as_ref().map(Switching::poll_timeout);
-            let due = [self.overlay.poll_timeout(), switch, self.renewal_at];
+            let renewal_at = self.renewals.as_ref().map(Renewals::next);
+            let due = [self.overlay.poll_timeout(), switch, renewal_at];
             timer.set(due.into_iter().flatten().min());
             tokio::select! {
                 biased;

@@ -11,12 +11,47 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::Node;
+use crate::backoff::Backoff;
 use crate::requester::Requester;
 use crate::settings::{Membership, SettingsError, own_certificate, read_identity};
 use crate::xmpp::Session;
 
-/// Between looks whether it is time for another certificate, and between questions for one.
+/// Between looks whether it is time for another certificate.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
+/// After the first question for one, which fails when nobody is there yet to answer it.
+const RENEWAL_RETRY: Duration = Duration::from_secs(5);
+
+/// When to look whether it is time for another certificate: every hour, and while it is and none has
+/// come, after pauses that grow from seconds to that.
+#[derive(Debug)]
+pub(super) struct Renewals {
+    next: Instant,
+    pauses: Backoff,
+}
+
+impl Renewals {
+    fn new(now: Instant) -> Self {
+        Self {
+            next: now + RENEWAL_INTERVAL,
+            pauses: Backoff::new(RENEWAL_RETRY, RENEWAL_INTERVAL),
+        }
+    }
+
+    pub(super) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Somebody was asked.
+    fn asked(&mut self, now: Instant, random: f64) {
+        self.next = now + self.pauses.pause(random);
+    }
+
+    /// There is nothing to ask for.
+    fn rest(&mut self, now: Instant) {
+        self.pauses.reset();
+        self.next = now + RENEWAL_INTERVAL;
+    }
+}
 
 /// That there is another certificate in the identity file, or another revocation list: who put it
 /// there sends SIGHUP, or is the node itself. Nodes of overlays without an authority handle neither.
@@ -52,10 +87,8 @@ impl Node {
         let authority = membership.authority.clone();
         self.overlay
             .set_authority(Instant::now(), authority, SystemTime::now());
-        self.renewal_at = membership
-            .requester
-            .as_ref()
-            .map(|_| Instant::now() + RENEWAL_INTERVAL);
+        let requester = membership.requester.as_ref();
+        self.renewals = requester.map(|_| Renewals::new(Instant::now()));
         self.membership = Some(membership);
         self.keep_lists();
     }
@@ -110,23 +143,24 @@ impl Node {
 
     /// Looks at once whether it is time for another certificate, since there may be somebody to ask.
     pub(super) fn look_for_renewal(&mut self, now: Instant) {
-        self.renewal_at = self.renewal_at.map(|at| at.min(now));
+        if let Some(renewals) = &mut self.renewals {
+            renewals.next = now;
+        }
     }
 
     /// Asks for another certificate when no more than a third of this one's validity is left.
     pub(super) fn ask_for_renewal(&mut self, now: Instant, renewal: &Renewal) {
-        if self.renewal_at.is_none_or(|at| at > now) {
-            return;
-        }
-        self.renewal_at = Some(now + RENEWAL_INTERVAL);
-        let Some(membership) = &self.membership else {
+        let Some(renewals) = self.renewals.as_mut().filter(|r| r.next <= now) else {
             return;
         };
-        let certified = membership.certified.as_ref();
-        let is_due = certified.is_some_and(|c| c.validity.is_due(SystemTime::now()));
-        let (Some(requester), Some(session), true) =
-            (membership.requester.clone(), self.session.clone(), is_due)
-        else {
+        let membership = self.membership.as_ref();
+        let certified = membership.and_then(|m| m.certified.as_ref());
+        if !certified.is_some_and(|c| c.validity.is_due(SystemTime::now())) {
+            return renewals.rest(now);
+        }
+        renewals.asked(now, rand::random());
+        let requester = membership.and_then(|m| m.requester.clone());
+        let (Some(requester), Some(session)) = (requester, self.session.clone()) else {
             return;
         };
         let renewed = renewal.renewed.clone();
@@ -206,4 +240,27 @@ async fn renew(
     let request = requester.request()?;
     let asked = session.query_certificate(requester.issuer(), request);
     Ok(requester.take(&asked.await?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_does_not_come_is_asked_for_again_soon_and_then_less_often() {
+        let mut now = Instant::now();
+        let mut renewals = Renewals::new(now);
+        let mut pauses = Vec::new();
+        for _ in 0..12 {
+            renewals.asked(now, 1.0);
+            pauses.push((renewals.next() - now).as_secs());
+            now = renewals.next();
+        }
+        assert_eq!(pauses[..4], [5, 10, 20, 40]);
+        assert_eq!(pauses[10..], [3600, 3600]);
+        renewals.rest(now);
+        assert_eq!(renewals.next() - now, RENEWAL_INTERVAL);
+        renewals.asked(now, 1.0);
+        assert_eq!(renewals.next() - now, RENEWAL_RETRY);
+    }
 }

@@ -24,7 +24,6 @@ use crate::requester::Requester;
 
 mod account;
 mod answers;
-mod backoff;
 mod certify;
 mod command;
 mod connect;

@@ -10,7 +10,6 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::account::Login;
-use super::backoff::Backoff;
 use super::certify;
 use super::command::Command;
 use super::connect::{ConnectError, connect};
@@ -18,6 +17,7 @@ use super::enrol;
 use super::members::Members;
 use super::online::Online;
 use super::{Event, Preparation, QueryError, Timing};
+use crate::backoff::Backoff;
 
 /// A stream that lasted this long was good: the next pause is the shortest again.
 const GOOD: Duration = Duration::from_secs(30);

@@ -1,10 +1,10 @@
-//! How long to wait before connecting again.
+//! How long to wait before trying again.
 
 use std::time::Duration;
 
 /// Doubling pauses between a least and a longest one.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     next: Duration,
@@ -27,7 +27,7 @@ impl Backoff {
         pause
     }
 
-    /// The connection proved good.
+    /// It went well.
     pub fn reset(&mut self) {
         self.next = self.min;
     }

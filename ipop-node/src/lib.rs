@@ -18,6 +18,7 @@ mod file;
 pub mod log;
 pub mod membership;
 pub mod metadata;
+mod names;
 pub mod node;
 pub mod notify;
 pub mod requester;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ipop_proto::address::{Overlay4, Overlay6, OverlayAddrs};
 use ipop_proto::config::NodeConfig;
+use ipop_proto::names::Names;
 use ipop_proto::overlay::{Identity, Output, Overlay, OverlayConfig, StaticPeer};
 use ipop_proto::status::{RoleState, SignIn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,6 +21,7 @@ use self::membership::{Renewal, Renewals};
 use self::switching::Switching;
 use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
+use crate::names::NameService;
 use crate::notify::Notifier;
 use crate::services::ice_servers;
 use crate::settings::{Membership, Settings};
@@ -155,6 +157,8 @@ struct Node {
     membership: Option<Membership>,
     /// When to look whether it is time for another certificate; none where nobody is asked for one.
     renewals: Option<Renewals>,
+    /// Where members are known by name.
+    names: Option<NameService>,
 }
 
 impl Node {
@@ -196,6 +200,7 @@ impl Node {
             ssh_host_key,
             membership: None,
             renewals: None,
+            names: name_service(&config),
             config,
         })
     }
@@ -356,6 +361,9 @@ impl Node {
     }
 
     fn links_changed(&mut self) {
+        if let Some(names) = &self.names {
+            names.learn(self.overlay.named());
+        }
         let linked = self.overlay.linked();
         if linked != self.linked {
             self.linked = linked;
@@ -493,6 +501,9 @@ impl Node {
     async fn leave(mut self) {
         self.notifier.stopping();
         tracing::info!("leaving");
+        if let Some(names) = self.names.take() {
+            names.stop().await;
+        }
         self.overlay.leave(Instant::now());
         self.put_out();
         if let Some(session) = &self.session
@@ -504,6 +515,16 @@ impl Node {
         }
         self.put_out();
     }
+}
+
+fn name_service(config: &NodeConfig) -> Option<NameService> {
+    let names = || Names::new(&config.overlay.name, &config.node.name, config.addrs());
+    let section = config.names.as_ref()?;
+    Some(NameService::start(
+        section,
+        names(),
+        &config.overlay.interface,
+    ))
 }
 
 /// The next event of a session, if there is one.

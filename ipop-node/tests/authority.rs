@@ -3,9 +3,12 @@
 mod authorized;
 
 use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
 
 use authorized::{DAYS, DOMAIN, Lab, PATIENCE, office, program, run};
 use ipop_proto::status::LinkState;
+use ipop_testbed::netns::Netns;
 use ipop_testbed::wait_until;
 
 #[test]
@@ -107,4 +110,59 @@ fn a_certificate_is_renewed_while_the_node_runs() {
     lab.nodes[1].reach(&lab.nodes[0]);
     assert!(lab.nodes[1].status().refused.is_empty());
     assert!(lab.nodes[0].status().refused.is_empty());
+}
+
+#[test]
+fn a_name_is_its_certificates_and_only_this_machine_may_ask() {
+    let mut lab = Lab::new(3);
+    // Its certificate is for node-2, and it says that it is somebody else.
+    let config = lab
+        .config(2, 3)
+        .replace("name = \"node-2\"", "name = \"lake-data\"");
+    lab.nodes[2].start(&config);
+    let config = lab.config(0, 1)
+        + "[authority]\ncertificate = \"authority.pem\"\n\
+           [names]\nresolver = \"none\"\nlisten = \"127.0.0.1:5300\"\n";
+    lab.nodes[0].start(&config);
+    lab.start(1);
+    lab.nodes[0].reach(&lab.nodes[1]);
+    lab.refusal(0, 2);
+    let names = lab.nodes[0].status().names.expect("configured");
+    assert_eq!(names.members, 2, "{names:?}");
+    assert_eq!(names.listen, Some(([127, 0, 0, 1], 5300).into()));
+    assert_eq!(names.resolver, None);
+
+    let ask = |netns: &Netns, server: &str, name: &str| {
+        let question: Vec<u8> = [
+            &[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..],
+            &[name.len() as u8],
+        ]
+        .concat()
+        .into_iter()
+        .chain(name.bytes())
+        .chain(*b"\x04test\x04ipop\0\0\x01\0\x01")
+        .collect();
+        let server = server.to_owned();
+        netns.inside(move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("bound");
+            socket
+                .set_read_timeout(Some(Duration::from_secs(2)))
+                .expect("set");
+            socket.connect((server.as_str(), 5300)).expect("connected");
+            socket.send(&question).ok()?;
+            let mut answer = [0; 512];
+            let len = socket.recv(&mut answer).ok()?;
+            Some((answer[3] & 15, answer[..len].to_vec()))
+        })
+    };
+    let own = &lab.nodes[0].netns;
+    let (code, answer) = ask(own, "127.0.0.1", "node-1").expect("an answer");
+    assert_eq!((code, answer[7]), (0, 1), "{answer:?}");
+    assert!(answer.ends_with(&[10, 73, 0, 2]), "{answer:?}");
+    for nobody in ["node-2", "lake-data"] {
+        let (code, answer) = ask(own, "127.0.0.1", nobody).expect("an answer");
+        assert_eq!((code, answer[7]), (3, 0), "{nobody}: {answer:?}");
+    }
+    let [frontend, _] = lab.nodes[0].addrs();
+    assert_eq!(ask(&lab.nodes[1].netns, &frontend, "node-1"), None);
 }

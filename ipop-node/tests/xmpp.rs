@@ -491,6 +491,7 @@ async fn a_member_answers_for_its_status() {
         drops: Default::default(),
         ssh_host_key: None,
         certificate: None,
+        names: None,
         refused: Vec::new(),
     };
     let (expected, asked) = (status.clone(), a.jid.clone());

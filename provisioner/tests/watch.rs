@@ -132,6 +132,7 @@ fn status(name: &str) -> NodeStatus {
         drops: Default::default(),
         ssh_host_key: None,
         certificate: None,
+        names: None,
         refused: Vec::new(),
     }
 }

@@ -270,6 +270,7 @@ impl LightNode {
             peers: self.linked.values().map(Member::status).collect(),
             drops: BTreeMap::new(),
             certificate: None,
+            names: None,
             refused: Vec::new(),
         }
     }

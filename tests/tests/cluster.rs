@@ -110,6 +110,20 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         );
     }
 
+    // --- Members have names, by the machine's own resolver.
+    let found = outside.on("worker-0", &format!("getent ahosts frontend-0.{name}.ipop"));
+    assert!(
+        found.contains(&frontend4) && found.contains(&frontend6),
+        "{found}"
+    );
+    let found = outside.on("worker-0", &format!("getent hosts {frontend4}"));
+    assert!(
+        found.contains(&format!("frontend-0.{name}.ipop")),
+        "{found}"
+    );
+    let nobody = outside.try_on("worker-0", &format!("getent hosts worker-7.{name}.ipop"));
+    assert_eq!(nobody.code, Some(2), "it finds nobody by that name");
+
     // --- A role of the user's own, the one that the documentation shows.
     assert_eq!(result["nodes"][2]["role"], "scratch", "{result}");
     let scratch = "findmnt -n -o FSTYPE /scratch && cat /etc/motd";

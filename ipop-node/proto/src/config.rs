@@ -4,6 +4,7 @@
 //! it can be shown, logged and kept in a manifest.
 
 mod authority;
+mod names;
 mod switch;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
 pub use self::authority::AuthoritySection;
+pub use self::names::{NamesSection, ResolverKind};
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
@@ -44,6 +46,9 @@ pub struct NodeConfig {
     /// `[switch]`, for mode `switch`.
     #[serde(default, skip_serializing_if = "SwitchSection::is_default")]
     pub switch: SwitchSection,
+    /// `[names]`; without it members are known by their addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NamesSection>,
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
@@ -296,6 +301,9 @@ impl NodeConfig {
             authority.check(self)?;
         }
         self.switch.check(self)?;
+        if let Some(names) = &self.names {
+            names.check()?;
+        }
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;
         }

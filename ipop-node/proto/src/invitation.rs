@@ -21,8 +21,8 @@ use sha2::{Digest, Sha256};
 
 use crate::address::{Overlay4, Overlay6};
 use crate::config::{
-    AuthoritySection, ConfigError, IceSection, NodeConfig, NodeSection, OffloadSection,
-    OverlayMode, OverlaySection, SwitchSection, XmppSection,
+    AuthoritySection, ConfigError, IceSection, NamesSection, NodeConfig, NodeSection,
+    OffloadSection, OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 
 /// What it begins with; another form will have another number.
@@ -239,6 +239,7 @@ impl Invitation {
             }),
             offload: OffloadSection::default(),
             switch: SwitchSection::default(),
+            names: Some(NamesSection::default()),
             peers: Vec::new(),
         };
         config.check()?;

@@ -17,6 +17,7 @@ pub mod gossip;
 pub mod invitation;
 pub mod journal;
 pub mod link;
+pub mod names;
 pub mod net;
 pub mod overlay;
 pub mod service;

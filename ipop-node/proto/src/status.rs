@@ -284,6 +284,24 @@ pub struct AlarmStatus {
     pub count: u64,
 }
 
+/// Members by name, `[names]` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamesStatus {
+    /// What all names end in, `demo.ipop`.
+    pub domain: String,
+    /// Where DNS questions are answered; none while no address can be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
+    /// Who asks there, `systemd-resolved` or the path of a file; none where nobody was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<String>,
+    /// Members that have a name, this node included.
+    pub members: usize,
+    /// What keeps names from being resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The certificate of a node in an overlay with an authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateStatus {
@@ -356,6 +374,9 @@ pub struct NodeStatus {
     /// What makes this node a member, in an overlay with an authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
+    /// Where members are known by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NamesStatus>,
     /// Who was refused, because the authority does not say what they claim; the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<AlarmStatus>,

@@ -358,6 +358,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 ..OffloadSection::default()
             },
             switch: Default::default(),
+            names: None,
             peers: Vec::new(),
         },
     )

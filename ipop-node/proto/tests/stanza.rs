@@ -96,6 +96,7 @@ fn node_status() -> NodeStatus {
         drops: BTreeMap::new(),
         ssh_host_key: None,
         certificate: None,
+        names: None,
         refused: Vec::new(),
     }
 }

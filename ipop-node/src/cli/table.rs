@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
-    AlarmStatus, CertificateStatus, DatapathStatus, DropReason, LinkState, NodeStatus, PairEnd,
-    PeerStatus, RevocationListStatus, RoleState, SignIn, SwitchStatus,
+    AlarmStatus, CertificateStatus, DatapathStatus, DropReason, LinkState, NamesStatus, NodeStatus,
+    PairEnd, PeerStatus, RevocationListStatus, RoleState, SignIn, SwitchStatus,
 };
 
 /// The text of `ipop-node status`.
@@ -45,6 +45,9 @@ pub fn table(status: &NodeStatus) -> String {
             let RevocationListStatus { number, revoked } = list;
             field("revoked", &format!("{revoked} by list {number}"));
         }
+    }
+    if let Some(status) = &status.names {
+        field("names", &names(status));
     }
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
@@ -160,6 +163,17 @@ fn datapath(status: &DatapathStatus) -> String {
         [] => format!("{what}, with every offload"),
         missing => format!("{what}, without {}", missing.join(", ")),
     }
+}
+
+/// Where members are known by name, and whether the system asks there.
+fn names(status: &NamesStatus) -> String {
+    let asked = match (&status.error, &status.resolver, status.listen) {
+        (Some(error), ..) => error.clone(),
+        (None, Some(resolver), _) => format!("asked by {resolver}"),
+        (None, None, Some(listen)) => format!("by questions to {listen}"),
+        (None, None, None) => "not yet".to_owned(),
+    };
+    format!("{} in {}, {asked}", status.members, status.domain)
 }
 
 /// Who this node is by its certificate, and for how long.
@@ -377,6 +391,13 @@ mod tests {
                     number: 3,
                     revoked: 2,
                 }],
+            }),
+            names: Some(NamesStatus {
+                domain: "demo.ipop".to_owned(),
+                listen: Some(([127, 0, 73, 1], 53).into()),
+                resolver: Some("systemd-resolved".to_owned()),
+                members: 2,
+                error: None,
             }),
             refused: vec![AlarmStatus {
                 origin: "worker-1@demo.ipop".to_owned(),

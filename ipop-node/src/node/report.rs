@@ -5,6 +5,7 @@ use std::time::Instant;
 use ipop_proto::status::{Advertisement, NodeStatus, SignIn};
 
 use super::Node;
+use crate::names::NameService;
 
 /// The version that status and presence show.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -42,6 +43,7 @@ impl Node {
             drops,
             ssh_host_key: self.ssh_host_key.clone(),
             certificate: self.certificate(),
+            names: self.names.as_ref().map(NameService::status),
             refused: self.overlay.refusals(now),
         }
     }

@@ -81,6 +81,16 @@ impl Node {
         }
     }
 
+    /// Ends it as its administrator would.
+    pub fn end(&mut self) {
+        let pid = self.pid().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        let (status, log) = self.ended();
+        assert!(status.success(), "{status}\n{log}");
+        self.child = None;
+    }
+
     /// Process id; `ip netns exec` has become the node.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("a running node").id()

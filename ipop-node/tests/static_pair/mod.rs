@@ -30,7 +30,8 @@ pub fn linked(extra: [&str; 2]) -> [Node; 2] {
     nodes
 }
 
-fn config(own: u8, fingerprint: &str) -> String {
+/// What a node has in its configuration, without its `extra`.
+pub fn config(own: u8, fingerprint: &str) -> String {
     let [a, b] = [own + 1, 2 - own];
     format!(
         r#"

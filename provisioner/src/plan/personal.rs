@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ipop_proto::config::{
-    AllowedSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
-    OverlayMode, OverlaySection, SwitchSection, XmppSection,
+    AllowedSection, AuthoritySection, IceSection, NamesSection, NodeConfig, NodeSection,
+    OffloadSection, OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -194,6 +194,8 @@ pub fn config(
         },
         offload: OffloadSection::default(),
         switch: switch(plan, node),
+        // A LAN that the overlay extends has names of its own.
+        names: plan.lan.is_none().then(NamesSection::default),
         peers: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {

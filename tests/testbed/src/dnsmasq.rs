@@ -1,4 +1,4 @@
-//! A DHCP server.
+//! A DHCP or DNS server.
 
 use std::fs::{self, File};
 use std::process::{Child, Stdio};
@@ -22,6 +22,16 @@ pub struct Dnsmasq {
 impl Dnsmasq {
     /// Starts it with this configuration, which has it serve DHCP.
     pub fn start(netns: &Netns, config: &str) -> Self {
+        Self::start_until(netns, config, "dnsmasq-dhcp: DHCP, ")
+    }
+
+    /// Starts it with this configuration, which has it answer DNS questions.
+    pub fn start_dns(netns: &Netns, config: &str) -> Self {
+        Self::start_until(netns, config, "dnsmasq: started")
+    }
+
+    /// Starts it and waits until it logs that it serves.
+    fn start_until(netns: &Netns, config: &str, serves: &str) -> Self {
         let dir = TempDir::with_prefix("ipop-dnsmasq-").expect("temporary directory");
         let path = |name: &str| dir.path().join(name).display().to_string();
         fs::write(path("config"), config).expect("written");
@@ -37,7 +47,7 @@ impl Dnsmasq {
             .expect("`ip` runs");
         let dnsmasq = Self { child, dir };
         wait_until("dnsmasq", PATIENCE, || {
-            dnsmasq.log().contains("dnsmasq-dhcp: DHCP, ").then_some(())
+            dnsmasq.log().contains(serves).then_some(())
         });
         dnsmasq
     }

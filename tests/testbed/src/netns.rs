@@ -1,5 +1,7 @@
 //! Network namespaces of the test's own.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -24,6 +26,8 @@ impl Netns {
         run("ip", &["netns", "add", &name]);
         let netns = Self { name };
         netns.run(&["ip", "link", "set", "lo", "up"]);
+        // What runs inside may change this one.
+        netns.etc("resolv.conf", "");
         netns
     }
 
@@ -93,7 +97,7 @@ impl Netns {
     /// When nftables refuses them.
     pub fn nft(&self, rules: &str) {
         let file = tempfile::NamedTempFile::new().expect("temporary file");
-        std::fs::write(file.path(), rules).expect("written");
+        fs::write(file.path(), rules).expect("written");
         self.run(&["nft", "-f", &file.path().display().to_string()]);
     }
 
@@ -101,7 +105,7 @@ impl Netns {
     /// stay there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let path = format!("/run/netns/{}", self.name);
-        let file = std::fs::File::open(path).expect("our namespace");
+        let file = fs::File::open(path).expect("our namespace");
         // On a thread of its own, because it is the thread that enters.
         std::thread::scope(|scope| {
             let done = scope.spawn(move || {
@@ -118,6 +122,20 @@ impl Netns {
         })
     }
 
+    /// Gives commands that run inside a file of their own in the place of `/etc/NAME`, which is there
+    /// (ip-netns(8)). The value is where it is outside.
+    pub fn etc(&self, name: &str, text: &str) -> PathBuf {
+        let dir = self.etc_dir();
+        fs::create_dir_all(&dir).expect("needs root");
+        let path = dir.join(name);
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn etc_dir(&self) -> PathBuf {
+        Path::new("/etc/netns").join(&self.name)
+    }
+
     /// Whether a host answers pings from here.
     pub fn reaches(&self, address: &str) -> bool {
         self.output(&["ping", "-n", "-c", "1", "-W", "1", address])
@@ -128,6 +146,8 @@ impl Netns {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        // An error here means that nothing is there.
+        let _ = fs::remove_dir_all(self.etc_dir());
         let deleted = Command::new("ip")
             .args(["netns", "del", &self.name])
             .status();

@@ -14,7 +14,7 @@ use crate::config::is_dns_label;
 use crate::status::Advertisement;
 
 /// What the names of all nodes end in. It is no name of the DNS.
-const DOMAIN: &str = "ipop";
+pub(crate) const DOMAIN: &str = "ipop";
 
 /// From when until when, both included (RFC 5280 section 4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

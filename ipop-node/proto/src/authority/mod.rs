@@ -37,6 +37,7 @@ use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage};
 
 use self::anchor::Anchor;
 pub use self::anchor::AuthorityId;
+pub(crate) use self::certified::DOMAIN;
 pub use self::certified::{Certified, Claim, Validity, dns_name};
 pub use self::clock::WallClock;
 pub use self::list::{ListError, MAX_LIST, RevocationList};

@@ -59,7 +59,7 @@ use self::trust::OverlayTrust;
 use crate::address::OverlayAddrs;
 use crate::authority::RevocationList;
 use crate::candidate::LocalCandidate;
-use crate::config::OverlayMode;
+use crate::config::{OverlayMode, is_dns_label};
 use crate::gather::stun::fork;
 use crate::gather::{GatherEvent, Gatherer};
 pub use crate::link::Identity;
@@ -386,8 +386,19 @@ impl Overlay {
     /// name, for it has an `@`; so is one with the name of a peer by configuration.
     pub fn vouched_name(&self, peer: PeerKey) -> Option<&str> {
         let peer = self.table.get(PeerId(peer.0))?;
+        Some(self.vouched(peer))
+    }
+
+    /// Peers with a link that is up and a node name that somebody vouches for, with their addresses.
+    pub fn named(&self) -> impl Iterator<Item = (&str, OverlayAddrs)> {
+        let up = self.table.iter().filter(|peer| peer.is_up());
+        up.map(|peer| (self.vouched(peer), peer.addrs))
+            .filter(|(name, _)| is_dns_label(name))
+    }
+
+    fn vouched<'a>(&self, peer: &'a Peer) -> &'a str {
         if peer.configured.is_some() || self.trust.is_some() && peer.is_up() {
-            return Some(&peer.name);
+            return &peer.name;
         }
         let account = bare(&peer.jid);
         let is_own = account
@@ -395,9 +406,9 @@ impl Overlay {
             .is_some_and(|(user, _)| user == peer.name);
         let is_configured = |other: &Peer| other.configured.is_some() && other.name == peer.name;
         if is_own && !self.table.iter().any(is_configured) {
-            return Some(&peer.name);
+            return &peer.name;
         }
-        Some(account)
+        account
     }
 
     /// Ends every session with a `session-terminate` and every allocation, for good; drain the

@@ -144,7 +144,7 @@ impl Outside {
     }
 
     /// Writes a file on a node, readable for root alone, by a way that shows nothing of it.
-    pub fn write_on(&self, node: &str, path: &str, content: &str) {
+    pub fn write_on(&self, node: &str, path: &str, content: &[u8]) {
         let place = format!("{}/{node}", self.name);
         let command = format!("umask 077 && cat >{path}");
         let mut child = self
@@ -153,7 +153,7 @@ impl Outside {
             .spawn()
             .expect("provision runs");
         let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(content.as_bytes()).expect("taken");
+        stdin.write_all(content).expect("taken");
         drop(stdin);
         assert!(child.wait().expect("an end").success(), "{path} on {node}");
     }

@@ -4,7 +4,7 @@
 //! Needs root, a running libvirt, and the binaries `scripts/test` builds.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ipop_tests::outside::{Outside, virsh};
@@ -184,6 +184,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     );
 
     jobs_run_on_workers(&outside);
+    the_example_finds_the_two_states_of_a_lake(&outside);
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
@@ -382,6 +383,52 @@ fn jobs_run_on_workers(outside: &Outside) {
     }
 }
 
+/// `examples/shallow-lake`, with what it says compared with the model as it is written here.
+fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shallow-lake");
+    let tar = Command::new("tar")
+        .args(["-c", "-C", example, "."])
+        .output();
+    let tar = tar.expect("`tar` runs");
+    assert!(tar.status.success(), "{tar:?}");
+    outside.write_on("frontend-0", "/root/example.tar", &tar.stdout);
+    outside.on(
+        "frontend-0",
+        "install -d /opt/lake && tar -x -C /opt/lake -f /root/example.tar",
+    );
+    let figure = outside.on(
+        "frontend-0",
+        "su - ann -c \"cd /opt/lake && ./prepare /export/lake 4 16 && \
+         sbatch --quiet --wait --array=1-4 job /share/lake && \
+         awk -f plot.awk /export/lake/results/*\"",
+    );
+    assert_eq!(figure.matches("class=\"state\"").count(), 32, "{figure}");
+    assert!(figure.contains(">local</text>"), "{figure}");
+    let results = outside.on("frontend-0", "cat /export/lake/results/*");
+    let (by, states): (Vec<_>, Vec<_>) = results.lines().partition(|line| line.starts_with('#'));
+    for worker in ["# worker-0 at local", "# worker-1 at local"] {
+        assert!(by.contains(&worker), "{by:?}");
+    }
+    let states = states.iter().map(|line| {
+        let numbers = line.split(' ').map(|word| word.parse().expect("a number"));
+        <[f64; 3]>::try_from(numbers.collect::<Vec<_>>()).expect("three numbers")
+    });
+    let mut stays_clear = [0, 0];
+    for [load, start, found] in states {
+        let mut state = start;
+        for _ in 0..1000 {
+            let recycled = state * state / (1.0 + state * state);
+            state += load - 0.42 * state + recycled;
+        }
+        assert!(
+            (state - found).abs() < 1e-5,
+            "{load} {start}: {found}, not {state}"
+        );
+        stays_clear[usize::from(start > 1.0)] += i32::from(found < 1.0);
+    }
+    assert_eq!(stays_clear, [7, 0], "what was clear and what was turbid");
+}
+
 /// The last worker goes: not while a job runs there, then by force; Slurm forgets it.
 fn workers_are_drained_before_they_go(outside: &Outside) {
     let name = outside.name.as_str();
@@ -493,11 +540,11 @@ fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside) {
     twice.expect_code(4);
     assert!(twice.stderr.contains("--again"), "{}", twice.stderr);
     let token = invited["token"].as_str().expect("an invitation");
-    outside.write_on("worker-0", "/run/invitation", token);
+    outside.write_on("worker-0", "/run/invitation", token.as_bytes());
     let script = PERSON
         .replace("FRONTEND", frontend4.trim())
         .replace("NAME", name);
-    outside.write_on("worker-0", "/run/person", &script);
+    outside.write_on("worker-0", "/run/person", script.as_bytes());
     outside.on("worker-0", "systemd-run --quiet sh /run/person");
 
     wait_until(

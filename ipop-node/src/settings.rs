@@ -412,6 +412,7 @@ mod tests {
                 overlay: "demo".to_owned(),
                 addrs: vec![[10, 73, 0, last].into(), "fd5a::1".parse().expect("valid")],
                 role: None,
+                groups: Default::default(),
             };
             let request = subject.request(&identity).expect("a request");
             let (subject, key) = Subject::of_request(&request).expect("the same");
@@ -498,6 +499,7 @@ mod tests {
                 overlay: "demo".to_owned(),
                 addrs: vec![[10, 73, 0, 1].into(), "fd5a::1".parse().expect("valid")],
                 role: None,
+                groups: Default::default(),
             };
             let request = subject.request(&identity).expect("a request");
             let (subject, key) = Subject::of_request(&request).expect("the same");

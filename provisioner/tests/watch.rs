@@ -109,6 +109,8 @@ fn status(name: &str) -> NodeStatus {
         rx_bytes: 0,
         rx_packets: 0,
         drops: Default::default(),
+        groups: Default::default(),
+        role: None,
     };
     NodeStatus {
         name: name.to_owned(),
@@ -133,6 +135,7 @@ fn status(name: &str) -> NodeStatus {
         ssh_host_key: None,
         certificate: None,
         refused: Vec::new(),
+        policy: None,
     }
 }
 

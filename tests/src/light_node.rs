@@ -271,6 +271,7 @@ impl LightNode {
             drops: BTreeMap::new(),
             certificate: None,
             refused: Vec::new(),
+            policy: None,
         }
     }
 }
@@ -297,6 +298,8 @@ impl Member {
             rx_bytes: 0,
             rx_packets: 0,
             drops: BTreeMap::new(),
+            groups: Default::default(),
+            role: None,
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
+mod allow;
 mod authority;
 mod switch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
+pub use self::allow::{AllowSection, PortList, Protocol, Selector};
 pub use self::authority::AuthoritySection;
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
@@ -47,6 +50,9 @@ pub struct NodeConfig {
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
+    /// `[[allow]]`, once for each rule; without any, everybody reaches everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<AllowSection>,
 }
 
 /// `[node]`: who this is.
@@ -68,6 +74,9 @@ pub struct NodeSection {
     /// their own host key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_host_key: Option<PathBuf>,
+    /// The groups that this node is in, in an overlay without an authority, for `[[allow]]`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 /// `[overlay]`: the network it joins.
@@ -193,6 +202,9 @@ pub struct PeerSection {
     /// A peer without one is waited for: this node is then to be in its configuration with one.
     #[serde(default)]
     pub endpoints: Vec<SocketAddr>,
+    /// The groups that it is in, in an overlay without an authority, for `[[allow]]`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 fn default_control() -> PathBuf {
@@ -299,7 +311,7 @@ impl NodeConfig {
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;
         }
-        Ok(())
+        allow::check(self)
     }
 
     /// Checks a peer against this node and the peers `before` it.

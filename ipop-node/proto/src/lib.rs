@@ -19,6 +19,7 @@ pub mod journal;
 pub mod link;
 pub mod net;
 pub mod overlay;
+pub mod policy;
 pub mod service;
 pub mod signal;
 #[cfg(any(test, feature = "test-support"))]

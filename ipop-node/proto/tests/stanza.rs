@@ -97,6 +97,7 @@ fn node_status() -> NodeStatus {
         ssh_host_key: None,
         certificate: None,
         refused: Vec::new(),
+        policy: None,
     }
 }
 

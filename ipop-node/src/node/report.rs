@@ -43,6 +43,7 @@ impl Node {
             ssh_host_key: self.ssh_host_key.clone(),
             certificate: self.certificate(),
             refused: self.overlay.refusals(now),
+            policy: self.policy(now),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::matter::{ICMP, ICMPV6};
+use super::matter::{FRAGMENT, ICMP, ICMPV6};
 use crate::inet::{TCP, UDP};
 
 const HAS_PORT: u64 = 1 << 56;
@@ -24,6 +24,7 @@ impl fmt::Display for Denial {
             TCP => f.write_str("tcp")?,
             UDP => f.write_str("udp")?,
             ICMP | ICMPV6 => f.write_str("icmp")?,
+            FRAGMENT => f.write_str("a piece of a packet")?,
             other => write!(f, "protocol {other}")?,
         }
         match self.port {

@@ -1,10 +1,12 @@
 //! The one task that owns the protocol's state, and the loop that drives it.
 
 mod membership;
+mod policy;
 mod report;
 mod switching;
 
 use std::io;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -80,6 +82,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("handle SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle SIGINT"))?;
     let Settings {
+        source,
         config,
         account,
         enrolment,
@@ -87,7 +90,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         membership,
         ssh_host_key,
     } = settings;
-    let mut renewal = Renewal::of(membership.as_ref()).map_err(system("handle SIGHUP"))?;
+    let mut renewal = Renewal::new().map_err(system("handle SIGHUP"))?;
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
@@ -105,10 +108,11 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
             (Some(opened.0), Some(opened.1))
         }
     };
-    let mut node = Node::new(config, device, session, identity, ssh_host_key)?;
+    let mut node = Node::new(source, config, device, session, identity, ssh_host_key)?;
     if let Some(membership) = membership {
         node.believe(membership);
     }
+    node.apply_rules();
     node.add_peers();
     node.rebind();
     node.advertise();
@@ -135,6 +139,8 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
 }
 
 struct Node {
+    /// Where the configuration is.
+    source: PathBuf,
     config: NodeConfig,
     overlay: Overlay,
     datapath: Datapath,
@@ -163,6 +169,7 @@ struct Node {
 
 impl Node {
     fn new(
+        source: PathBuf,
         config: NodeConfig,
         device: Device,
         session: Option<Session>,
@@ -178,11 +185,13 @@ impl Node {
             relay_only: config.ice.relay_only,
         };
         let identity = identity.map_or_else(Identity::generate, Ok)?;
-        let datapath = Datapath::start(device, &config).map_err(|source| NodeError::System {
+        let datapath = Datapath::start(device, &config, started);
+        let datapath = datapath.map_err(|source| NodeError::System {
             what: "start the threads that carry packets",
             source,
         })?;
         Ok(Self {
+            source,
             switching: Switching::new(&config, &datapath),
             overlay: Overlay::new(started, overlay_config, identity, rand::random()),
             datapath,
@@ -224,6 +233,7 @@ impl Node {
                 addrs,
                 fingerprint: peer.fingerprint,
                 endpoints: peer.endpoints.clone(),
+                groups: peer.groups.clone(),
             };
             self.overlay.add_static(Instant::now(), peer);
         }
@@ -335,6 +345,9 @@ impl Node {
                 } => {
                     let fingerprint = fingerprint.map(tracing::field::display);
                     tracing::warn!(account, fingerprint, why, "peer refused");
+                }
+                Output::Denied { peer, count, last } => {
+                    tracing::warn!(peer, count, %last, "peer sends what no rule allows");
                 }
                 Output::LinkUp { peer, fingerprint } => {
                     let fingerprint = fingerprint.map(tracing::field::display);

@@ -3,6 +3,7 @@
 //! The key is made here and stays here. Who carries the request and the certificate need not be
 //! trusted: the one is signed with the key, the other is looked at as peers would.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,6 +102,7 @@ impl Requester {
             overlay: self.overlay.clone(),
             addrs: vec![self.claim.ipv4.into(), self.claim.ipv6.into()],
             role: None,
+            groups: BTreeSet::new(),
         };
         let request = subject.request(&read_identity(&self.identity)?)?;
         let token = self.token.as_ref();

@@ -18,6 +18,8 @@ pub use self::membership::{Membership, claim, own_certificate};
 /// Everything `ipop-node run` needs to know.
 #[derive(Debug)]
 pub struct Settings {
+    /// The configuration file, as it was named.
+    pub source: PathBuf,
     /// The configuration.
     pub config: NodeConfig,
     /// The account, where there is one, with the CA read in, and the password where it is not the
@@ -118,6 +120,7 @@ impl Settings {
     /// Reads the configuration and the secrets. Relative paths are looked up in `credentials` (the
     /// value of `$CREDENTIALS_DIRECTORY`), then in the working directory.
     pub fn load(config: &Path, credentials: Option<&Path>) -> Result<Self, SettingsError> {
+        let source = config.to_owned();
         let config = read_config(config, credentials)?;
         let (account, enrolment) = match &config.xmpp {
             None => (None, None),
@@ -144,6 +147,7 @@ impl Settings {
             Some(path) => Some(public_key(&read("SSH host key", path)?)),
         };
         Ok(Self {
+            source,
             config,
             account,
             enrolment,
@@ -412,6 +416,7 @@ mod tests {
                 overlay: "demo".to_owned(),
                 addrs: vec![[10, 73, 0, last].into(), "fd5a::1".parse().expect("valid")],
                 role: None,
+                groups: Default::default(),
             };
             let request = subject.request(&identity).expect("a request");
             let (subject, key) = Subject::of_request(&request).expect("the same");
@@ -498,6 +503,7 @@ mod tests {
                 overlay: "demo".to_owned(),
                 addrs: vec![[10, 73, 0, 1].into(), "fd5a::1".parse().expect("valid")],
                 role: None,
+                groups: Default::default(),
             };
             let request = subject.request(&identity).expect("a request");
             let (subject, key) = Subject::of_request(&request).expect("the same");

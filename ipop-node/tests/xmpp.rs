@@ -493,6 +493,7 @@ async fn a_member_answers_for_its_status() {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        policy: None,
     };
     let (expected, asked) = (status.clone(), a.jid.clone());
     let answer = tokio::spawn(async move { b.session.query_status(&asked).await });

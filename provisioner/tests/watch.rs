@@ -109,6 +109,8 @@ fn status(name: &str) -> NodeStatus {
         rx_bytes: 0,
         rx_packets: 0,
         drops: Default::default(),
+        groups: Default::default(),
+        role: None,
     };
     NodeStatus {
         name: name.to_owned(),
@@ -134,6 +136,7 @@ fn status(name: &str) -> NodeStatus {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        policy: None,
     }
 }
 

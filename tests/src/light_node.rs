@@ -272,6 +272,7 @@ impl LightNode {
             certificate: None,
             names: None,
             refused: Vec::new(),
+            policy: None,
         }
     }
 }
@@ -298,6 +299,8 @@ impl Member {
             rx_bytes: 0,
             rx_packets: 0,
             drops: BTreeMap::new(),
+            groups: Default::default(),
+            role: None,
         }
     }
 }

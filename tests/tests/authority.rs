@@ -403,6 +403,7 @@ fn a_certificate_that_ends_is_renewed_for_the_same_key() {
         overlay: "demo".to_owned(),
         addrs: vec![node.addrs.ipv4.addr.into(), node.addrs.ipv6.addr.into()],
         role: None,
+        groups: Default::default(),
     };
     let request = subject.request(&identity).expect("a request");
     let (subject, key) = Subject::of_request(&request).expect("the same");

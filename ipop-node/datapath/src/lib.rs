@@ -18,6 +18,7 @@ pub mod ethernet;
 pub mod fragment;
 pub mod generation;
 pub mod inet;
+pub mod policy;
 pub mod prefix;
 pub mod published;
 pub mod record;

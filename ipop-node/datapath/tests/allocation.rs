@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use ipop_datapath::coalesce::{Coalescer, Offload};
 use ipop_datapath::inet::Layer;
+use ipop_datapath::policy::{Allowed, Direction, Ends, Gate};
 use ipop_datapath::segment::{Segments, Sum, Sums};
 use packets::Packet;
 
@@ -99,4 +100,39 @@ fn putting_together_allocates_nothing_after_the_first_batch() {
         assert_eq!(coalescer.groups().count(), 20);
     });
     assert_eq!(count, 0);
+}
+
+#[test]
+fn asking_whether_a_packet_may_pass_allocates_nothing() {
+    let ends = |last| Ends {
+        v4: [10, 200, 0, last].into(),
+        v6: [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into(),
+    };
+    let mut allowed = Allowed::default();
+    allowed.udp.add(53, 53);
+    let gate = Gate::new(
+        ends(2),
+        ends(1),
+        allowed,
+        Allowed::default(),
+        Default::default(),
+    );
+    let packets: Vec<_> = (0..2000_u16)
+        .map(|port| {
+            let packet = Packet {
+                udp: true,
+                ports: (port, 53 + port % 2),
+                ..Packet::default()
+            };
+            packet.build(Sum::Complete)
+        })
+        .collect();
+    let mut passed = 0;
+    let count = allocations(|| {
+        passed = 0;
+        for packet in &packets {
+            passed += usize::from(gate.admits(Direction::In, packet, 1));
+        }
+    });
+    assert_eq!((count, passed), (0, 1000));
 }

@@ -3,10 +3,12 @@
 //! Unknown keys are errors. Secrets are never in this file: it names the files that hold them, so
 //! it can be shown, logged and kept in a manifest.
 
+mod allow;
 mod authority;
 mod names;
 mod switch;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
+pub use self::allow::{AllowSection, PortList, Protocol, Selector};
 pub use self::authority::AuthoritySection;
 pub use self::names::{NamesSection, ResolverKind};
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
@@ -52,6 +55,9 @@ pub struct NodeConfig {
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
+    /// `[[allow]]`, once for each rule; without any, everybody reaches everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<AllowSection>,
 }
 
 /// `[node]`: who this is.
@@ -73,6 +79,9 @@ pub struct NodeSection {
     /// their own host key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_host_key: Option<PathBuf>,
+    /// The groups that this node is in, in an overlay without an authority, for `[[allow]]`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 /// `[overlay]`: the network it joins.
@@ -198,6 +207,9 @@ pub struct PeerSection {
     /// A peer without one is waited for: this node is then to be in its configuration with one.
     #[serde(default)]
     pub endpoints: Vec<SocketAddr>,
+    /// The groups that it is in, in an overlay without an authority, for `[[allow]]`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 fn default_control() -> PathBuf {
@@ -307,7 +319,7 @@ impl NodeConfig {
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;
         }
-        Ok(())
+        allow::check(self)
     }
 
     /// Checks a peer against this node and the peers `before` it.

@@ -11,6 +11,7 @@
 //! Who has it can join in the invited machine's place, until somebody has used it or its time is over.
 //! The checksum tells a mistyped or cut word from one that the server refuses.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
@@ -211,6 +212,7 @@ impl Invitation {
                 control: places.control.clone(),
                 identity: terms.admission.as_ref().map(|_| places.identity.clone()),
                 ssh_host_key: None,
+                groups: BTreeSet::new(),
             },
             overlay: OverlaySection {
                 name: terms.overlay.clone(),
@@ -241,6 +243,7 @@ impl Invitation {
             switch: SwitchSection::default(),
             names: Some(NamesSection::default()),
             peers: Vec::new(),
+            allow: Vec::new(),
         };
         config.check()?;
         Ok(config)

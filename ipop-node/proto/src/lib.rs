@@ -20,6 +20,7 @@ pub mod link;
 pub mod names;
 pub mod net;
 pub mod overlay;
+pub mod policy;
 pub mod service;
 pub mod signal;
 #[cfg(any(test, feature = "test-support"))]

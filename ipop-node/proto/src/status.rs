@@ -3,7 +3,7 @@
 //! The JSON form of [`NodeStatus`] is what `ipop-node status --json` prints and what the
 //! provisioner asks for over XMPP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::de::value::{self, StrDeserializer};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::OverlayAddrs;
 use crate::candidate::CandidateKind;
-use crate::config::OverlayMode;
+use crate::config::{AllowSection, OverlayMode};
 
 /// How far a node's role is (its services, apart from the overlay itself).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub enum DropReason {
     SendFailed,
     /// A frame of a station that may not be learned where it came from.
     Unlearned,
-    /// A frame by which somebody does what only another one may.
+    /// A frame by which somebody does what only another one may, or a packet that no rule allows.
     NotAllowed,
     /// A frame for everybody, of which there were too many.
     Storm,
@@ -221,6 +221,12 @@ pub struct PeerStatus {
     /// Drops on this link.
     #[serde(deserialize_with = "known_drops")]
     pub drops: BTreeMap<DropReason, u64>,
+    /// The groups that it is in, as its certificate says, or the configuration.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
+    /// What it does in the overlay, as its certificate says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 impl PeerStatus {
@@ -310,6 +316,9 @@ pub struct CertificateStatus {
     /// What the node does in the overlay, where the authority says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
+    /// The groups that the node is in.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
     /// Seconds for which it is still valid.
     pub left_s: u64,
     /// No more than a third of its validity is left: it is time for another one.
@@ -329,6 +338,22 @@ pub struct RevocationListStatus {
     pub number: u64,
     /// How many certificates are on it.
     pub revoked: usize,
+}
+
+/// Who may reach what, on a node with rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    /// The groups that this node is in.
+    #[serde(default)]
+    pub groups: BTreeSet<String>,
+    /// The role that it has for rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// The rules that are in force.
+    pub rules: Vec<AllowSection>,
+    /// Who sent what no rule allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<AlarmStatus>,
 }
 
 /// Everything a node says of itself.
@@ -380,4 +405,7 @@ pub struct NodeStatus {
     /// Who was refused, because the authority does not say what they claim; the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<AlarmStatus>,
+    /// Who may reach what, where there are rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyStatus>,
 }

@@ -1,5 +1,6 @@
 //! The configuration file: what is taken, and what is said of the rest.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use ipop_proto::address::MacAddr;
@@ -29,6 +30,68 @@ ca_file = "ipop.ca"
 fn a_short_file_gets_every_default() {
     let config = NodeConfig::parse(GOOD).expect("good");
     insta::assert_snapshot!("defaults", toml::to_string(&config).expect("TOML"));
+}
+
+#[test]
+fn rules_are_for_members_that_somebody_vouches_for_and_are_refused_otherwise() {
+    const RULE: &str = "[[allow]]\nfrom = \"group:lake\"\nto = \"node:b\"\nport = 2049\n";
+    const AUTHORITY: &str = "[authority]\ncertificate = \"ca.pem\"\n";
+    let named = GOOD.replace("\"worker-0\"", "\"worker-0\"\nidentity = \"i\"");
+    let alone = &named[..named.find("[xmpp]").expect("there")];
+    let peer = format!(
+        "[[peer]]\nname = \"b\"\nipv4 = \"10.73.0.3\"\nipv6 = \"fd5a::3\"\nfingerprint = \"{}\"\n",
+        vec!["AB"; 32].join(":")
+    );
+    let grouped = format!("{peer}groups = [\"storage\"]\n");
+    let own = alone.replace("identity", "groups = [\"lake\"]\nidentity");
+    for good in [
+        format!("{named}{AUTHORITY}{RULE}"),
+        format!("{alone}{AUTHORITY}{peer}{RULE}"),
+        format!("{own}{grouped}{RULE}"),
+        format!("{own}{grouped}"),
+    ] {
+        let config = NodeConfig::parse(&good).expect(&good);
+        let text = toml::to_string(&config).expect("TOML");
+        assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    }
+    let switch = |text: &str| text.replace("[overlay]", "[overlay]\nmode = \"switch\"");
+    for (bad, why) in [
+        (
+            format!("{named}{RULE}"),
+            "allow: needs an [authority] where there is [xmpp]",
+        ),
+        (
+            format!("{named}{grouped}{RULE}"),
+            "allow: needs an [authority] where there is [xmpp]",
+        ),
+        (
+            switch(&format!("{named}{AUTHORITY}{RULE}")),
+            "allow: is for mode `route` only",
+        ),
+        (
+            format!("{alone}{grouped}{}", RULE.replace("group:", "role:")),
+            "allow: `role:NAME` needs an [authority]",
+        ),
+        (
+            format!("{named}{AUTHORITY}{grouped}{RULE}"),
+            "peer.groups: is for overlays without an [authority]",
+        ),
+        (
+            format!("{own}{AUTHORITY}{peer}{RULE}"),
+            "node.groups: is for overlays without an [authority]",
+        ),
+        (
+            format!("{own}{}", grouped.replace("storage", "Storage")),
+            "peer.groups: `Storage` is no",
+        ),
+        (
+            format!("{named}{AUTHORITY}{RULE}protocol = \"icmp\"\n"),
+            "allow.port: is of no use with protocol `icmp`",
+        ),
+    ] {
+        let error = NodeConfig::parse(&bad).expect_err(why).to_string();
+        assert!(error.starts_with(why), "{error} instead of {why}");
+    }
 }
 
 #[test]
@@ -328,6 +391,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 name: node,
                 identity: ice.3.then(|| path.clone().into()),
                 ssh_host_key: ice.3.then(|| path.clone().into()),
+                groups: BTreeSet::new(),
                 control: path.into(),
             },
             overlay: OverlaySection {
@@ -360,6 +424,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
             switch: Default::default(),
             names: None,
             peers: Vec::new(),
+            allow: Vec::new(),
         },
     )
 }

@@ -98,6 +98,7 @@ fn node_status() -> NodeStatus {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        policy: None,
     }
 }
 

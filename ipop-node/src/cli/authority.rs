@@ -49,6 +49,10 @@ enum Command {
         /// For how many days it is valid. A node says in its status when a third is left.
         #[arg(long, default_value_t = 90, value_parser = days())]
         days: u32,
+        /// A group that the node is in, for rules of who may reach what; once for each. The request does
+        /// not ask for groups.
+        #[arg(long = "group", value_name = "GROUP")]
+        groups: Vec<String>,
         /// The request (PKCS#10, PEM), as `ipop-node identity --request` prints it.
         #[arg(value_name = "REQUEST")]
         request: PathBuf,
@@ -81,15 +85,22 @@ pub fn run(args: Args) -> Result<(), CliError> {
         Command::Sign {
             files,
             days,
+            groups,
             request,
         } => {
             let issuer = files.issuer()?;
             let request = read("request", &request)?;
-            let (subject, key) = Subject::of_request(&request).map_err(not_made)?;
+            let (mut subject, key) = Subject::of_request(&request).map_err(not_made)?;
+            subject.groups = groups.into_iter().collect();
             let signed = issuer.sign(&subject, &key, validity(now, days), serial);
             let (certificate, certified) = signed.map_err(not_made)?;
+            let groups: Vec<_> = certified.groups.iter().map(String::as_str).collect();
+            let groups = match groups[..] {
+                [] => String::new(),
+                _ => format!(", in {}", groups.join(", ")),
+            };
             let said = format!(
-                "{certified} of overlay {}, {days} days\n",
+                "{certified} of overlay {}{groups}, {days} days\n",
                 certified.overlay
             );
             // Nobody to tell when standard error is closed.

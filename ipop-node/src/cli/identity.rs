@@ -1,5 +1,6 @@
 //! `ipop-node identity`.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +96,7 @@ fn request(identity: &Identity, config: &Path, role: Option<String>) -> Result<S
             config.overlay.ipv6.addr.into(),
         ],
         role,
+        groups: BTreeSet::new(),
     };
     let request = subject.request(identity);
     request.map_err(|error| CliError::of(Exit::System, error))

@@ -6,6 +6,7 @@ mod error;
 mod identity;
 mod join;
 mod metadata;
+mod policy;
 mod role;
 mod run;
 mod status;
@@ -37,6 +38,7 @@ enum Command {
     Status(status::Args),
     Role(role::Args),
     Check(check::Args),
+    Policy(policy::Args),
     Identity(identity::Args),
     Join(join::Args),
     Leave(join::LeaveArgs),
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
+        Command::Policy(args) => policy::run(args),
         Command::Identity(args) => identity::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Leave(args) => join::leave(&args),

@@ -1,6 +1,8 @@
 //! `ipop-node status`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use ipop_proto::status::NodeStatus;
 
 use super::table::table;
 use super::{CliError, Exit, print};
@@ -20,13 +22,19 @@ pub struct Args {
     control: PathBuf,
 }
 
-pub fn run(args: &Args) -> Result<(), CliError> {
-    let Answer::Status(status) = control::ask(&args.control, &Request::Status)? else {
-        return Err(CliError::new(
+/// Asks the node with this control socket.
+pub(super) fn ask(control: &Path) -> Result<NodeStatus, CliError> {
+    match control::ask(control, &Request::Status)? {
+        Answer::Status(status) => Ok(*status),
+        _ => Err(CliError::new(
             Exit::NoNode,
             "the node answered something else than its status",
-        ));
-    };
+        )),
+    }
+}
+
+pub fn run(args: &Args) -> Result<(), CliError> {
+    let status = ask(&args.control)?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).map_err(|error| {
             CliError::new(Exit::System, "cannot write the status as JSON").caused_by(error)

@@ -41,6 +41,9 @@ pub fn table(status: &NodeStatus) -> String {
     field("signed in", &sign_in(&status.sign_in));
     if let Some(status) = &status.certificate {
         field("certificate", &certificate(status));
+        if !status.groups.is_empty() {
+            field("groups", &or_none(status.groups.iter().cloned()));
+        }
         for list in &status.lists {
             let RevocationListStatus { number, revoked } = list;
             field("revoked", &format!("{revoked} by list {number}"));
@@ -49,12 +52,20 @@ pub fn table(status: &NodeStatus) -> String {
     if let Some(status) = &status.names {
         field("names", &names(status));
     }
+    if let Some(policy) = &status.policy {
+        let count = policy.rules.len();
+        field("rules", &format!("{count}, see `ipop-node policy`"));
+    }
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
     field("dropped", &drops(&status.drops));
     peers(&mut out, &status.peers);
     let of_switch = status.switch.iter().flat_map(|status| &status.alarms);
-    alarms(&mut out, status.refused.iter().chain(of_switch));
+    let denied = status.policy.iter().flat_map(|policy| &policy.denied);
+    alarms(
+        &mut out,
+        status.refused.iter().chain(of_switch).chain(denied),
+    );
     out
 }
 
@@ -125,6 +136,10 @@ fn row(peer: &PeerStatus) -> [String; 7] {
 fn details(out: &mut String, peer: &PeerStatus) {
     if let (Some(local), Some(remote)) = (&peer.local, &peer.remote) {
         line(out, &format!("    {} <-> {}", end(local), end(remote)));
+    }
+    if !peer.groups.is_empty() {
+        let groups = or_none(peer.groups.iter().cloned());
+        line(out, &format!("    groups: {groups}"));
     }
     if let LinkState::Down { why } = &peer.link {
         line(out, &format!("    no link: {why}"));
@@ -302,6 +317,7 @@ fn bytes(n: u64) -> String {
 mod tests {
     use ipop_proto::address::OverlayAddrs;
     use ipop_proto::candidate::CandidateKind;
+    use ipop_proto::status::PolicyStatus;
 
     use super::*;
 
@@ -327,6 +343,8 @@ mod tests {
             rx_bytes: 0,
             rx_packets: 0,
             drops: BTreeMap::new(),
+            groups: Default::default(),
+            role: None,
         }
     }
 
@@ -344,6 +362,7 @@ mod tests {
             rtt_us: Some(1234),
             tx_bytes: 5_000_000,
             rx_bytes: 999,
+            groups: ["crew", "lake"].map(str::to_owned).into(),
             ..peer(2, "worker-0", LinkState::Up)
         };
         let why = "no answer to session-initiate\u{1b}[2J".to_owned();
@@ -384,6 +403,7 @@ mod tests {
             certificate: Some(CertificateStatus {
                 name: "frontend-0.demo.ipop".to_owned(),
                 role: Some("frontend".to_owned()),
+                groups: ["storage".to_owned()].into(),
                 left_s: 20 * 86_400,
                 is_due: true,
                 is_revoked: false,
@@ -406,6 +426,17 @@ mod tests {
                 age_ms: 1_000,
                 count: 1,
             }],
+            policy: Some(PolicyStatus {
+                rules: vec![toml::from_str("from = \"any\"\nto = \"any\"").expect("a rule")],
+                denied: vec![AlarmStatus {
+                    origin: "worker-0".to_owned(),
+                    trouble: "sends what no rule allows, tcp/22 last".to_owned(),
+                    holder: None,
+                    age_ms: 2_000,
+                    count: 7,
+                }],
+                ..PolicyStatus::default()
+            }),
         };
         insta::assert_snapshot!(table(&status));
     }

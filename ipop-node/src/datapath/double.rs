@@ -61,6 +61,7 @@ impl Peer {
                 sending: own.clone(),
                 receiving: vec![own],
             },
+            gate: None,
             fragments: Arc::default(),
             traffic: Arc::default(),
         };

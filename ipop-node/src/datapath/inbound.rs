@@ -14,6 +14,7 @@ use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::generation::Refused;
 use ipop_datapath::inet::Layer;
+use ipop_datapath::policy::Direction;
 use ipop_datapath::published::Reader;
 use ipop_datapath::record::{ContentType, RecordHeader};
 use ipop_datapath::segment::Sum;
@@ -124,7 +125,7 @@ impl Inbound {
                 Err(error) => return Err(error.into()),
             }
             self.map.refresh();
-            if self.mode == OverlayMode::Switch {
+            if self.mode == OverlayMode::Switch || self.map.get().has_gates {
                 self.now_s = self.started.elapsed().as_secs() as u32;
             }
             for event in &events {
@@ -335,7 +336,7 @@ impl Inbound {
         });
     }
 
-    /// Whether the packet is from the peer and for this node.
+    /// Whether the packet is from the peer and for this node, and may pass.
     fn admit_packet(&self, way: &Way, packet: &Range<usize>) -> Result<(), DropReason> {
         let bytes = &self.buffer[packet.clone()];
         let (source, destination) = addresses(bytes).ok_or(DropReason::Malformed)?;
@@ -345,7 +346,12 @@ impl Inbound {
         if !self.me.is(destination) {
             return Err(DropReason::WrongDestination);
         }
-        Ok(())
+        match &way.path.gate {
+            Some(gate) if !gate.admits(Direction::In, bytes, self.now_s) => {
+                Err(DropReason::NotAllowed)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a piece; where the whole is when it was the last one missing.

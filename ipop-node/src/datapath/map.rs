@@ -43,6 +43,8 @@ pub struct Map {
     pub origins: HashMap<Origin, Option<Arc<Way>>>,
     /// TURN servers that channels go through.
     pub has_channels: bool,
+    /// Some peer's packets have to pass a gate, by the second.
+    pub has_gates: bool,
     /// By the number that `epoll` gives.
     pub sockets: HashMap<u64, Arc<Socket>>,
 }
@@ -83,6 +85,7 @@ impl Map {
             }
             map.ways[at] = Some(way.clone());
             map.has_channels |= route.channel.is_some();
+            map.has_gates |= path.gate.is_some();
             map.origins
                 .entry((route.local, route.remote, route.channel))
                 .and_modify(|way| *way = None)

@@ -97,7 +97,7 @@ struct Common {
     drops: Arc<Traffic>,
     mode: OverlayMode,
     stations: Arc<Stations>,
-    /// What the ages of stations are counted from.
+    /// What seconds are counted from: the ages of stations, and those of gates.
     started: Instant,
 }
 
@@ -109,8 +109,9 @@ struct Bound {
 }
 
 impl Datapath {
-    /// Starts the threads; there are no sockets yet.
-    pub fn start(device: Device, config: &NodeConfig) -> io::Result<Self> {
+    /// Starts the threads; there are no sockets yet. Seconds are counted from `started`, as the overlay's
+    /// are.
+    pub fn start(device: Device, config: &NodeConfig, started: Instant) -> io::Result<Self> {
         let (inbox, taken) = Inbox::new();
         let map = Arc::new(Published::new(Map::default()));
         let drops = Arc::new(Traffic::default());
@@ -121,7 +122,7 @@ impl Datapath {
             drops: drops.clone(),
             mode: config.overlay.mode,
             stations: Arc::new(Stations::with_age(config.switch.ageing_s)),
-            started: Instant::now(),
+            started,
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let Some(queue) = device.queues.first().cloned() else {

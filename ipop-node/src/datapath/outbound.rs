@@ -12,6 +12,7 @@ use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::PATH_CONTENT;
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
+use ipop_datapath::policy::Direction;
 use ipop_datapath::published::Reader;
 use ipop_datapath::segment::{Malformed, Segments, Sum, Sums};
 use ipop_datapath::stations::{LOCAL, Stations};
@@ -226,10 +227,11 @@ impl Outbound {
 
     /// Looks at what has changed since the last round.
     pub fn refresh(&mut self) {
-        if self.mode == OverlayMode::Switch {
+        let is_new = self.map.refresh();
+        if self.mode == OverlayMode::Switch || self.map.get().has_gates {
             self.now_s = self.started.elapsed().as_secs() as u32;
         }
-        if self.map.refresh() {
+        if is_new {
             self.last = None;
             let sockets = &self.map.get().sockets;
             let is_bound = |socket: &Arc<_>| sockets.values().any(|own| Arc::ptr_eq(own, socket));
@@ -259,8 +261,8 @@ impl Outbound {
             OverlayMode::Route => {
                 let way = destination(&self.packet[..len]).and_then(|addr| self.way(addr));
                 match way {
-                    Some(way) if fits => self.seal(&way, &segments, len),
-                    // No peer, no link, too large, multicast: the overlay knows what to do.
+                    Some(way) if fits && self.admits(&way, len) => self.seal(&way, &segments, len),
+                    // No peer, no link, too large, multicast, not allowed: the overlay knows what to do.
                     _ => self.hand_over(&segments, len),
                 }
             }
@@ -295,6 +297,13 @@ impl Outbound {
                 }
             }
         }
+    }
+
+    /// Whether the packet, all of a super-packet, may go to the peer.
+    fn admits(&self, way: &Way, len: usize) -> bool {
+        let packet = &self.packet[..len];
+        let gate = way.path.gate.as_ref();
+        gate.is_none_or(|gate| gate.admits(Direction::Out, packet, self.now_s))
     }
 
     fn way(&mut self, addr: IpAddr) -> Option<Arc<Way>> {

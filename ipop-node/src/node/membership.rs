@@ -53,30 +53,26 @@ impl Renewals {
     }
 }
 
-/// That there is another certificate in the identity file, or another revocation list: who put it
-/// there sends SIGHUP, or is the node itself. Nodes of overlays without an authority handle neither.
+/// That there is another certificate in the identity file, another revocation list, or that there are other
+/// rules: who put them there sends SIGHUP, or is the node itself.
 pub(super) struct Renewal {
-    hangup: Option<Signal>,
+    hangup: Signal,
     renewed: Arc<Notify>,
 }
 
 impl Renewal {
-    pub(super) fn of(membership: Option<&Membership>) -> io::Result<Self> {
-        let hangup = membership.map(|_| signal(SignalKind::hangup()));
+    pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            hangup: hangup.transpose()?,
+            hangup: signal(SignalKind::hangup())?,
             renewed: Arc::default(),
         })
     }
 
     /// The next one.
     pub(super) async fn asked(&mut self) {
-        match &mut self.hangup {
-            Some(signal) => tokio::select! {
-                _ = signal.recv() => {}
-                () = self.renewed.notified() => {}
-            },
-            None => std::future::pending().await,
+        tokio::select! {
+            _ = self.hangup.recv() => {}
+            () = self.renewed.notified() => {}
         }
     }
 }
@@ -98,6 +94,7 @@ impl Node {
         self.overlay.set_time(SystemTime::now());
         self.read_lists();
         self.renew_certificate();
+        self.reload_rules();
         self.put_out();
     }
 
@@ -184,6 +181,7 @@ impl Node {
             Ok(Some(identity)) => {
                 tracing::info!(fingerprint = %identity.fingerprint(), "certificate renewed");
                 self.overlay.set_identity(identity);
+                self.apply_rules();
             }
             Ok(None) => {}
             Err(error) => {
@@ -216,6 +214,7 @@ impl Node {
         Some(CertificateStatus {
             name: dns_name(&certified.name, &certified.overlay),
             role: certified.role.clone(),
+            groups: certified.groups.clone(),
             left_s: certified.validity.left(now).as_secs(),
             is_due: certified.validity.is_due(now),
             is_revoked: self.overlay.is_revoked(),

@@ -45,6 +45,7 @@ impl Node {
             certificate: self.certificate(),
             names: self.names.as_ref().map(NameService::status),
             refused: self.overlay.refusals(now),
+            policy: self.policy(now),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod registrar;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -290,6 +291,7 @@ impl Authority {
             overlay: self.overlay.clone(),
             addrs: addrs.to_vec(),
             role: Some(node.role.clone()),
+            groups: BTreeSet::new(),
         }
     }
 }

@@ -52,6 +52,7 @@ fn request(node: &NodePlan, identity: &Identity, token: Option<&str>) -> Certifi
         overlay: "demo".to_owned(),
         addrs: vec![node.addrs.ipv4.addr.into(), node.addrs.ipv6.addr.into()],
         role: Some("frontend".to_owned()),
+        groups: Default::default(),
     };
     let request = subject.request(identity).expect("a request");
     let proof = token.map(|token| Proof::of(&request, token));

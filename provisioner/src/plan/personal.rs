@@ -1,6 +1,6 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipop_proto::config::{
     AllowedSection, AuthoritySection, IceSection, NamesSection, NodeConfig, NodeSection,
@@ -160,6 +160,7 @@ pub fn config(
             control: "/run/ipop-node/control.sock".into(),
             identity: keys.membership.as_ref().map(|_| IDENTITY.into()),
             ssh_host_key,
+            groups: BTreeSet::new(),
         },
         overlay: OverlaySection {
             name: plan.name.clone(),
@@ -197,6 +198,7 @@ pub fn config(
         // A LAN that the overlay extends has names of its own.
         names: plan.lan.is_none().then(NamesSection::default),
         peers: Vec::new(),
+        allow: Vec::new(),
     };
     toml::to_string(&config).map_err(|e| {
         CliError::new(

@@ -4,6 +4,7 @@
 #[path = "../../tests/offload/packets.rs"]
 #[expect(dead_code, reason = "shared with the tests")]
 mod packets;
+mod policy;
 mod records;
 mod tables;
 
@@ -19,6 +20,7 @@ use ipop_datapath::segment::{Segments, Sum, Sums};
 use ipop_datapath::vnet::{GsoType, VnetHdr};
 
 use packets::Packet;
+use policy::What;
 
 /// Payload of a TCP segment with timestamps at an overlay MTU of 1400.
 const GSO_SIZE: usize = 1348;
@@ -63,6 +65,12 @@ pub fn all() -> Vec<Operation> {
         tables::locate("station-locate-of-1000"),
         tables::learn("station-learn-of-1000"),
         tables::carry("carry-of-1000"),
+        policy::admits("policy-tcp-v4", Version::V4, What::Tcp),
+        policy::admits("policy-tcp-v6", Version::V6, What::Tcp),
+        policy::admits("policy-tcp-answer-v4", Version::V4, What::TcpAnswer),
+        policy::admits("policy-udp-v4", Version::V4, What::Udp),
+        policy::admits("policy-udp-answer-v4", Version::V4, What::UdpAnswer),
+        policy::admits("policy-denied-v4", Version::V4, What::Denied),
     ]
 }
 

@@ -1,5 +1,6 @@
 //! What a certificate says.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::{Refused, Serial};
+use super::{Refused, Serial, groups};
 use crate::config::is_dns_label;
 use crate::status::Advertisement;
 
@@ -36,6 +37,8 @@ pub struct Certified {
     pub addrs: Vec<IpAddr>,
     /// What it does in the overlay, where that is said.
     pub role: Option<String>,
+    /// The groups that it is in.
+    pub groups: BTreeSet<String>,
     /// For how long that is so.
     pub validity: Validity,
     /// Of the certificate that says so.
@@ -113,6 +116,7 @@ impl Certified {
             overlay,
             addrs,
             role: role.transpose().map_err(|error| error.to_string())?,
+            groups: groups::read(&certificate)?,
             validity: validity(&certificate),
             serial: Serial::new(certificate.raw_serial()).ok_or("its serial number is none")?,
         })

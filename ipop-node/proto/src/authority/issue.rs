@@ -1,16 +1,17 @@
 //! Requests for certificates (PKCS#10, RFC 2986) and certificates, for tests and for owners whose
 //! authority is a file.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType, SerialNumber,
 };
 
 use super::certified::{self, Signer, read_name};
-use super::{Certified, Validity, dns_name};
+use super::{Certified, Validity, dns_name, groups};
 use crate::link::Identity;
 
 /// A request or a certificate cannot be made.
@@ -53,6 +54,8 @@ pub struct Subject {
     pub addrs: Vec<IpAddr>,
     /// What it does in the overlay.
     pub role: Option<String>,
+    /// The groups that it is in. No request asks for them: whoever signs says.
+    pub groups: BTreeSet<String>,
 }
 
 /// A key that certificates are signed with (ECDSA P-256), and its own certificate.
@@ -105,6 +108,7 @@ impl Subject {
             overlay,
             addrs,
             role,
+            groups: BTreeSet::new(),
         };
         Ok((subject, public_key))
     }
@@ -193,6 +197,12 @@ impl Issuer {
     ) -> Result<(String, Certified), IssueError> {
         let mut params = subject.params()?;
         params.is_ca = IsCa::ExplicitNoCa;
+        groups::check(&subject.groups).map_err(IssueError::Request)?;
+        if !subject.groups.is_empty() {
+            let groups = groups::write(&subject.groups);
+            let extension = CustomExtension::from_oid_content(&groups::EXTENSION, groups);
+            params.custom_extensions.push(extension);
+        }
         date(&mut params, validity, serial);
         let signed = params
             .signed_by(key, &self.issuer)

@@ -8,6 +8,7 @@
 //! - in its subjectAltName, as iPAddress, the overlay addresses that are its own, of either family at
 //!   least one;
 //! - in its subject, as organizationalUnitName, its role, if it has one;
+//! - in its subjectDirectoryAttributes, the groups that it is in ([`groups`]), if there are any;
 //! - that its key is for signatures (keyUsage digitalSignature) and for both ends of a link
 //!   (extendedKeyUsage serverAuth and clientAuth), since either node may be the DTLS client.
 //!
@@ -21,6 +22,7 @@
 mod anchor;
 mod certified;
 mod clock;
+pub mod groups;
 pub mod issue;
 mod list;
 pub mod proof;

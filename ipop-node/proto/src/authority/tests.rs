@@ -2,15 +2,17 @@
 
 mod revocation;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
+    CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose,
+    SanType,
 };
 
 use super::issue::{IssueError, Issuer, Subject};
-use super::{Authority, AuthorityError, Claim, Refused, RevocationList, Serial, Validity};
+use super::{Authority, AuthorityError, Claim, Refused, RevocationList, Serial, Validity, groups};
 use crate::link::Identity;
 
 pub(crate) const DAY: Duration = Duration::from_secs(86_400);
@@ -101,6 +103,7 @@ pub(crate) fn subject(name: &str, overlay: &str, last: u8) -> Subject {
         overlay: overlay.to_owned(),
         addrs: addrs(last).to_vec(),
         role: None,
+        groups: BTreeSet::new(),
     }
 }
 
@@ -124,7 +127,8 @@ fn sign(
     validity: Validity,
 ) -> Result<String, IssueError> {
     let request = subject.request(identity)?;
-    let (asked, key) = Subject::of_request(&request)?;
+    let (mut asked, key) = Subject::of_request(&request)?;
+    asked.groups.clone_from(&subject.groups);
     assert_eq!(asked, *subject);
     // Another one for each key.
     let serial = *identity.fingerprint().0.first_chunk().expect("longer");
@@ -146,6 +150,7 @@ fn what_the_authority_signs_is_what_a_node_reads() {
     let office = Office::new();
     let asked = Subject {
         role: Some("frontend".to_owned()),
+        groups: ["lake", "crew"].map(str::to_owned).into(),
         ..subject("a", "demo", 1)
     };
     let identity = office.identity(&asked);
@@ -158,6 +163,7 @@ fn what_the_authority_signs_is_what_a_node_reads() {
         assert_eq!(said.overlay, "demo");
         assert_eq!(said.addrs, addrs(1));
         assert_eq!(said.role.as_deref(), Some("frontend"));
+        assert_eq!(said.groups, asked.groups);
         assert_eq!(
             (said.validity.not_before, said.validity.not_after),
             (begins, ends)
@@ -254,6 +260,10 @@ fn a_certificate_that_is_not_of_the_form_is_refused_whoever_signed_it() {
     let names = |names: Vec<SanType>| -> Change<'_> {
         Box::new(move |params| params.subject_alt_names.clone_from(&names))
     };
+    let directory = |value: Vec<u8>| -> Change<'_> {
+        let extension = CustomExtension::from_oid_content(&groups::EXTENSION, value);
+        Box::new(move |params| params.custom_extensions.push(extension.clone()))
+    };
     let changes: Vec<(Change<'_>, &str)> = vec![
         (Box::new(|p| p.key_usages.clear()), "not for signatures"),
         (
@@ -307,6 +317,14 @@ fn a_certificate_that_is_not_of_the_form_is_refused_whoever_signed_it() {
                 SanType::Rfc822Name("a@b".try_into().expect("a name")),
             ]),
             "another name",
+        ),
+        (
+            directory(vec![0x30, 0x03, 0x30]),
+            "subjectDirectoryAttributes cannot be read",
+        ),
+        (
+            directory(groups::write(&["a b".to_owned()].into())),
+            "`a b` is no group",
         ),
     ];
     for (change, why) in changes {
@@ -415,4 +433,20 @@ fn a_request_for_what_no_node_may_be_is_refused() {
             "{refused:?}"
         );
     }
+}
+
+#[test]
+fn no_certificate_is_signed_for_a_group_with_a_name_that_nobody_would_read() {
+    let office = Office::new();
+    let asked = Subject {
+        groups: ["Lake".to_owned()].into(),
+        ..subject("a", "demo", 1)
+    };
+    let identity = Identity::generate().expect("an identity");
+    let validity = Validity {
+        not_before: Office::today(),
+        not_after: Office::today() + DAY,
+    };
+    let error = sign(&office.issuer, &asked, &identity, validity).expect_err("no group");
+    assert!(error.to_string().contains("`Lake` is no group"), "{error}");
 }

@@ -30,6 +30,7 @@ use super::dtls::{Association, Ended, Rejected};
 use super::identity::Identity;
 use super::record::Form;
 use super::trust::Expected;
+use crate::authority::Certified;
 use crate::signal::Fingerprint;
 use crate::status::DropReason;
 
@@ -203,6 +204,11 @@ impl Channel {
     /// The fingerprint of the certificate that the peer has shown last.
     pub(super) fn shown(&self) -> Option<Fingerprint> {
         self.current.shown()
+    }
+
+    /// What the authority says of the peer by that certificate, where there is one.
+    pub(super) fn certified(&self) -> Option<&Certified> {
+        self.current.certified()
     }
 
     /// The keys in use, if they are others than when this was last asked.

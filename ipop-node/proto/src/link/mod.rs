@@ -64,6 +64,7 @@ pub use self::stun::stun_username;
 use self::trust::Expected;
 pub use self::trust::Trust;
 pub use self::types::{IceCredentials, IceRole, LinkConfig, LinkError, LinkEvent};
+use crate::authority::Certified;
 use crate::candidate::{Candidate, LocalCandidate};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::{Fingerprint, LinkDescription, Setup, TerminateReason};
@@ -382,6 +383,11 @@ impl Link {
     /// The fingerprint of the peer's certificate, once it has shown it.
     pub fn shown(&self) -> Option<Fingerprint> {
         self.channel.as_ref()?.shown()
+    }
+
+    /// What the authority says of the peer, once it has shown its certificate, where there is one.
+    pub fn certified(&self) -> Option<&Certified> {
+        self.channel.as_ref()?.certified()
     }
 
     /// The peer has begun to use new keys, as whoever opened a record made with them says.

@@ -1,9 +1,10 @@
 //! Datagrams and packets on their way through.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
+use ipop_datapath::policy::Direction;
 
 use super::icmp::{self, Unreachable};
 use super::packet::Addresses;
@@ -17,9 +18,6 @@ use crate::signal::TerminateReason;
 use crate::status::{DropReason, LinkState};
 use crate::switch::Matter;
 use crate::switch::message::Message;
-
-/// Least time between two ICMP unreachables (RFC 4443 section 2.4 (f)).
-const UNREACHABLE_PACE: Duration = Duration::from_millis(10);
 
 impl Overlay {
     pub(super) fn datagram(
@@ -127,13 +125,12 @@ impl Overlay {
         }
         let Some(id) = self.whose(addresses.destination) else {
             self.drop(DropReason::NoMember);
-            if now >= self.quiet_until {
-                self.quiet_until = now + UNREACHABLE_PACE;
-                let error = icmp::error(packet, addresses, Unreachable::NoMember);
-                self.outputs.extend(error.map(Output::Packet));
-            }
-            return;
+            return self.unreachable(now, packet, addresses, Unreachable::NoMember);
         };
+        let is_up = self.table.get(id).is_some_and(Peer::is_up);
+        if is_up && !self.admits(now, id, Direction::Out, packet) {
+            return self.prohibit(now, id, packet, addresses);
+        }
         let Some(peer) = self.table.get_mut(id) else {
             return self.drop(DropReason::NoMember);
         };
@@ -185,7 +182,7 @@ impl Overlay {
             };
             match session.link.poll_event() {
                 None => return,
-                Some(LinkEvent::Packet(packet)) => self.arrived(id, packet),
+                Some(LinkEvent::Packet(packet)) => self.arrived(now, id, packet),
                 Some(LinkEvent::Frame(frame)) => self.frame_arrived(id, frame),
                 Some(LinkEvent::Message(message)) => self.message_arrived(id, &message),
                 Some(LinkEvent::Control(message)) => self.control_arrived(now, id, &message),
@@ -240,7 +237,7 @@ impl Overlay {
     }
 
     /// A packet from a peer, decrypted.
-    fn arrived(&mut self, id: PeerId, packet: BytesMut) {
+    fn arrived(&mut self, now: Instant, id: PeerId, packet: BytesMut) {
         let me = self.config.addrs;
         let Some(peer) = self.in_mode(OverlayMode::Route, id) else {
             return;
@@ -251,10 +248,14 @@ impl Overlay {
             Some(a) if !me.is(a.destination) => Some(DropReason::WrongDestination),
             Some(_) => None,
         };
+        let traffic = peer.traffic.clone();
         if let Some(reason) = dropped {
-            return peer.traffic.dropped(reason);
+            return traffic.dropped(reason);
         }
-        peer.traffic.received(1, packet.len() as u64);
+        if !self.admits(now, id, Direction::In, &packet) {
+            return traffic.dropped(DropReason::NotAllowed);
+        }
+        traffic.received(1, packet.len() as u64);
         self.outputs.push_back(Output::Packet(packet));
     }
 

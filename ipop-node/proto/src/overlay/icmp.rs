@@ -2,6 +2,7 @@
 //! kernel learns the path MTU and does not wait for members that are not there.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
@@ -14,8 +15,12 @@ pub(super) enum Unreachable {
     TooBig(u16),
     /// Nobody has that address.
     NoMember,
+    /// The rules do not let it pass.
+    Prohibited,
 }
 
+/// Least time between two ICMP unreachables (RFC 4443 section 2.4 (f)).
+pub(super) const PACE: Duration = Duration::from_millis(10);
 /// RFC 4443 section 2.4 (c): as much of the packet as fits the minimum IPv6 MTU.
 const IPV6_MIN_MTU: usize = 1280;
 /// RFC 1812 section 4.3.2.3.
@@ -43,6 +48,8 @@ pub(super) fn error(packet: &[u8], addresses: Addresses, why: Unreachable) -> Op
             let (code, mtu) = match why {
                 Unreachable::TooBig(mtu) => (4, mtu),
                 Unreachable::NoMember => (1, 0),
+                // RFC 1812 section 5.2.7.1.
+                Unreachable::Prohibited => (13, 0),
             };
             let quoted = &packet[..packet.len().min(IPV4_ERROR - 28)];
             let mut icmp = BytesMut::with_capacity(8 + quoted.len());
@@ -72,6 +79,7 @@ pub(super) fn error(packet: &[u8], addresses: Addresses, why: Unreachable) -> Op
             let (kind, code, value) = match why {
                 Unreachable::TooBig(mtu) => (2, 0, u32::from(mtu)),
                 Unreachable::NoMember => (1, 3, 0),
+                Unreachable::Prohibited => (1, 1, 0),
             };
             let quoted = &packet[..packet.len().min(IPV6_MIN_MTU - 48)];
             let mut icmp = BytesMut::with_capacity(8 + quoted.len());

@@ -23,6 +23,7 @@ mod icmp;
 mod packet;
 mod path;
 mod peer;
+mod policy;
 mod presence;
 mod refusals;
 mod revocation;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
+use ipop_datapath::policy::Denial;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -50,6 +52,7 @@ use self::admission::Admission;
 use self::demux::Demux;
 pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
+use self::policy::Rules;
 use self::refusals::Refusals;
 use self::session::Session;
 pub use self::static_peers::StaticPeer;
@@ -129,6 +132,15 @@ pub enum Output {
         /// The node name of the peer that it came from; none if it came by [`Overlay::revoke`].
         from: Option<String>,
     },
+    /// A peer sent what the rules do not allow; to log. It is said at most once in a minute of each.
+    Denied {
+        /// Its node name.
+        peer: String,
+        /// How many packets since this was said last.
+        count: u64,
+        /// What the last one was after.
+        last: Denial,
+    },
     /// A link came up; to log, and to publish [`Overlay::linked`] anew.
     LinkUp {
         /// The peer's node name.
@@ -163,6 +175,12 @@ pub struct Overlay {
     /// Whom to believe, in an overlay with an authority.
     trust: Option<OverlayTrust>,
     refusals: Refusals,
+    /// Who may reach what, where there are rules.
+    rules: Option<Rules>,
+    /// When it is next looked at who was denied something.
+    denials_at: Option<Instant>,
+    /// What seconds are counted from.
+    started: Instant,
     /// No ICMP unreachable before this.
     quiet_until: Instant,
     left: bool,
@@ -181,7 +199,7 @@ impl fmt::Debug for Overlay {
 
 impl Overlay {
     /// An overlay with no peers. All randomness comes from `seed`, which must be unpredictable:
-    /// ICE passwords are drawn from it.
+    /// ICE passwords are drawn from it. Seconds for [`PeerPath::gate`] are counted from `now`.
     pub fn new(now: Instant, config: OverlayConfig, identity: Identity, seed: [u8; 32]) -> Self {
         let mut rng = StdRng::from_seed(seed);
         Self {
@@ -197,6 +215,9 @@ impl Overlay {
             admission: Admission::default(),
             trust: None,
             refusals: Refusals::default(),
+            rules: None,
+            denials_at: None,
+            started: now,
             quiet_until: now,
             left: false,
         }
@@ -322,6 +343,7 @@ impl Overlay {
             self.advance(now, id);
         }
         self.gossip_timeout(now);
+        self.look_at_denials(now);
         self.admit(now);
     }
 
@@ -333,6 +355,7 @@ impl Overlay {
             self.table.first_timer(),
             self.next_admission(),
             gossip,
+            self.denials_at,
         ]
         .into_iter()
         .flatten()

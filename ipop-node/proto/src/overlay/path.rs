@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ipop_datapath::fragment::Fragments;
+use ipop_datapath::policy::Gate;
 
-use super::peer::PeerId;
+use super::peer::{Peer, PeerId};
 use super::traffic::Traffic;
 use super::{Output, Overlay};
 use crate::address::OverlayAddrs;
@@ -22,6 +23,9 @@ pub struct PeerPath {
     pub route: Route,
     /// What seals and opens its records.
     pub keys: Keys,
+    /// What packets of the peer, and for it, have to pass; everything does where there is none. Its
+    /// seconds are counted from when the overlay was made.
+    pub gate: Option<Arc<Gate>>,
     /// Its packets in pieces.
     pub fragments: Arc<Fragments>,
     /// Where to count.
@@ -41,6 +45,8 @@ impl From<PeerId> for PeerKey {
 impl Overlay {
     /// Tells the way to a peer if it is another one than was told last.
     pub(super) fn tell_path(&mut self, id: PeerId) {
+        let is_up = self.table.get(id).is_some_and(Peer::is_up);
+        let gate = if is_up { self.gate(id) } else { None };
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
@@ -62,15 +68,17 @@ impl Overlay {
         let keys = link.poll_keys();
         if keys.is_some() {
             peer.keys = keys;
-        } else if peer.path == route {
+        } else if peer.path == route && is_same(peer.told_gate.as_ref(), gate.as_ref()) {
             return;
         }
         let told = peer.path.is_some();
         peer.path = route;
+        peer.told_gate.clone_from(&gate);
         let path = route.zip(peer.keys.clone()).map(|(route, keys)| PeerPath {
             addrs: peer.addrs,
             route,
             keys,
+            gate,
             fragments,
             traffic: peer.traffic.clone(),
         });
@@ -110,5 +118,12 @@ impl Overlay {
         for id in self.table.ids() {
             self.tell_path(id);
         }
+    }
+}
+
+fn is_same(one: Option<&Arc<Gate>>, other: Option<&Arc<Gate>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipop_datapath::policy::Gate;
+
 use super::backoff::Backoff;
+use super::policy::{Denied, Gated};
 use super::session::Session;
 use super::static_peers::StaticPeer;
 use super::traffic::Traffic;
@@ -59,6 +62,10 @@ pub(super) struct Peer {
     /// The route that was told last, and the keys.
     pub(super) path: Option<Route>,
     pub(super) keys: Option<Keys>,
+    /// What its packets have to pass, as it was told with the route.
+    pub(super) told_gate: Option<Arc<Gate>>,
+    pub(super) gated: Option<Gated>,
+    pub(super) denied: Denied,
     /// The deadline it is filed under.
     pub(super) timer: Option<Timer>,
 }
@@ -97,6 +104,9 @@ impl Peer {
             traffic: Arc::default(),
             path: None,
             keys: None,
+            told_gate: None,
+            gated: None,
+            denied: Denied::default(),
             timer: None,
         }
     }
@@ -126,6 +136,7 @@ impl Peer {
         for (reason, count) in link.map(|l| l.drops()).into_iter().flatten() {
             *drops.entry(*reason).or_default() += count;
         }
+        let member = self.member();
         PeerStatus {
             name: self.name.clone(),
             jid: self.jid.clone(),
@@ -150,6 +161,8 @@ impl Peer {
             rx_bytes,
             rx_packets,
             drops,
+            groups: member.groups,
+            role: member.role,
         }
     }
 

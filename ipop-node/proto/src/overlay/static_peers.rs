@@ -8,6 +8,7 @@
 //! Every link to a peer has the same credentials. A peer that made a new one, by a restart for
 //! one, is met by the link there is: see [`crate::link`].
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub struct StaticPeer {
     pub fingerprint: Fingerprint,
     /// Where it can be reached, best first. Without any, it is waited for.
     pub endpoints: Vec<SocketAddr>,
+    /// The groups that it is in, for rules.
+    pub groups: BTreeSet<String>,
 }
 
 impl Overlay {

@@ -140,6 +140,7 @@ mod tests {
             overlay: "demo".to_owned(),
             addrs: vec![[10, 73, 0, 2].into(), "fd5a::2".parse().expect("valid")],
             role: None,
+            groups: Default::default(),
         };
         let request = subject.request(&Identity::generate().expect("an identity"));
         let (subject, key) = Subject::of_request(&request.expect("a request")).expect("the same");

@@ -1,5 +1,6 @@
 //! An overlay with an authority, and members and a server that lie.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{World, addrs, sid_of, v4};
@@ -291,6 +292,7 @@ fn a_peer_by_configuration_needs_a_certificate_of_the_authority_too() {
                 addrs: addrs(2 - i as u8),
                 fingerprint: own[1 - i].fingerprint(),
                 endpoints: vec![format!("203.0.113.{}:4000", 2 - i).parse().expect("valid")],
+                groups: BTreeSet::new(),
             };
             world.configured.insert(i, vec![other]);
             let underlay = [203, 0, 113, i as u8 + 1].into();

@@ -1,5 +1,6 @@
 //! By what name others rely on who a peer is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::world::{World, addrs};
@@ -34,6 +35,7 @@ fn the_name_of_a_peer_by_configuration_is_nobody_elses() {
         addrs: addrs(9),
         fingerprint: Identity::generate().expect("an identity").fingerprint(),
         endpoints: Vec::new(),
+        groups: BTreeSet::new(),
     };
     world.configured.insert(1, Vec::new());
     let now = world.now;

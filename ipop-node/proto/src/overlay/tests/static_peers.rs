@@ -1,5 +1,6 @@
 //! Peers by configuration: two nodes and no server.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -39,8 +40,22 @@ fn configured(reachable: [bool; 2]) -> World {
             addrs: addrs(i as u8 + 1),
             fingerprint: identity.fingerprint(),
             endpoints: reachable[i].then_some(endpoint(i)).into_iter().collect(),
+            groups: BTreeSet::new(),
         };
         world.configured.insert(1 - i, vec![peer]);
+    }
+    world
+}
+
+/// Two nodes that know each other, each as one of these groups.
+pub(super) fn in_groups(groups: [&[&str]; 2]) -> World {
+    let mut world = configured([true; 2]);
+    for (i, groups) in groups.iter().enumerate() {
+        let known = world.configured.get_mut(&(1 - i)).expect("one");
+        known[0].groups = groups.iter().map(|group| (*group).to_owned()).collect();
+    }
+    for i in 0..2 {
+        world.add_node(underlay(i));
     }
     world
 }

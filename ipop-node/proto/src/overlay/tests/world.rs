@@ -412,6 +412,9 @@ impl World {
                     Output::Refused { account, why, .. } => {
                         node.events.push(format!("refused {account}: {why}"));
                     }
+                    Output::Denied { peer, count, last } => {
+                        node.events.push(format!("denied {peer}: {last}, {count}"));
+                    }
                     Output::LinkUp { peer, .. } => node.events.push(format!("up {peer}")),
                     Output::LinkDown { peer, why, .. } => {
                         node.events.push(format!("down {peer}: {why}"));

@@ -449,6 +449,14 @@ impl Node {
                     session.answer_certificate(from, id, None);
                 }
             }
+            Event::Revocations { from, id, list } => {
+                let answer = self.told_list(now, &from, &list);
+                // In force means that links have ended.
+                self.put_out();
+                if let Some(session) = &self.session {
+                    session.answer_revocations(from, id, answer);
+                }
+            }
             Event::Services(services) => {
                 let servers = ice_servers(&services, SystemTime::now());
                 tracing::debug!(count = servers.len(), "STUN and TURN servers");

@@ -9,6 +9,7 @@
 //! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
 pub mod capture;
+pub mod deployed;
 pub mod ec2;
 pub mod kill;
 pub mod lab;

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ipop_proto::authority::{RevocationList, dns_name};
+use ipop_proto::authority::{ListError, RevocationList, dns_name};
 use ipop_proto::overlay::Identity;
 use ipop_proto::status::{CertificateStatus, RevocationListStatus};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,7 +14,7 @@ use super::Node;
 use crate::backoff::Backoff;
 use crate::requester::Requester;
 use crate::settings::{Membership, SettingsError, own_certificate, read_identity};
-use crate::xmpp::Session;
+use crate::xmpp::{RevocationsAnswer, Session};
 
 /// Between looks whether it is time for another certificate.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(3600);
@@ -114,6 +114,25 @@ impl Node {
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::error!(error, "revocation list not read");
+            }
+        }
+    }
+
+    /// Takes a revocation list (DER) that `from` tells, if that is who signs for the authority. Whether it
+    /// is one says the authority's signature alone.
+    pub(super) fn told_list(&mut self, now: Instant, from: &str, der: &[u8]) -> RevocationsAnswer {
+        let requester = self.membership.as_ref().and_then(|m| m.requester.as_ref());
+        if requester.is_none_or(|requester| requester.issuer() != from) {
+            tracing::debug!(from, "revocation list of somebody who does not sign");
+            return RevocationsAnswer::Forbidden;
+        }
+        self.overlay.set_time(SystemTime::now());
+        let taken = RevocationList::from_der(der).and_then(|list| self.overlay.revoke(now, list));
+        match taken {
+            Ok(_) | Err(ListError::Old { .. }) => RevocationsAnswer::InForce,
+            Err(error) => {
+                tracing::warn!(from, %error, "revocation list not taken");
+                RevocationsAnswer::Refused
             }
         }
     }

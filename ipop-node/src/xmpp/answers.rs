@@ -56,6 +56,9 @@ impl Online<'_> {
             Question::Certificate(reply) => {
                 drop(reply.send(pending::certificate(&asked, answer, patience)));
             }
+            Question::Revocations(reply) => {
+                drop(reply.send(pending::revocations(&asked, answer, patience)));
+            }
             Question::OwnServices => match pending::services(&asked, answer, patience) {
                 Ok(services) => {
                     self.services_at = Some(Instant::now() + refresh(&services, SystemTime::now()));

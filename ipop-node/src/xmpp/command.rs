@@ -6,7 +6,7 @@ use ipop_proto::stanza::services::Service;
 use ipop_proto::status::{Advertisement, NodeStatus};
 use tokio::sync::oneshot;
 
-use super::QueryError;
+use super::{QueryError, RevocationsAnswer};
 
 /// Where the answer to a status query goes.
 pub(super) type StatusReply = oneshot::Sender<Result<Box<NodeStatus>, QueryError>>;
@@ -14,6 +14,9 @@ pub(super) type StatusReply = oneshot::Sender<Result<Box<NodeStatus>, QueryError
 pub(super) type ServicesReply = oneshot::Sender<Result<Vec<Service>, QueryError>>;
 /// Where the answer to a question for a certificate goes.
 pub(super) type CertificateReply = oneshot::Sender<Result<String, QueryError>>;
+
+/// Where it goes that a revocation list is in force.
+pub(super) type RevocationsReply = oneshot::Sender<Result<(), QueryError>>;
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -44,6 +47,17 @@ pub(super) enum Command {
         issuer: String,
         request: CertificateRequest,
         reply: CertificateReply,
+    },
+    TellRevocations {
+        jid: String,
+        /// DER.
+        list: Vec<u8>,
+        reply: RevocationsReply,
+    },
+    AnswerRevocations {
+        to: String,
+        id: String,
+        answer: RevocationsAnswer,
     },
     Leave {
         done: oneshot::Sender<()>,

@@ -40,6 +40,8 @@ pub(super) enum Request {
     StatusQuery,
     /// Pass on; the owner answers.
     Certificate(CertificateRequest),
+    /// Pass on; the owner answers.
+    Revocations(Vec<u8>),
     /// Acknowledge, and take the roster's items.
     RosterPush(Roster),
 }
@@ -78,6 +80,15 @@ pub(super) fn set(sender: Sender, payload: Element) -> Request {
             Ok(request) => Request::Certificate(request),
             Err(error) => {
                 tracing::debug!(%error, "question for a certificate refused");
+                Request::Error(bad_request())
+            }
+        };
+    }
+    if stanza::revocation::is_list(&payload) && sender == Sender::Member {
+        return match stanza::revocation::from_element(&payload) {
+            Ok(list) => Request::Revocations(list),
+            Err(error) => {
+                tracing::debug!(%error, "revocation list refused");
                 Request::Error(bad_request())
             }
         };
@@ -132,7 +143,14 @@ pub(super) fn bad_request() -> StanzaError {
     )
 }
 
-/// The answer to a question for a certificate that nobody here signs (RFC 6120 section 8.3.3.4).
+/// The answer to what can be read and is not taken (RFC 6120 section 8.3.3.10).
+pub(super) fn not_acceptable() -> StanzaError {
+    let mut error = StanzaError::new(ErrorType::Modify, DefinedCondition::NotAcceptable, "", "");
+    error.texts.clear();
+    error
+}
+
+/// The answer to what the one who asks may not have, or say (RFC 6120 section 8.3.3.4).
 pub(super) fn forbidden() -> StanzaError {
     let mut error = StanzaError::new(ErrorType::Auth, DefinedCondition::Forbidden, "", "");
     error.texts.clear();

@@ -118,9 +118,29 @@ pub enum Event {
         /// What it asks.
         request: CertificateRequest,
     },
+    /// A member tells a revocation list; answer with [`Session::answer_revocations`].
+    Revocations {
+        /// Full JID to answer to.
+        from: String,
+        /// Identifier to answer with.
+        id: String,
+        /// The list's DER form, from anybody so far.
+        list: Vec<u8>,
+    },
     /// STUN and TURN services with fresh credentials: after every sign-in, and again before they
     /// expire.
     Services(Vec<Service>),
+}
+
+/// What a node says to a revocation list that it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RevocationsAnswer {
+    /// It is in force, or a newer one is.
+    InForce,
+    /// Whoever told it is not who tells this node such lists.
+    Forbidden,
+    /// It is none of an authority that is believed here.
+    Refused,
 }
 
 /// A question was not answered.
@@ -302,6 +322,23 @@ impl Session {
             reply,
         });
         answer.await.unwrap_or(Err(QueryError::Offline))
+    }
+
+    /// Tells the node with the full JID `jid` a revocation list (DER). It is in force there when this
+    /// succeeds, or a newer one is.
+    pub async fn tell_revocations(&self, jid: &str, list: Vec<u8>) -> Result<(), QueryError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::TellRevocations {
+            jid: jid.to_owned(),
+            list,
+            reply,
+        });
+        answer.await.unwrap_or(Err(QueryError::Offline))
+    }
+
+    /// Answers an [`Event::Revocations`].
+    pub fn answer_revocations(&self, to: String, id: String, answer: RevocationsAnswer) {
+        self.send(Command::AnswerRevocations { to, id, answer });
     }
 
     /// Asks the node with the full JID `jid` for its status.

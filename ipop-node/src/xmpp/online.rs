@@ -23,7 +23,7 @@ use super::members::Change;
 use super::pace::Pace;
 use super::pending::{Answer, Pending, Question};
 use super::task::{End, Task};
-use super::{CLOSE, Event, QueryError};
+use super::{CLOSE, Event, QueryError, RevocationsAnswer};
 
 /// The server takes what we send within this, or the stream is dead.
 const WRITE: Duration = Duration::from_secs(30);
@@ -81,6 +81,7 @@ impl<'a> Online<'a> {
             if let Question::Services(_)
             | Question::Status(_)
             | Question::Certificate(_)
+            | Question::Revocations(_)
             | Question::Signal(_) = question
             {
                 let _ = self.settle(to, question, Answer::Offline).await;
@@ -207,6 +208,26 @@ impl<'a> Online<'a> {
                     Ok(())
                 }
             },
+            Some(Command::TellRevocations { jid, list, reply }) => match Jid::new(&jid) {
+                Ok(to) => {
+                    let payload = stanza::revocation::to_element(&list);
+                    self.ask(Some(to), Question::Revocations(reply), true, payload)
+                        .await
+                }
+                Err(_) => {
+                    let _ = reply.send(Err(QueryError::Jid(jid)));
+                    Ok(())
+                }
+            },
+            Some(Command::AnswerRevocations { to, id, answer }) => {
+                let Ok(to) = Jid::new(&to) else { return Ok(()) };
+                let payload = match answer {
+                    RevocationsAnswer::InForce => IqPayload::Result(None),
+                    RevocationsAnswer::Forbidden => IqPayload::Error(inbound::forbidden()),
+                    RevocationsAnswer::Refused => IqPayload::Error(inbound::not_acceptable()),
+                };
+                self.reply(Some(to), id, payload).await
+            }
             Some(Command::QueryServices { reply }) => {
                 self.ask_services(Question::Services(reply)).await
             }
@@ -350,6 +371,17 @@ impl<'a> Online<'a> {
                         from: from.to_string(),
                         id,
                         request,
+                    })
+                    .await;
+                Ok(())
+            }
+            Request::Revocations(list) => {
+                let Some(from) = from else { return Ok(()) };
+                self.task
+                    .emit(Event::Revocations {
+                        from: from.to_string(),
+                        id,
+                        list,
                     })
                     .await;
                 Ok(())

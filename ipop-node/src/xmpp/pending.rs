@@ -11,7 +11,7 @@ use tokio_xmpp::jid::Jid;
 use tokio_xmpp::minidom::Element;
 use tokio_xmpp::parsers::stanza_error::StanzaError;
 
-use super::command::{CertificateReply, ServicesReply, StatusReply};
+use super::command::{CertificateReply, RevocationsReply, ServicesReply, StatusReply};
 use super::{Event, QueryError};
 
 /// What was asked.
@@ -24,6 +24,7 @@ pub(super) enum Question {
     /// Services for the caller.
     Services(ServicesReply),
     Certificate(CertificateReply),
+    Revocations(RevocationsReply),
     /// Services to be reported as an event.
     OwnServices,
 }
@@ -173,6 +174,11 @@ pub(super) fn certificate(
     let payload = payload(to, answer, patience)?;
     stanza::certificate::from_answer(payload.as_ref())
         .map_err(|error| QueryError::Unreadable(to.to_owned(), error.to_string()))
+}
+
+/// Reads the answer to a revocation list.
+pub(super) fn revocations(to: &str, answer: Answer, patience: Duration) -> Result<(), QueryError> {
+    payload(to, answer, patience).map(drop)
 }
 
 fn payload(to: &str, answer: Answer, patience: Duration) -> Result<Option<Element>, QueryError> {

@@ -204,7 +204,10 @@ impl Task {
             // An error means that nobody waits for the answer any more.
             Command::QueryStatus { reply, .. } => drop(reply.send(Err(QueryError::Offline))),
             Command::QueryServices { reply } => drop(reply.send(Err(QueryError::Offline))),
-            Command::AnswerCertificate { .. } => {}
+            Command::AnswerCertificate { .. } | Command::AnswerRevocations { .. } => {}
+            Command::TellRevocations { reply, .. } => {
+                drop(reply.send(Err(QueryError::Offline)));
+            }
             Command::QueryCertificate { reply, .. } => {
                 drop(reply.send(Err(QueryError::Offline)));
             }

@@ -1,7 +1,9 @@
 //! What is kept of a node.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipop_proto::authority::{Certified, Serial};
 use serde::{Deserialize, Serialize};
 
 use super::{AuthorityError, file};
@@ -22,6 +24,18 @@ pub(super) struct Kept {
     /// digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The last certificate that was signed for this key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// All certificates of the node's name that have not ended, whatever their key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<Signed>,
+    /// Whether others may have been signed: older versions did not write down which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub may_have_others: Option<bool>,
+    /// Whether its certificates are revoked and it gets no other one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_out: bool,
 }
 
 /// A secret that comes with one of the first passwords that a node's account has, one after the other.
@@ -31,6 +45,16 @@ pub(super) struct Token {
     pub password: String,
     /// The secret.
     pub secret: String,
+}
+
+/// A certificate that was signed.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Signed {
+    /// What a revocation list knows it by.
+    #[serde(with = "hexadecimal")]
+    pub serial: Serial,
+    /// The second of its end, since 1970.
+    pub ends: u64,
 }
 
 impl Kept {
@@ -61,8 +85,70 @@ impl Kept {
             _ => Ok(()),
         }
     }
+
+    /// Whether anything is kept.
+    pub fn is_empty(&self) -> bool {
+        self.identity.is_none()
+            && self.token.is_none()
+            && self.key.is_none()
+            && self.signed.is_empty()
+    }
+
+    /// Whether there may be certificates that are not in [`Self::signed`]. Of a node with a key there
+    /// are, if that was not looked at before.
+    pub fn may_have_others(&self) -> bool {
+        self.may_have_others
+            .unwrap_or(self.key.is_some() || self.identity.is_some())
+    }
+
+    /// Notes a certificate that is about to be given to the node.
+    pub fn note(&mut self, pem: &str, certified: &Certified, now: SystemTime) {
+        self.may_have_others = Some(self.may_have_others());
+        self.signed.retain(|signed| seconds(now) <= signed.ends);
+        self.signed.push(Signed {
+            serial: certified.serial.clone(),
+            ends: seconds(certified.validity.not_after),
+        });
+        self.certificate = Some(pem.to_owned());
+    }
+
+    /// What stays of it where another key may come: which certificates there are.
+    pub fn renewed(&self, token: Token) -> Self {
+        Self {
+            token: Some(token),
+            signed: self.signed.clone(),
+            may_have_others: Some(self.may_have_others()),
+            ..Self::default()
+        }
+    }
+
+    /// The serial numbers of certificates that have not ended.
+    pub fn serials(&self, now: SystemTime) -> Vec<Serial> {
+        let good = self.signed.iter().filter(|s| seconds(now) <= s.ends);
+        good.map(|signed| signed.serial.clone()).collect()
+    }
 }
 
 fn path(dir: &Path, node: &NodeName) -> PathBuf {
     dir.join("nodes").join(format!("{node}.json"))
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since: Duration| since.as_secs())
+}
+
+/// Serial numbers as people write them.
+mod hexadecimal {
+    use ipop_proto::authority::Serial;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(serial: &Serial, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(serial)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Serial, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
+    }
 }

@@ -3,17 +3,23 @@
 //! ```text
 //! authority/ca.pem            0644  what nodes believe
 //! authority/ca.key            0600  what nodes' certificates are signed with
-//! authority/nodes/NAME.json   0600  what is kept of a node
+//! authority/ca.crl            0644  who is a member no more, once somebody is
+//! authority/told.json         0600  which nodes said that they have that list
+//! authority/nodes/NAME.json   0600  what is kept of a node, the serial numbers of its certificates too
 //! ```
 //!
 //! The key is made with the deployment and stays here: it is in no database, no image and no
 //! machine's personal data. A directory whose certificate is there and whose key is gone is an
 //! error, since another authority would keep new nodes apart from those that there are.
 
+mod distribution;
+mod herald;
 mod kept;
 pub mod registrar;
+mod revoke;
 #[cfg(test)]
 mod tests;
+pub mod told;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,11 +28,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
-use ipop_proto::authority::{self, Validity};
+use ipop_proto::authority::{self, ListError, Validity};
 use ipop_proto::link::{Identity, IdentityError};
 use ipop_proto::stanza::certificate::CertificateRequest;
 use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
@@ -35,6 +43,7 @@ use crate::rendezvous::{files, password};
 use crate::secret::Secret;
 
 use kept::{Kept, Token};
+pub use revoke::{Revocation, list_path, read_list};
 
 /// How far a node's clock may be behind ours when it shows its certificate first.
 const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
@@ -83,6 +92,15 @@ pub enum AuthorityError {
         #[source]
         source: std::io::Error,
     },
+    /// The revocation list cannot be used.
+    #[error("the revocation list {} cannot be used", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: ListError,
+    },
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
     Entropy(#[source] std::io::Error),
@@ -95,6 +113,14 @@ pub enum AuthorityError {
         #[source]
         source: serde_json::Error,
     },
+}
+
+/// What lets a node ask for its certificate.
+pub struct Entry {
+    /// The secret that proves who asks.
+    pub secret: Secret<String>,
+    /// What became of the certificates that the node had before.
+    pub revocation: Revocation,
 }
 
 /// A certificate is not signed.
@@ -171,7 +197,7 @@ impl Authority {
         };
         if let Some(pem) = kept
             .identity
-            .take_if(|_| self.serves(&identity, &subject, now))
+            .take_if(|_| self.serves(identity.chain(), &subject, now))
         {
             return Ok(Secret::new(pem));
         }
@@ -180,7 +206,7 @@ impl Authority {
             Ok(key)
         });
         let key = request.map_err(|source| self.not_issued(source))?;
-        let certificate = self.sign(&subject, &key, now)?;
+        let certificate = self.sign(&mut kept, &subject, &key, now)?;
         let identity = identity.certified(&certificate).map_err(unusable)?;
         let pem = identity.to_pem().map_err(unusable)?;
         kept.identity = Some(pem.clone());
@@ -191,28 +217,32 @@ impl Authority {
 
     /// The secret by which a node that makes its key itself is known when it asks for its certificate
     /// first. It is the same as long as the account's first password is, which comes with it. With
-    /// another password comes another secret, and any key may come with that.
+    /// another password comes another secret, and any key may come with that; certificates of the key
+    /// before are revoked.
     pub fn token(
         &self,
-        node: &NodeName,
+        node: &NodePlan,
         password: &Secret<String>,
-    ) -> Result<Secret<String>, AuthorityError> {
+        now: SystemTime,
+    ) -> Result<Entry, AuthorityError> {
         let _lock = lock(&self.dir)?;
-        let kept = Kept::read(&self.dir, node)?;
+        let kept = Kept::read(&self.dir, &node.name)?;
         let digest = hex(password.expose().as_bytes());
-        if let Some(token) = kept.token.filter(|token| token.password == digest) {
-            return Ok(Secret::new(token.secret));
+        if let Some(token) = kept.token.as_ref().filter(|t| t.password == digest) {
+            return Ok(Entry {
+                secret: Secret::new(token.secret.clone()),
+                revocation: Revocation::default(),
+            });
         }
         let secret = password::generate().map_err(AuthorityError::Entropy)?;
-        let kept = Kept {
-            token: Some(Token {
-                password: digest,
-                secret: secret.expose().clone(),
-            }),
-            ..Kept::default()
+        // First: what is on the list is found there again, and what is forgotten is not.
+        let revocation = self.revoke_kept(&kept, &node.role, now)?;
+        let token = Token {
+            password: digest,
+            secret: secret.expose().clone(),
         };
-        kept.write(&self.dir, node)?;
-        Ok(secret)
+        kept.renewed(token).write(&self.dir, &node.name)?;
+        Ok(Entry { secret, revocation })
     }
 
     /// Signs what a node asks for, if that is what it is, and its key is the one that it had before
@@ -236,6 +266,9 @@ impl Authority {
         }
         let _lock = lock(&self.dir)?;
         let mut kept = Kept::read(&self.dir, &node.name)?;
+        if kept.is_out {
+            return refused("it is revoked");
+        }
         match &kept.key {
             Some(known) if *known == key_id(&key) => {}
             Some(_) => return refused("it has another key than before"),
@@ -249,15 +282,24 @@ impl Authority {
                 kept.write(&self.dir, &node.name)?;
             }
         }
-        Ok(self.sign(&subject, &key, now)?)
+        // Whoever asks again and again has one certificate all the same: each takes room on a list.
+        if let Some(pem) = kept.certificate.take_if(|pem| {
+            let der = CertificateDer::from_pem_slice(pem.as_bytes());
+            der.is_ok_and(|der| self.serves(&[der], &subject, now))
+        }) {
+            return Ok(pem);
+        }
+        let certificate = self.sign(&mut kept, &subject, &key, now)?;
+        kept.write(&self.dir, &node.name)?;
+        Ok(certificate)
     }
 
     /// Whether there is no reason to sign another certificate.
-    fn serves(&self, identity: &Identity, subject: &Subject, now: SystemTime) -> bool {
+    fn serves(&self, chain: &[impl AsRef<[u8]>], subject: &Subject, now: SystemTime) -> bool {
         let authority = authority::Authority::from_pem(self.certificate_pem(), &self.overlay);
         let certified = authority
             .ok()
-            .and_then(|authority| authority.certify(identity.chain(), now).ok());
+            .and_then(|authority| authority.certify(chain, now).ok());
         certified.is_some_and(|certified| {
             let says = (&certified.name, &certified.addrs, &certified.role);
             says == (&subject.name, &subject.addrs, &subject.role)
@@ -265,15 +307,18 @@ impl Authority {
         })
     }
 
+    /// A certificate, noted in what is to be written before anybody is given it.
     fn sign(
         &self,
+        kept: &mut Kept,
         subject: &Subject,
         key: &impl PublicKeyData,
         now: SystemTime,
     ) -> Result<String, AuthorityError> {
         let validity = validity(now, NODE_LIFETIME);
         let signed = self.issuer.sign(subject, key, validity, rand::random());
-        let (pem, _) = signed.map_err(|source| self.not_issued(source))?;
+        let (pem, certified) = signed.map_err(|source| self.not_issued(source))?;
+        kept.note(&pem, &certified, now);
         Ok(pem)
     }
 
@@ -296,8 +341,8 @@ impl Authority {
     }
 }
 
-/// Forgets a node whose account is closed: another one of its name has nothing of it. `dir` is that
-/// of an authority, or of none.
+/// Forgets a node whose account is closed, and whose certificates are [revoked](Authority::revoke) if
+/// others stay: another one of its name has nothing of it. `dir` is that of an authority, or of none.
 pub fn forget(dir: &Path, node: &NodeName) -> Result<(), AuthorityError> {
     if !dir.exists() {
         return Ok(());
@@ -345,6 +390,10 @@ impl From<AuthorityError> for CliError {
             }
             AuthorityError::Issue { source, .. } => cli.caused_by(source),
             AuthorityError::Identity { source, .. } => cli.caused_by(source),
+            AuthorityError::List { source, .. } => cli.caused_by(source).hint(
+                "put it back from a backup, or from a node's `revoked.crl`: one that is begun anew is \
+                 refused by nodes",
+            ),
             AuthorityError::Entropy(source) => cli.caused_by(source),
             AuthorityError::File { path, source } => Self::file("use", &path, source),
             AuthorityError::Damaged { source, .. } => cli.caused_by(source),

@@ -1,4 +1,5 @@
-//! Answers nodes that ask for their certificate, in the operator's name and as long as it runs.
+//! Answers nodes that ask for their certificate, in the operator's name and as long as it runs, and tells
+//! them who is a member no more ([`herald`](super::herald)).
 //!
 //! It is part of what always runs beside a rendezvous. A node is asked nothing and believed nothing:
 //! what is signed is what is recorded of it, and [`Authority::grant`] says for which key.
@@ -6,10 +7,12 @@
 use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
-use ipop_node::xmpp::{self, Event, Password};
+use ipop_node::xmpp::{self, Event, Password, RevocationsAnswer, Session};
 use ipop_proto::stanza::certificate::CertificateRequest;
 use tokio::task::spawn_blocking;
+use tokio::time::MissedTickBehavior;
 
+use super::herald::{Herald, LOOK};
 use super::{Authority, GrantError};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -64,7 +67,7 @@ impl Registrar {
     /// Answers until the session ends, or finds that there is no authority, or not yet an account.
     async fn serve_once(&self) -> Result<(), CliError> {
         let own = self.clone();
-        let Some((endpoint, account)) = blocking(move || own.account()).await? else {
+        let Some((rendezvous, endpoint, account)) = blocking(move || own.account()).await? else {
             return Ok(());
         };
         let login = xmpp::Account {
@@ -76,25 +79,44 @@ impl Registrar {
         };
         let unusable = |e| CliError::new(ExitCode::Internal, "unusable account").caused_by(e);
         let (session, mut events) = xmpp::open(login).map_err(unusable)?;
-        while let Some(event) = events.recv().await {
-            match event {
-                Event::CertificateRequest { from, id, request } => {
-                    let (own, asking) = (self.clone(), from.clone());
-                    let answer = blocking(move || own.answer(&asking, &request)).await?;
-                    session.answer_certificate(from, id, answer);
+        let mut herald = Herald::new(self.layout.authority(&self.deployment));
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    herald.hear(&event, |jid| rendezvous.node_of(jid));
+                    self.handle(event, &session, &account.jid).await?;
                 }
-                Event::Refused { condition } => {
-                    let message = format!("the rendezvous refuses `{}`: {condition}", account.jid);
-                    return Err(CliError::new(ExitCode::Unavailable, message));
-                }
-                _ => {}
+                answer = herald.answer() => herald.answered(&answer),
+                _ = look.tick() => herald.look(),
             }
+            herald.tell(&session);
+        }
+    }
+
+    async fn handle(&self, event: Event, session: &Session, own: &str) -> Result<(), CliError> {
+        match event {
+            Event::CertificateRequest { from, id, request } => {
+                let (own, asking) = (self.clone(), from.clone());
+                let answer = blocking(move || own.answer(&asking, &request)).await?;
+                session.answer_certificate(from, id, answer);
+            }
+            Event::Revocations { from, id, .. } => {
+                session.answer_revocations(from, id, RevocationsAnswer::Forbidden);
+            }
+            Event::Refused { condition } => {
+                let message = format!("the rendezvous refuses `{own}`: {condition}");
+                return Err(CliError::new(ExitCode::Unavailable, message));
+            }
+            _ => {}
         }
         Ok(())
     }
 
     /// Where to sign in, if there is an authority, and the account is made.
-    fn account(&self) -> Result<Option<(Endpoint, Account)>, CliError> {
+    fn account(&self) -> Result<Option<(Rendezvous, Endpoint, Account)>, CliError> {
         let Some((_, deployment)) = self.deployment()? else {
             return Ok(None);
         };
@@ -104,7 +126,10 @@ impl Registrar {
         }
         let rendezvous = self.rendezvous(&settings)?;
         match rendezvous.operator_if_made()? {
-            Some(account) => Ok(Some((rendezvous.endpoint()?, account))),
+            Some(account) => {
+                let endpoint = rendezvous.endpoint()?;
+                Ok(Some((rendezvous, endpoint, account)))
+            }
             None => Ok(None),
         }
     }

@@ -1,6 +1,8 @@
+use ipop_proto::authority::Serial;
 use ipop_proto::authority::proof::Proof;
 
 use super::*;
+use crate::plan::MEMBER;
 use crate::plan::tests::demo;
 
 fn day(days: u64) -> Duration {
@@ -66,10 +68,12 @@ fn a_node_that_proves_itself_gets_a_certificate_for_one_key_and_for_what_is_reco
     let authority = Authority::open(dir.path(), "demo", now).expect("made");
     let plan = demo();
     let (node, other) = (&plan.nodes[1], &plan.nodes[2]);
-    let token = authority
-        .token(&node.name, &password("first"))
-        .expect("made");
-    let token = token.expose().as_str();
+    let token = |node: &NodePlan| {
+        let entry = authority.token(node, &password("first"), now);
+        entry.expect("made").secret.expose().clone()
+    };
+    let (secret, others) = (token(node), token(other));
+    let secret = secret.as_str();
     let [own, thief] = [(); 2].map(|()| Identity::generate().expect("an identity"));
     let ask = |request| match authority.grant(node, &request, now) {
         Ok(pem) => Ok(pem),
@@ -79,19 +83,16 @@ fn a_node_that_proves_itself_gets_a_certificate_for_one_key_and_for_what_is_reco
     let unproven = Err("it does not prove that it is the node".to_owned());
     assert_eq!(ask(request(node, &thief, None)), unproven);
     assert_eq!(ask(request(node, &thief, Some("sesame"))), unproven);
-    let others = authority
-        .token(&other.name, &password("first"))
-        .expect("made");
-    assert_eq!(ask(request(node, &thief, Some(others.expose()))), unproven);
+    assert_eq!(ask(request(node, &thief, Some(&others))), unproven);
     let stolen = CertificateRequest {
-        proof: request(node, &own, Some(token)).proof,
+        proof: request(node, &own, Some(secret)).proof,
         ..request(node, &thief, None)
     };
     assert_eq!(ask(stolen), unproven, "the proof of another request");
     let elsewhere = Err("it asks to be another node, or to have other addresses".to_owned());
-    assert_eq!(ask(request(other, &own, Some(token))), elsewhere);
+    assert_eq!(ask(request(other, &own, Some(secret))), elsewhere);
     // What it is, it is not asked.
-    let pem = ask(request(node, &own, Some(token))).expect("signed");
+    let pem = ask(request(node, &own, Some(secret))).expect("signed");
     let own = own.certified(&pem).expect("its key");
     let believed = authority::Authority::from_pem(authority.certificate_pem(), "demo");
     let certified = believed.expect("a certificate").certify(own.chain(), now);
@@ -101,17 +102,11 @@ fn a_node_that_proves_itself_gets_a_certificate_for_one_key_and_for_what_is_reco
         (node.name.0.clone(), Some("worker".into()))
     );
     // From then on its key is enough, and nothing is without.
-    let again = ask(request(node, &own, None)).expect("signed");
-    assert_ne!(again, pem);
+    let again = ask(request(node, &own, None)).expect("its key");
+    assert_eq!(again, pem, "whoever asks often has one certificate");
     let another = Err("it has another key than before".to_owned());
-    assert_eq!(ask(request(node, &thief, Some(token))), another);
-    assert_eq!(
-        authority
-            .token(&node.name, &password("first"))
-            .expect("kept")
-            .expose(),
-        token
-    );
+    assert_eq!(ask(request(node, &thief, Some(secret))), another);
+    assert_eq!(token(node), secret);
 }
 
 #[test]
@@ -121,8 +116,8 @@ fn with_another_first_password_comes_another_secret_and_another_key_may_come() {
     let authority = Authority::open(dir.path(), "demo", now).expect("made");
     let node = &demo().nodes[1];
     let [old, new] = ["first", "second"].map(|account| {
-        let token = authority.token(&node.name, &password(account));
-        let token = token.expect("made");
+        let entry = authority.token(node, &password(account), now);
+        let token = entry.expect("made").secret;
         let identity = Identity::generate().expect("an identity");
         let asked = request(node, &identity, Some(token.expose()));
         authority.grant(node, &asked, now).expect("signed");
@@ -132,4 +127,189 @@ fn with_another_first_password_comes_another_secret_and_another_key_may_come() {
     authority.grant(node, &old.1, now).expect_err("it is over");
     forget(dir.path(), &node.name).expect("forgotten");
     authority.grant(node, &new.1, now).expect_err("it is gone");
+}
+
+/// What nodes think of certificates once they have the authority's list.
+struct Judge(authority::Authority, PathBuf);
+
+impl Judge {
+    fn of(authority: &Authority) -> Self {
+        let believed = authority::Authority::from_pem(authority.certificate_pem(), "demo");
+        Self(believed.expect("a certificate"), authority.dir.clone())
+    }
+
+    /// The list as it is now, by its number and how many are on it.
+    fn list(&self) -> Option<(u64, usize)> {
+        let list = read_list(&self.1).expect("readable")?;
+        Some((list.number(), list.revoked().len()))
+    }
+
+    fn is_revoked(&self, identity: &Identity, now: SystemTime) -> bool {
+        if let Some(list) = read_list(&self.1).expect("readable") {
+            self.0.take(list).expect("the authority's");
+        }
+        match self.0.certify(identity.chain(), now) {
+            Ok(_) => false,
+            Err(authority::Refused::Revoked) => true,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+fn enrol(authority: &Authority, node: &NodePlan, account: &str, now: SystemTime) -> Identity {
+    let entry = authority.token(node, &password(account), now);
+    let secret = entry.expect("made").secret;
+    let own = Identity::generate().expect("an identity");
+    let asked = request(node, &own, Some(secret.expose()));
+    let pem = authority.grant(node, &asked, now).expect("signed");
+    own.certified(&pem).expect("its key")
+}
+
+#[test]
+fn all_certificates_of_a_node_are_revoked_and_it_gets_no_other_one() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let (asks, given, stays) = (&plan.nodes[1], &plan.nodes[2], &plan.nodes[0]);
+    let first = enrol(&authority, asks, "first", now);
+    let later = now + day(300);
+    let asked = request(asks, &first, None);
+    let pem = authority.grant(asks, &asked, later).expect("signed");
+    let second = first.certified(&pem).expect("its key");
+    let pem = |node| {
+        let pem = authority.identity(node, later).expect("signed");
+        Identity::from_pem(pem.expose()).expect("a key and its certificate")
+    };
+    let (given_to, other) = (pem(given), pem(stays));
+    assert_eq!(judge.list(), None);
+    let none = NodeName("lan-0".to_owned());
+    let revocation = authority.revoke(&none, "worker", later).expect("nothing");
+    assert_eq!(revocation, Revocation::default());
+    assert_eq!(judge.list(), None, "it never had one");
+
+    let revoke = |node: &NodePlan| {
+        let revocation = authority.revoke(&node.name, &node.role, later);
+        revocation.expect("revoked")
+    };
+    let revocation = revoke(asks);
+    assert_eq!((revocation.list, revocation.certificates), (Some(1), 2));
+    assert_eq!(revocation.warning(&asks.name), None);
+    for identity in [&first, &second] {
+        assert!(judge.is_revoked(identity, later));
+    }
+    for identity in [&given_to, &other] {
+        assert!(!judge.is_revoked(identity, later));
+    }
+    // Once more, as after a crash, it is the same.
+    let again = revoke(asks);
+    assert_eq!(
+        (again.list, again.certificates, again.was_out),
+        (Some(1), 2, true)
+    );
+    assert_eq!(judge.list(), Some((1, 2)));
+    let refused = authority.grant(asks, &asked, later);
+    assert!(matches!(refused, Err(GrantError::Refused(why)) if why == "it is revoked"));
+    assert_eq!(revoke(given).list, Some(2));
+    assert!(judge.is_revoked(&given_to, later) && judge.is_revoked(&second, later));
+}
+
+#[test]
+fn with_another_first_password_the_certificate_before_is_revoked() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let before = enrol(&authority, &plan.nodes[1], "first", now);
+    authority
+        .token(&plan.nodes[1], &password("first"), now)
+        .expect("the same");
+    assert_eq!(judge.list(), None);
+    let after = enrol(&authority, &plan.nodes[1], "second", now);
+    assert!(judge.is_revoked(&before, now));
+    assert!(!judge.is_revoked(&after, now));
+}
+
+#[test]
+fn what_an_older_version_kept_is_revoked_as_far_as_it_is_known_and_said_to_be_so() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let (asks, given) = (&plan.nodes[1], &plan.nodes[2]);
+    let first = enrol(&authority, asks, "first", now);
+    let known = authority.identity(given, now).expect("signed");
+    // As they were written before there were serial numbers in them.
+    for node in [asks, given] {
+        let kept = Kept::read(dir.path(), &node.name).expect("kept");
+        let older = Kept {
+            identity: kept.identity,
+            key: kept.key,
+            ..Kept::default()
+        };
+        older.write(dir.path(), &node.name).expect("written");
+    }
+    // What is signed from now on is known.
+    let asked = request(asks, &first, None);
+    let pem = authority.grant(asks, &asked, now).expect("signed");
+    let second = first.certified(&pem).expect("its key");
+    for node in [asks, given] {
+        let revocation = authority.revoke(&node.name, &node.role, now);
+        let revocation = revocation.expect("as far as it can be");
+        assert_eq!(revocation.certificates, 1);
+        let warning = revocation.warning(&node.name).expect("not all");
+        assert!(warning.contains("cannot be revoked"), "{warning}");
+    }
+    let known = Identity::from_pem(known.expose()).expect("a key and its certificate");
+    assert!(judge.is_revoked(&second, now) && judge.is_revoked(&known, now));
+    assert!(!judge.is_revoked(&first, now), "nobody knows its number");
+}
+
+#[test]
+fn machines_that_come_and_go_leave_room_on_the_list_and_what_has_ended_leaves_it() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let serials = (1..=849_u32).map(|n| Serial::new(&n.to_be_bytes()).expect("a number"));
+    let many: Vec<_> = serials.collect();
+    let list = authority.issuer.revoke(None, &many, now).expect("made");
+    std::fs::write(list_path(dir.path()), list.pem()).expect("written");
+    let revoke = |node: &NodePlan, role: &str, now| {
+        authority.identity(node, now).expect("signed");
+        authority.revoke(&node.name, role, now).expect("said")
+    };
+    let last = revoke(&plan.nodes[1], "worker", now);
+    assert_eq!((last.list, last.left_out), (Some(2), 0));
+    let full = revoke(&plan.nodes[2], "worker", now);
+    assert_eq!(
+        (full.list, full.certificates, full.left_out),
+        (Some(2), 0, 1)
+    );
+    let warning = full.warning(&plan.nodes[2].name).expect("it stays good");
+    assert!(warning.contains("is not revoked"), "{warning}");
+    // There is room for people.
+    let person = revoke(&plan.nodes[2], MEMBER, now);
+    assert_eq!((person.certificates, judge.list()), (1, Some((3, 851))));
+    // A year later none of these is good any more, whatever is on a list.
+    let other = revoke(&plan.nodes[0], "frontend", now + NODE_LIFETIME + day(2));
+    assert_eq!((other.certificates, judge.list()), (1, Some((4, 1))));
+}
+
+#[test]
+fn a_list_that_cannot_be_followed_is_not_begun_anew() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let plan = demo();
+    authority.identity(&plan.nodes[1], now).expect("signed");
+    let name = &plan.nodes[1].name;
+    authority.revoke(name, "worker", now).expect("revoked");
+    let path = list_path(dir.path());
+    let list = std::fs::read_to_string(&path).expect("made");
+    for text in ["", &list[..100], &[list.as_str(), &list].concat()] {
+        std::fs::write(&path, text).expect("written");
+        let error = authority.revoke(name, "worker", now).expect_err("damaged");
+        assert!(matches!(error, AuthorityError::List { .. }), "{error}");
+    }
 }

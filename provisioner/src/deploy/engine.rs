@@ -94,6 +94,7 @@ impl Engine<'_> {
         let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         let sites = self.sites(&scene.plan)?;
         self.check_reachable(&sites)?;
+        self.revoke_unwanted(&scene.nodes);
         // From the look at what is there until the machines are.
         let _kept = kept::using(self.layout)?;
         let mut observed = self.observe(&scene, &sites)?;

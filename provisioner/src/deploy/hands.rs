@@ -217,6 +217,10 @@ impl<'a> Hands<'a> {
         match &action.key.owner {
             Owner::Files => remove_directory(self.own_directory(resource)?),
             Owner::Rendezvous => {
+                // Where nothing is to stay, the authority goes as well.
+                if let (Some(node), Some(_)) = (action.node(), self.plan) {
+                    self.engine.revoke(node)?;
+                }
                 self.engine.meeting()?.remove(resource)?;
                 let dir = self.engine.layout.authority(&self.engine.deployment.name);
                 match action.node() {
@@ -369,7 +373,10 @@ impl<'a> Hands<'a> {
                 first: match provider.delivery() {
                     Delivery::Private => First::Given(authority.identity(node, SystemTime::now())?),
                     Delivery::Enrolment => {
-                        First::Asked(authority.token(&node.name, &account.password)?)
+                        let now = SystemTime::now();
+                        let entry = authority.token(node, &account.password, now)?;
+                        engine.tell_revocation(&node.name, &entry.revocation);
+                        First::Asked(entry.secret)
                     }
                 },
             }),

@@ -27,6 +27,7 @@ pub mod pace;
 pub mod planner;
 pub mod preview;
 pub mod real;
+mod revoke;
 pub mod settings;
 mod starts;
 #[cfg(test)]

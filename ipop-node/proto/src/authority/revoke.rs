@@ -28,6 +28,22 @@ impl Issuer {
         serials: &[Serial],
         now: SystemTime,
     ) -> Result<RevocationList, IssueError> {
+        self.revise(previous, serials, None, now)
+    }
+
+    /// The same, without what came on the list before `ended`: whoever never signs for longer knows
+    /// that those certificates have ended, and are refused for that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::revoke`].
+    pub fn revise(
+        &self,
+        previous: Option<&RevocationList>,
+        serials: &[Serial],
+        ended: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<RevocationList, IssueError> {
         let (signer, _) = self.signer()?;
         let is_own = |list: &RevocationList| list.is_signed_by(&signer.subject, &signer.key);
         if !previous.is_none_or(is_own) {
@@ -36,6 +52,9 @@ impl Issuer {
         let mut revoked = previous
             .map(|list| list.revoked().clone())
             .unwrap_or_default();
+        if let Some(ended) = ended {
+            revoked.retain(|_, since| *since >= ended);
+        }
         for serial in serials {
             revoked.entry(serial.clone()).or_insert(now);
         }

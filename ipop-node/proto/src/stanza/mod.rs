@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod jingle;
 mod jingle_parse;
 mod json;
+pub mod revocation;
 pub mod services;
 pub mod status;
 
@@ -20,6 +21,8 @@ pub const NS_APPLICATION: &str = "urn:ipop:overlay:0";
 pub const NS_NODE: &str = "urn:ipop:node:0";
 /// Namespace of a node's question for its certificate.
 pub const NS_CERTIFICATE: &str = "urn:ipop:certificate:0";
+/// Namespace of a revocation list that a node is told.
+pub const NS_REVOCATION: &str = "urn:ipop:revocation:0";
 /// Namespace of the status query.
 pub const NS_STATUS: &str = "urn:ipop:status:0";
 /// Namespace of Jingle's own error conditions (XEP-0166 section 10).

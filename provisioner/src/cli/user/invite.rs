@@ -10,8 +10,8 @@ use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 
 use super::settle;
-use crate::authority::Authority;
 use crate::authority::registrar::issuer;
+use crate::authority::{Authority, Revocation};
 use crate::cli::Context;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -97,7 +97,10 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
             Some(Authority::open(&dir, &deployment.name, SystemTime::now())?)
         }
     };
-    let text = invitation(&rendezvous, authority.as_ref(), &plan, &node, expires)?;
+    let (text, revocation) = invitation(&rendezvous, authority.as_ref(), &plan, &node, expires)?;
+    if let Some(message) = revocation.warning(&machine) {
+        report.emit(Event::Warning { message });
+    }
     let invited = Invited {
         name: deployment.name,
         person: args.person,
@@ -167,21 +170,23 @@ fn invitation(
     plan: &ClusterPlan,
     node: &NodePlan,
     expires: SystemTime,
-) -> Result<String, CliError> {
+) -> Result<(String, Revocation), CliError> {
     let account = rendezvous.create_enrolment(&node.name, expires)?;
     let endpoint = rendezvous.endpoint()?;
     let internal = |what: &str| CliError::new(ExitCode::Internal, what);
     let ca = certificate(&endpoint.ca_pem)
         .ok_or_else(|| internal("the CA of the rendezvous has no certificate"))?;
+    let mut revocation = Revocation::default();
     let admission = match authority {
         None => None,
-        Some(authority) => Some(Admission {
-            issuer: issuer(rendezvous),
-            token: authority
-                .token(&node.name, &account.password)?
-                .expose()
-                .clone(),
-        }),
+        Some(authority) => {
+            let entry = authority.token(node, &account.password, SystemTime::now())?;
+            revocation = entry.revocation;
+            Some(Admission {
+                issuer: issuer(rendezvous),
+                token: entry.secret.expose().clone(),
+            })
+        }
     };
     let authority = authority.and_then(|authority| certificate(authority.certificate_pem()));
     let frontend = plan.frontend().addrs;
@@ -203,7 +208,8 @@ fn invitation(
         authority,
     };
     let text = invitation.to_text();
-    text.map_err(|e| internal("cannot write the invitation").caused_by(e))
+    let text = text.map_err(|e| internal("cannot write the invitation").caused_by(e))?;
+    Ok((text, revocation))
 }
 
 fn shown(invited: &Invited, frontend: &str) -> String {

@@ -3,8 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use ipop_proto::authority::{Authority, Certified};
+use ipop_proto::authority::issue::Subject;
+use ipop_proto::authority::proof::Proof;
+use ipop_proto::authority::{Authority, Certified, Serial};
 use ipop_proto::link::Identity;
+use ipop_proto::stanza::certificate::CertificateRequest;
 
 use super::*;
 
@@ -103,4 +106,91 @@ fn a_deployment_without_an_authority_goes_on_without_one() {
     bench.launch(LONG).expect("launched");
     assert_eq!(bench.fakes.identity("worker-0"), None);
     assert!(!bench.layout.authority("demo").exists());
+}
+
+const ACCOUNT: &str = "account worker-1";
+
+/// The certificates on the overlay's revocation list.
+fn revoked(bench: &Bench) -> Option<(u64, Vec<Serial>)> {
+    let list = crate::authority::read_list(&bench.layout.authority("demo")).expect("readable")?;
+    Some((list.number(), list.revoked().keys().cloned().collect()))
+}
+
+#[test]
+fn a_node_that_is_not_wanted_is_revoked_before_anything_of_it_is_removed_and_once() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let (_, gone) = certified(&bench, "worker-1");
+    assert_eq!(revoked(&bench), None);
+    bench.want(&["-1"]);
+    // Nobody can be reached to remove anything.
+    bench.fakes.unreachable();
+    bench.launch(LONG).expect_err("nobody answers");
+    let list = Some((1, vec![gone.serial.clone()]));
+    assert_eq!(revoked(&bench), list);
+    assert!(bench.fakes.existing().contains(&ACCOUNT.to_owned()));
+    bench.fakes.heal();
+    bench.launch(LONG).expect("scaled");
+    assert!(!bench.fakes.existing().contains(&ACCOUNT.to_owned()));
+    assert_eq!(revoked(&bench), list, "once");
+    // Another node of its name is another one.
+    bench.want(&["+1@local"]);
+    bench.launch(LONG).expect("scaled");
+    let (_, other) = certified(&bench, "worker-1");
+    assert_ne!(other.serial, gone.serial);
+    assert_eq!(revoked(&bench).map(|(number, _)| number), Some(1));
+    bench.destroy();
+    bench.assert_nothing_is_left();
+}
+
+#[test]
+fn an_account_is_not_closed_while_its_node_cannot_be_revoked() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let list = crate::authority::list_path(&bench.layout.authority("demo"));
+    std::fs::write(&list, "damaged").expect("written");
+    bench.want(&["-1"]);
+    let error = bench.launch(LONG).expect_err("it has to wait");
+    assert_eq!(error.code, ExitCode::Leftover, "{error}");
+    assert!(bench.fakes.existing().contains(&ACCOUNT.to_owned()));
+    std::fs::remove_file(&list).expect("there");
+    bench.launch(LONG).expect("scaled");
+    assert!(!bench.fakes.existing().contains(&ACCOUNT.to_owned()));
+    assert_eq!(revoked(&bench).map(|(number, _)| number), Some(1));
+}
+
+#[test]
+fn a_machine_that_enrols_anew_leaves_no_certificate_that_is_good() {
+    let bench = Bench::new();
+    bench.fakes.enrol();
+    bench.launch(LONG).expect("launched");
+    let now = SystemTime::now();
+    let node = demo().nodes[1].clone();
+    let enrol = || {
+        let token = bench
+            .fakes
+            .given("worker-0", crate::bundle::CERTIFICATE_TOKEN);
+        let identity = Identity::generate().expect("an identity");
+        let subject = Subject {
+            name: node.name.0.clone(),
+            overlay: "demo".to_owned(),
+            addrs: vec![node.addrs.ipv4.addr.into(), node.addrs.ipv6.addr.into()],
+            role: None,
+        };
+        let request = subject.request(&identity).expect("a request");
+        let proof = token.map(|token| Proof::of(&request, &token));
+        let office =
+            crate::authority::Authority::open(&bench.layout.authority("demo"), "demo", now);
+        let asked = CertificateRequest { request, proof };
+        office
+            .expect("there")
+            .grant(&node, &asked, now)
+            .expect("signed")
+    };
+    enrol();
+    bench.fakes.vanish("domain", "ipop-demo-worker-0");
+    bench.launch(LONG).expect("repaired");
+    let (number, serials) = revoked(&bench).expect("the one before");
+    assert_eq!((number, serials.len()), (1, 1));
+    enrol();
 }

@@ -266,6 +266,27 @@ fn what_was_revoked_stays_so_in_every_list_that_follows() {
 }
 
 #[test]
+fn what_has_ended_leaves_the_list_and_the_number_rises_all_the_same() {
+    let office = Office::new();
+    let today = Office::today();
+    let [old, new, next] = [1, 2, 3].map(|n| [Serial::new(&[n]).expect("a number")]);
+    let first = office.issuer.revoke(None, &old, today).expect("made");
+    let second = office.issuer.revoke(Some(&first), &new, today + DAY);
+    let second = second.expect("made");
+    let on = |list: &RevocationList| list.revoked().keys().cloned().collect::<Vec<_>>();
+    let revise = |ended| {
+        let revised = office
+            .issuer
+            .revise(Some(&second), &next, Some(ended), today + DAY);
+        revised.expect("made")
+    };
+    let all = [old, new, next.clone()].concat();
+    assert_eq!(on(&revise(today)), all);
+    let list = revise(today + DAY);
+    assert_eq!((list.number(), on(&list)), (3, all[1..].to_vec()));
+}
+
+#[test]
 fn only_what_the_authority_signed_can_be_revoked_by_its_certificate() {
     let office = Office::new();
     let stranger = a(&Office::new());

@@ -28,7 +28,8 @@ pub const IDENTITY: &str = "ipop.identity";
 pub const CERTIFICATE_TOKEN: &str = "ipop.certificate-token";
 /// `KEY=value` lines for the role's units: `IPOP_DEPLOYMENT`, `IPOP_NODE`, `IPOP_ROLE`,
 /// `IPOP_SITE`, `IPOP_INTERFACE`, `IPOP_ADDR4`, `IPOP_ADDR6` (own, without prefix), `IPOP_NET4`, `IPOP_NET6`
-/// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix).
+/// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix); of a
+/// worker that comes when jobs wait also `IPOP_ELASTIC`.
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
 pub const EXPORTS: &str = "ipop.exports";

@@ -10,6 +10,8 @@ use crate::event::{Event, Sink};
 use crate::name::NodeName;
 use crate::plan::WORKER;
 
+/// A feature that Slurm has of the workers which come when jobs wait.
+const ELASTIC: &str = "elastic";
 /// How soon an interrupt is seen.
 const LOOK: Duration = Duration::from_millis(200);
 /// Tries of forgetting nodes, five seconds apart: a node that was taken from a job is not free at once.
@@ -107,7 +109,7 @@ impl Drain<'_> {
     }
 
     /// Has Slurm forget what nodes it has and the deployment has not. That it fails is a warning:
-    /// the machines are gone.
+    /// the machines are gone. Elastic workers are in its configuration, and not its to forget.
     pub fn forget_all_but(&self, wanted: &[NodeName]) {
         if let Err(error) = self.forget(wanted) {
             self.events.emit(Event::Warning {
@@ -120,11 +122,16 @@ impl Drain<'_> {
     }
 
     fn forget(&self, wanted: &[NodeName]) -> Result<(), CliError> {
-        let listed = self.listed()?;
-        let gone = listed.keys().filter(|name| {
-            name.starts_with(WORKER) && !wanted.iter().any(|wanted| wanted.0 == **name)
+        let text = self
+            .controller
+            .run("sinfo --noheader --Node --format '%N %f'")?;
+        let features = pairs(&text);
+        let gone = features.iter().filter(|(name, features)| {
+            name.starts_with(WORKER)
+                && !features.split(',').any(|feature| feature == ELASTIC)
+                && !wanted.iter().any(|wanted| wanted.0 == **name)
         });
-        let gone = list(gone.map(String::as_str));
+        let gone = list(gone.map(|(name, _)| name.as_str()));
         if gone.is_empty() {
             return Ok(());
         }
@@ -143,11 +150,7 @@ impl Drain<'_> {
         let text = self
             .controller
             .run("sinfo --noheader --Node --format '%N %T'")?;
-        let pair = |line: &str| {
-            let (name, state) = line.trim().split_once(' ')?;
-            Some((name.to_owned(), state.trim().to_owned()))
-        };
-        Ok(text.lines().filter_map(pair).collect())
+        Ok(pairs(&text))
     }
 
     /// Jobs that hold one of the nodes.
@@ -170,6 +173,15 @@ impl Drain<'_> {
             .hint("nothing was removed, and the workers take jobs again")
             .hint("--drain-timeout TIME waits longer, --force removes the workers all the same")
     }
+}
+
+/// What is said of each node, a line of its own.
+fn pairs(text: &str) -> BTreeMap<String, String> {
+    let pair = |line: &str| {
+        let (name, said) = line.trim().split_once(' ')?;
+        Some((name.to_owned(), said.trim().to_owned()))
+    };
+    text.lines().filter_map(pair).collect()
 }
 
 fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {

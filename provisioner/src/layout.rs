@@ -75,6 +75,11 @@ impl Layout {
         self.deployment(name).join("ssh")
     }
 
+    /// What is known of the workers that come when jobs wait ([`crate::power`]).
+    pub fn power(&self, name: &str) -> PathBuf {
+        self.deployment(name).join("power")
+    }
+
     /// The authority of the deployment's overlay, with its key.
     pub fn authority(&self, name: &str) -> PathBuf {
         self.deployment(name).join("authority")

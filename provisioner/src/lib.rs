@@ -18,6 +18,7 @@ pub mod keep;
 pub mod layout;
 pub mod name;
 pub mod plan;
+pub mod power;
 pub mod provider;
 pub mod render;
 pub mod rendezvous;

@@ -91,6 +91,7 @@ impl Lab {
         let ca = dir.path().join("server.pem");
         fs::write(&ca, server.ca_pem()).expect("written");
         let settings = Settings {
+            elastic: Default::default(),
             sites,
             rendezvous: RendezvousConfig::External(ExternalConfig {
                 api: format!("unix:{}", server.socket().display()),

@@ -35,6 +35,7 @@ Examples:
   provision cluster --frontend local --workers 2@local --workers 1:gpu@lab
   provision cluster --frontend local --workers 20@lab --quorum 18 --replace 4
   provision cluster --frontend local --workers 4@local --scheduler slurm
+  provision cluster --frontend local --elastic 8@lab --scheduler slurm
   provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
 
@@ -67,6 +68,13 @@ pub struct ClusterArgs {
     /// Who gives the workers' time to users' jobs
     #[arg(long, value_enum, default_value_t, value_name = "SCHEDULER")]
     pub scheduler: Scheduler,
+    /// How many workers more there may be on which site while jobs wait, where there is a scheduler;
+    /// may be repeated
+    #[arg(long, value_name = "COUNT[:ROLE]@SITE")]
+    pub elastic: Vec<Group>,
+    /// How long one of these may be idle before it goes [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "elastic")]
+    pub idle: Option<Duration>,
     /// Destroy it when this time has passed from now; `provision extend` changes that
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub ttl: Option<Duration>,
@@ -92,6 +100,8 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         memory_mib: args.memory.map(|m| m.0),
         cpus: args.cpus,
         scheduler: args.scheduler,
+        elastic: args.elastic,
+        idle: args.idle,
     };
     let plan = plan(&request, &sites, &world(context, &database)?)?;
     args.apply.check(plan.workers().len())?;
@@ -183,6 +193,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         tag: format!("{:0TAG_DIGITS$x}", rand::random::<u32>()),
         scheduler: plan.scheduler,
         authority: plan.authority,
+        elastic: plan.elastic.clone(),
     })
 }
 

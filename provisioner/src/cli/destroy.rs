@@ -13,9 +13,14 @@ use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
+use crate::power::Directory;
 use crate::report::Report;
 use crate::state::Database;
+use crate::state::lock::Lock;
 use crate::state::record::Deployment;
+
+/// How often what works on elastic workers is ended before the lock is given up.
+const TRIES: u32 = 3;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,10 +57,34 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
         }
         return Ok(nothing_left(context, name));
     }
-    let Some((_lock, deployment)) = context.locked(&database, &name)? else {
+    let locking = if args.dry_run {
+        context.locked(&database, &name)
+    } else {
+        lock(context, &database, &name)
+    };
+    let Some((_lock, deployment)) = locking? else {
         return Ok(nothing_left(context, name));
     };
     locked(context, &database, &deployment, args.dry_run)
+}
+
+/// Locks a deployment that is to go, even if elastic workers are just being made or removed: that need
+/// not be finished.
+pub fn lock(
+    context: &Context,
+    database: &Database,
+    name: &str,
+) -> Result<Option<(Lock, Deployment)>, CliError> {
+    let power = Directory::new(&context.layout, name);
+    let mut tries = 1..TRIES;
+    loop {
+        power.end()?;
+        // Another may have been started since.
+        match context.locked(database, name) {
+            Err(error) if power.runs() && tries.next().is_some() => drop(error),
+            result => return result,
+        }
+    }
 }
 
 /// Destroys a deployment that is locked.

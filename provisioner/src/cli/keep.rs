@@ -1,5 +1,6 @@
 //! `provision keep NAME`: does what is due for a deployment. Not for people.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
@@ -10,6 +11,7 @@ use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::keep::plan::{Duty, duty, is_over, must_drain, next_look};
 use crate::keep::{Keep, Time};
+use crate::plan::NodePlan;
 use crate::provider::Lease;
 use crate::rendezvous::{ACCOUNT, Rendezvous};
 use crate::state::Database;
@@ -118,7 +120,7 @@ fn open(context: &Context, deployment: &Deployment) -> Result<Rendezvous, CliErr
 
 /// Destroys a deployment, unless it was given more time before its lock was had.
 fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliError> {
-    let Some((_lock, deployment)) = context.locked(database, name)? else {
+    let Some((_lock, deployment)) = destroy::lock(context, database, name)? else {
         return Ok(0);
     };
     if !is_over(deployment.expires, SystemTime::now()) {
@@ -188,6 +190,15 @@ fn leases(context: &Context, database: &Database, deployment: &Deployment) -> Re
     Err(CliError::new(ExitCode::Unavailable, message))
 }
 
+/// Says that no elastic workers may be on a site, of any role.
+fn none_elastic(deployment: &Deployment, site: &str) -> Result<Vec<String>, CliError> {
+    let workers = Settings::of(deployment)?.elastic.workers;
+    let here = workers.iter().filter(|worker| worker.site == site);
+    let limit = |worker: &NodePlan| format!("--elastic=0:{}@{site}", worker.image);
+    let limits: BTreeSet<_> = here.map(limit).collect();
+    Ok(limits.into_iter().collect())
+}
+
 /// Removes the workers of a site in good order before the site does. A front end cannot go.
 fn drain(
     context: &Context,
@@ -211,6 +222,7 @@ fn drain(
     let mut command = std::process::Command::new(crate::keep::own_program()?);
     command
         .args(["scale", &deployment.name, "--workers", &format!("0@{site}")])
+        .args(none_elastic(deployment, site)?)
         // Of the time that is left jobs have half; then the machines end, whatever runs there.
         .args(["--no-wait", "--force", "--drain-timeout", DRAIN])
         .env("IPOP_STATE_DIR", &context.layout.state)

@@ -15,6 +15,7 @@ pub mod gc;
 pub mod image;
 pub mod keep;
 pub mod logs;
+pub mod power;
 pub mod rendezvous;
 pub mod resume;
 pub mod scale;
@@ -114,6 +115,9 @@ pub enum Command {
     /// Do what is due for a deployment
     #[command(hide = true)]
     Keep(keep::KeepArgs),
+    /// Have workers come and go as the scheduler asks
+    #[command(hide = true)]
+    Power(power::PowerArgs),
     /// Keep an embedded rendezvous running
     #[command(hide = true)]
     Rendezvous(rendezvous::RendezvousArgs),
@@ -137,6 +141,7 @@ impl Command {
             Self::Keep(args) => keep::run(context, args),
             Self::Site(args) => site::run(context, args),
             Self::Image(args) => image::run(context, args),
+            Self::Power(args) => power::run(context, args),
             Self::Rendezvous(args) => rendezvous::run(context, args),
         }
     }

@@ -14,6 +14,7 @@ use crate::deploy::settings::Settings;
 use crate::drain::Drain;
 use crate::error::CliError;
 use crate::image::BuildOptions;
+use crate::plan::elastic::{self, Limit};
 use crate::plan::scale::{Change, Scaling, Size, scale};
 use crate::plan::scheduler::Scheduler;
 use crate::plan::{ClusterPlan, NodePlan};
@@ -29,6 +30,7 @@ Examples:
   provision scale cluster --workers -2@lab --workers +2@local
   provision scale cluster --workers 7@lab         so that there are seven
   provision scale cluster --workers +5@lab --dry-run
+  provision scale cluster --elastic 8@lab         so that there may be eight more while jobs wait
 
 Where there is a scheduler, workers that go are drained first: no job begins on them, and those that
 run may end. New workers take the first free numbers and addresses; the front end and the other
@@ -45,10 +47,17 @@ pub struct ScaleArgs {
     #[arg(
         long,
         value_name = "CHANGE",
-        required = true,
+        required_unless_present_any = ["elastic", "idle"],
         allow_hyphen_values = true
     )]
     pub workers: Vec<Change>,
+    /// How many workers more there may be on which site while jobs wait, 0@SITE for none; may be
+    /// repeated
+    #[arg(long, value_name = "COUNT[:ROLE]@SITE")]
+    pub elastic: Vec<Limit>,
+    /// How long one of these may be idle before it goes
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub idle: Option<Duration>,
     /// Memory of each new machine [default: the site's, else 512M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Mebibytes>,
@@ -73,7 +82,7 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
     let database = context.database()?;
     let (_lock, deployment) = context.locked_to_change(&database, &args.name)?;
     let nodes = database.nodes(deployment.id)?;
-    let plan = ClusterPlan::recorded(&deployment, &nodes)?;
+    let mut plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let mut settings = Settings::of(&deployment)?;
     let sites = context.sites()?;
     let known = settings.sites.clone();
@@ -83,8 +92,13 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
     };
     let roles = BuildOptions::from_env(context.layout.images()).lineages()?;
     let site = |name: &str| site(&known, &sites, name);
-    let scaling = scale(&plan, &nodes, &args.workers, site, &roles, size)?;
-    for node in &scaling.added {
+    let limited = elastic::limit(&plan, &nodes, &args.elastic, site, &roles, size)?;
+    plan.elastic = limited.elastic;
+    plan.elastic.idle = args.idle.unwrap_or(plan.elastic.idle);
+    let mut scaling = scale(&plan, &nodes, &args.workers, site, &roles, size)?;
+    scaling.removed.extend(limited.removed);
+    settings.elastic = plan.elastic;
+    for node in scaling.added.iter().chain(&settings.elastic.workers) {
         if !settings.sites.iter().any(|s| s.name == node.site) {
             settings.sites.push(sites.find(&node.site)?.clone());
         }
@@ -108,8 +122,12 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
         drain.drain(&scaling.removed)?;
     }
     let added: Vec<_> = scaling.added.iter().map(NodePlan::record).collect();
-    if !added.is_empty() || !scaling.removed.is_empty() {
-        let text = settings.to_json()?;
+    let text = settings.to_json()?;
+    let is_other = !added.is_empty() || !scaling.removed.is_empty();
+    if !is_other && text != deployment.settings {
+        database.set_settings(deployment.id, &text)?;
+    }
+    if is_other {
         database.rescale(deployment.id, &text, &added, &scaling.removed)?;
     }
     let deployment = context.deployment(&database, &args.name)?;

@@ -1,6 +1,6 @@
 //! `provision status` and `provision list`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
@@ -16,6 +16,8 @@ use crate::event::Stage;
 use crate::keep::Keeper;
 use crate::keep::plan::remaining;
 use crate::name::NodeName;
+use crate::plan::elastic::Elastic;
+use crate::power::Report;
 use crate::provider::{self, Lease, Machine, MachineState};
 use crate::rendezvous::State;
 use crate::report::table::{milliseconds, table};
@@ -62,6 +64,9 @@ struct Detail {
     kept: Option<Keeper>,
     leases: Vec<SiteLease>,
     rendezvous: Meet,
+    /// None where there are no workers that come and go by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    elastic: Option<ElasticNow>,
     members: Vec<Member>,
 }
 
@@ -81,6 +86,64 @@ struct Meet {
     state: Option<State>,
     /// Why it could not be asked for the nodes.
     error: Option<String>,
+}
+
+/// The workers that come when jobs wait.
+#[derive(Debug, Serialize)]
+struct ElasticNow {
+    /// At most so many on which sites.
+    limits: String,
+    /// Who they are, there or not.
+    workers: Vec<NodeName>,
+    idle_seconds: u64,
+    /// Whom the scheduler wants; unknown while the front end is not heard.
+    wanted: Option<BTreeSet<String>>,
+    /// Those of them that are there, or on their way in or out.
+    present: Vec<NodeName>,
+    /// Why they cannot follow.
+    trouble: Option<String>,
+    /// How often in turn it failed.
+    failures: u32,
+}
+
+impl ElasticNow {
+    fn new(elastic: &Elastic, report: Report, nodes: &[NodeName]) -> Self {
+        let present = nodes.iter().filter(|node| elastic.has(node));
+        Self {
+            limits: elastic.to_string(),
+            workers: elastic.workers.iter().map(|w| w.name.clone()).collect(),
+            idle_seconds: elastic.idle.as_secs(),
+            present: present.cloned().collect(),
+            wanted: report.wanted,
+            trouble: report.trouble,
+            failures: report.failures,
+        }
+    }
+
+    fn text(&self) -> String {
+        let list = |names: Vec<&str>| match names.is_empty() {
+            true => "none".to_owned(),
+            false => names.join(", "),
+        };
+        let present = list(self.present.iter().map(|n| n.0.as_str()).collect());
+        let wanted = match &self.wanted {
+            Some(wanted) => list(wanted.iter().map(String::as_str).collect()),
+            None => "unknown".to_owned(),
+        };
+        let mut text = format!(
+            "elastic: at most {}, until idle for {}; wanted: {wanted}; there: {present}\n",
+            self.limits,
+            age(self.idle_seconds)
+        );
+        if let Some(why) = &self.trouble {
+            text += &format!("warning: elastic workers do not follow: {why}\n");
+        }
+        if self.failures > 0 {
+            let failures = self.failures;
+            text += &format!("it is tried again after a while (failures so far: {failures})\n");
+        }
+        text
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -159,6 +222,10 @@ fn detail(
     let settings = Settings::of(deployment)?;
     let records = database.nodes(deployment.id)?;
     let nodes: Vec<_> = records.iter().map(|n| n.name.clone()).collect();
+    let elastic = (!settings.elastic.is_empty()).then(|| {
+        let report = Report::read(&context.layout, &deployment.name).unwrap_or_default();
+        ElasticNow::new(&settings.elastic, report, &nodes)
+    });
     let real = Real {
         layout: &context.layout,
         name: &deployment.name,
@@ -222,6 +289,7 @@ fn detail(
         leases,
         summary: summary(database, deployment)?,
         rendezvous,
+        elastic,
         members,
     })
 }
@@ -361,12 +429,16 @@ fn show(detail: &Detail) -> String {
     let rows: Vec<_> = detail.members.iter().map(row).collect();
     let summary = &detail.summary;
     let mut out = format!(
-        "{}: {}, {} old\nrendezvous: {}\n{}\n",
+        "{}: {}, {} old\nrendezvous: {}\n{}{}\n",
         summary.name,
         summary.phase,
         age(summary.age_seconds),
         serves(detail.rendezvous.state.as_ref()),
-        ends(detail)
+        ends(detail),
+        detail
+            .elastic
+            .as_ref()
+            .map_or(String::new(), ElasticNow::text)
     );
     out += &table(
         &[
@@ -437,12 +509,41 @@ mod tests {
             },
             kept: None,
             leases: Vec::new(),
+            elastic: None,
             rendezvous: Meet {
                 state,
                 error: error.map(str::to_owned),
             },
             members: Vec::new(),
         }
+    }
+
+    #[test]
+    fn elastic_workers_are_shown_with_their_limits_and_what_keeps_them() {
+        let mut plan = crate::plan::tests::demo();
+        let elastic = Elastic {
+            workers: plan.nodes.split_off(1),
+            ..Elastic::default()
+        };
+        let there = [NodeName("worker-1".to_owned())];
+        let report = Report {
+            wanted: Some(["worker-0".to_owned()].into()),
+            trouble: Some("site `local` is full".to_owned()),
+            failures: 2,
+            ..Report::default()
+        };
+        let text = ElasticNow::new(&elastic, report, &there).text();
+        assert_eq!(
+            text,
+            "elastic: at most 2@local, until idle for 10 min; wanted: worker-0; there: worker-1\n\
+             warning: elastic workers do not follow: site `local` is full\n\
+             it is tried again after a while (failures so far: 2)\n"
+        );
+        let unheard = ElasticNow::new(&elastic, Report::default(), &[]).text();
+        assert!(
+            unheard.contains("wanted: unknown; there: none"),
+            "{unheard}"
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod early;
 pub mod engine;
 pub mod executor;
 pub mod fault;
+mod follow;
 mod hands;
 pub mod interrupt;
 pub mod join;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, ExitCode};
+use crate::plan::elastic::Elastic;
 use crate::plan::scheduler::Scheduler;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::site::Site;
@@ -29,6 +30,9 @@ pub struct Settings {
     /// none.
     #[serde(default)]
     pub authority: bool,
+    /// The workers that come when jobs wait.
+    #[serde(default)]
+    pub elastic: Elastic,
 }
 
 impl Settings {
@@ -70,13 +74,15 @@ mod tests {
             tag: "0000002a".to_owned(),
             scheduler: Scheduler::Slurm,
             authority: true,
+            elastic: Elastic::default(),
         };
         let text = settings.to_json().expect("written");
         let read: Settings = serde_json::from_str(&text).expect("read");
         assert_eq!(read, settings);
-        let older = text.replace(r#","scheduler":"slurm","authority":true"#, "");
-        assert_ne!(older, text);
+        let at = text.find(r#","scheduler""#).expect("its place");
+        let older = text[..at].to_owned() + "}";
         let read: Settings = serde_json::from_str(&older).expect("read");
         assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
+        assert!(read.elastic.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! A deployment made of fakes that fail, panic and stay silent where a test wants them to.
 
 mod authority;
+mod elastic;
 mod fakes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,6 +19,7 @@ use super::*;
 use crate::error::ExitCode;
 use crate::event::{Event, Stage};
 use crate::layout::Layout;
+use crate::plan::elastic::Elastic;
 use crate::plan::roles::Roles;
 use crate::plan::scale::{Change, Size, scale};
 use crate::plan::tests::demo;
@@ -51,6 +53,7 @@ impl Bench {
         let plan = demo();
         let sites = Sites::default().iter().cloned().collect();
         let settings = Settings {
+            elastic: Elastic::default(),
             sites,
             rendezvous: RendezvousConfig::default(),
             tag: "0000002a".to_owned(),

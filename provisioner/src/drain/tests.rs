@@ -143,6 +143,18 @@ fn a_worker_that_slurm_never_saw_need_not_be_drained() {
 }
 
 #[test]
+fn slurm_keeps_the_workers_that_come_when_jobs_wait() {
+    let front = Front::new("worker-1 lab\nworker-2 lab,elastic\n", &[]);
+    let ((), _) = with(&front, LONG, false, |d| {
+        d.forget_all_but(&names(&["frontend-0"]))
+    });
+    let [change] = &front.changes()[..] else {
+        panic!("one change: {:?}", front.changes());
+    };
+    assert!(change.contains("delete nodename=worker-1;"), "{change}");
+}
+
+#[test]
 fn slurm_forgets_the_workers_that_the_deployment_has_not() {
     let front = Front::new(NODES, &[]);
     let wanted = names(&["frontend-0", "worker-0"]);

@@ -217,11 +217,16 @@ impl Keep<'_> {
     }
 }
 
-/// `provision keep NAME` in a process group of its own, so that Ctrl-C does not reach it.
+/// `provision keep NAME`, as [`own_command`].
 pub fn keep_command(layout: &Layout, deployment: &str) -> Result<Command, CliError> {
+    own_command(layout, &["keep", deployment])
+}
+
+/// This program in a process group of its own, so that Ctrl-C does not reach it.
+pub fn own_command(layout: &Layout, args: &[&str]) -> Result<Command, CliError> {
     let mut command = Command::new(own_program()?);
     command
-        .args(["keep", deployment])
+        .args(args)
         .env("IPOP_STATE_DIR", &layout.state)
         .env("IPOP_CACHE_DIR", &layout.cache)
         .current_dir("/")

@@ -1,5 +1,6 @@
 //! From what was asked to what will be made. Pure: no I/O, no clock, no randomness of its own.
 
+pub mod elastic;
 pub mod group;
 pub mod lan;
 pub mod member;
@@ -12,9 +13,12 @@ pub mod scheduler;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipop_proto::address::OverlayAddrs;
+use serde::{Deserialize, Serialize};
 
+use self::elastic::Elastic;
 use self::group::Group;
 use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
@@ -54,6 +58,10 @@ pub struct Request {
     pub cpus: Option<u32>,
     /// Scheduler.
     pub scheduler: Scheduler,
+    /// Workers that there may be besides, while jobs wait.
+    pub elastic: Vec<Group>,
+    /// How long one of these may be idle, if asked for.
+    pub idle: Option<Duration>,
 }
 
 /// What the planner must know of the world.
@@ -84,12 +92,14 @@ pub struct ClusterPlan {
     pub scheduler: Scheduler,
     /// Whether the overlay has an authority, which deployments from before there were any have not.
     pub authority: bool,
+    /// The workers that come when jobs wait; those of them that are there are nodes too.
+    pub elastic: Elastic,
     /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
 
 /// One node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodePlan {
     /// Name.
     pub name: NodeName,
@@ -177,9 +187,10 @@ impl ClusterPlan {
         self.nodes.iter().map(|n| n.name.clone()).collect()
     }
 
-    /// Sites with their nodes' number.
+    /// The sites of its nodes and of those that may come.
     pub fn sites(&self) -> BTreeSet<&str> {
-        self.nodes.iter().map(|n| n.site.as_str()).collect()
+        let all = self.nodes.iter().chain(&self.elastic.workers);
+        all.map(|n| n.site.as_str()).collect()
     }
 }
 
@@ -194,12 +205,11 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         )
         .hint("write --frontend 1@SITE"));
     }
-    let roles = [(FRONTEND, &request.frontend), (WORKER, &request.workers)];
-    let total: u32 = roles
-        .iter()
-        .flat_map(|(_, groups)| groups.iter())
-        .map(|g| g.count)
-        .sum();
+    elastic::check(request.scheduler, request.elastic.is_empty())?;
+    let workers = [&request.workers[..], &request.elastic].concat();
+    let roles = [(FRONTEND, &request.frontend), (WORKER, &workers)];
+    let count = |groups: &[Group]| groups.iter().map(|g| g.count).sum::<u32>();
+    let total = frontends + count(&workers);
     let room = match request.scheduler {
         Scheduler::None => total,
         // Machines get the lower half.
@@ -245,6 +255,11 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
     for site in sites.iter() {
         check_max(site, nodes.iter().filter(|n| n.site == site.name).count())?;
     }
+    let lasting = nodes.len() - count(&request.elastic) as usize;
+    let elastic = Elastic {
+        workers: nodes.split_off(lasting),
+        idle: request.idle.unwrap_or(elastic::IDLE),
+    };
     Ok(ClusterPlan {
         domain: format!("{name}.ipop"),
         name,
@@ -252,6 +267,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         lan,
         scheduler: request.scheduler,
         authority: true,
+        elastic,
         nodes,
     })
 }

@@ -264,7 +264,11 @@ pub fn environment(plan: &ClusterPlan, node: &NodePlan) -> String {
 
 fn variables(plan: &ClusterPlan, node: &NodePlan) -> Vec<(&'static str, String)> {
     let frontend = plan.frontend().addrs;
-    vec![
+    let elastic = plan
+        .elastic
+        .has(&node.name)
+        .then(|| ("IPOP_ELASTIC", "yes".to_owned()));
+    let all = [
         ("IPOP_DEPLOYMENT", plan.name.clone()),
         ("IPOP_NODE", node.name.to_string()),
         ("IPOP_ROLE", node.role.clone()),
@@ -276,7 +280,8 @@ fn variables(plan: &ClusterPlan, node: &NodePlan) -> Vec<(&'static str, String)>
         ("IPOP_NET6", plan.nets.net6()),
         ("IPOP_FRONTEND4", frontend.ipv4.addr.to_string()),
         ("IPOP_FRONTEND6", frontend.ipv6.addr.to_string()),
-    ]
+    ];
+    all.into_iter().chain(elastic).collect()
 }
 
 /// What a role's own templates have to say to a node, by credential.

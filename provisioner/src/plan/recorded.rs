@@ -41,6 +41,7 @@ impl ClusterPlan {
             lan: frontend.and_then(Site::lan),
             scheduler: settings.scheduler,
             authority: settings.authority,
+            elastic: settings.elastic,
             nodes,
         })
     }

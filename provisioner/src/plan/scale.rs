@@ -115,8 +115,8 @@ pub struct Size {
     pub cpus: Option<u32>,
 }
 
-/// Plans a change. `nodes` are all that are recorded, those that are on their way out included:
-/// their names, addresses and places are not free yet.
+/// Plans a change of the workers that always are there. `nodes` are all that are recorded, those that
+/// are on their way out included: their names, addresses and places are not free yet.
 pub fn scale<'a>(
     plan: &ClusterPlan,
     nodes: &[NodeRecord],
@@ -126,11 +126,15 @@ pub fn scale<'a>(
     size: Size,
 ) -> Result<Scaling, CliError> {
     let mut scaling = Scaling::default();
-    let mut taken = Taken::of(nodes);
+    let mut taken = Taken::of(plan, nodes);
     for change in changes {
         let have = |of: &Of, scaling: &Scaling| -> Vec<NodeName> {
-            let there =
-                |n: &&NodePlan| n.role == WORKER && of.has(n) && !scaling.removed.contains(&n.name);
+            let there = |n: &&NodePlan| {
+                n.role == WORKER
+                    && of.has(n)
+                    && !plan.elastic.has(&n.name)
+                    && !scaling.removed.contains(&n.name)
+            };
             let both = plan.nodes.iter().chain(&scaling.added);
             both.filter(there).map(|n| n.name.clone()).collect()
         };
@@ -189,8 +193,9 @@ fn check_limits<'a>(
     let sites: BTreeSet<&str> = scaling.added.iter().map(|n| n.site.as_str()).collect();
     for name in sites {
         let here = |n: &&NodePlan| n.site == name && !scaling.removed.contains(&n.name);
-        let both = plan.nodes.iter().chain(&scaling.added);
-        super::check_max(site(name)?, both.filter(here).count())?;
+        let lasting = plan.nodes.iter().filter(|n| !plan.elastic.has(&n.name));
+        let all = lasting.chain(&plan.elastic.workers).chain(&scaling.added);
+        super::check_max(site(name)?, all.filter(here).count())?;
     }
     Ok(())
 }
@@ -202,23 +207,30 @@ pub fn number(name: &NodeName) -> u32 {
 }
 
 /// What is not free.
-struct Taken {
+pub(super) struct Taken {
     indices: BTreeSet<u32>,
     hosts: BTreeSet<String>,
     slots: BTreeSet<(String, u32)>,
 }
 
 impl Taken {
-    fn of(nodes: &[NodeRecord]) -> Self {
+    pub(super) fn of(plan: &ClusterPlan, nodes: &[NodeRecord]) -> Self {
         let workers = nodes.iter().filter(|n| n.role == WORKER);
-        Self {
+        let mut taken = Self {
             indices: workers.map(|n| number(&n.name)).collect(),
             hosts: nodes.iter().map(|n| n.ipv4.clone()).collect(),
             slots: nodes.iter().map(|n| (n.site.clone(), n.slot)).collect(),
+        };
+        // These are theirs while they are away, too.
+        for worker in &plan.elastic.workers {
+            taken.indices.insert(number(&worker.name));
+            taken.hosts.insert(worker.addrs.ipv4.addr.to_string());
+            taken.slots.insert((worker.site.clone(), worker.slot));
         }
+        taken
     }
 
-    fn next(
+    pub(super) fn next(
         &mut self,
         plan: &ClusterPlan,
         site: &Site,

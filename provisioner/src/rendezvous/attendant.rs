@@ -1,5 +1,5 @@
-//! What of ours runs beside somebody else's ejabberd: it signs nodes' certificates while no command
-//! does anything. The supervisor of a server of our own does that too.
+//! What of ours runs beside somebody else's ejabberd: it signs nodes' certificates and has elastic
+//! workers come and go while no command does anything. The supervisor of a server of our own does that too.
 
 use std::fs::File;
 use std::io;
@@ -13,6 +13,7 @@ use super::embedded::{ProcessId, own_command};
 use super::{RendezvousError, files};
 use crate::authority::registrar::Registrar;
 use crate::layout::Layout;
+use crate::power;
 
 /// How long it may take to end.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -105,6 +106,7 @@ pub fn attend(layout: &Layout, deployment: &str) -> Result<(), RendezvousError> 
         let registrar = Registrar::new(layout, deployment);
         tokio::select! {
             never = registrar.serve() => match never {},
+            never = power::keeper::keep(layout.clone(), deployment.to_owned()) => match never {},
             () = gone(&attendant.dir) => {}
             _ = term.recv() => {}
             _ = int.recv() => {}

@@ -209,6 +209,14 @@ impl Database {
         })
     }
 
+    /// Changes the settings where no node comes or goes by that.
+    pub fn set_settings(&self, id: i64, settings: &str) -> Result<(), CliError> {
+        self.execute(
+            "UPDATE deployments SET settings = ?2 WHERE id = ?1",
+            params![id, settings],
+        )
+    }
+
     /// Forgets nodes of which nothing is left, so that their names are free again.
     pub fn forget_nodes(&self, id: i64, nodes: &[NodeName]) -> Result<(), CliError> {
         self.write(|tx| {

@@ -176,6 +176,7 @@ fn a_machine_that_enrols_anew_leaves_no_certificate_that_is_good() {
             overlay: "demo".to_owned(),
             addrs: vec![node.addrs.ipv4.addr.into(), node.addrs.ipv6.addr.into()],
             role: None,
+            groups: Default::default(),
         };
         let request = subject.request(&identity).expect("a request");
         let proof = token.map(|token| Proof::of(&request, &token));

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +19,7 @@ use super::time::Clock;
 use super::{Paths, RendezvousError, domain_of};
 use crate::authority::registrar::Registrar;
 use crate::layout::Layout;
+use crate::power;
 use crate::rendezvous::enrolment::Tokens;
 use crate::rendezvous::http::connect_unix;
 
@@ -83,6 +85,7 @@ async fn keep_running(
     let (mut backoff, mut was_up) = (FIRST_BACKOFF, false);
     let mut clock = Clock::new(layout, deployment, SystemTime::now());
     let registrar = Registrar::new(layout, deployment);
+    let mut power = pin!(power::keeper::keep(layout.clone(), deployment.to_owned()));
     while !clock.is_over() {
         let began = Instant::now();
         let mut child = launch(paths)?;
@@ -96,6 +99,8 @@ async fn keep_running(
             ),
             never = expire_tokens(paths, deployment) => match never {},
             never = registrar.serve() => match never {},
+            // Goes on with what it does when the server is started again.
+            never = &mut power => match never {},
             _ = term.recv() => Ending::Told,
             _ = int.recv() => Ending::Told,
             () = clock.over() => Ending::Over,

@@ -151,6 +151,48 @@ fn what_the_real_one_refuses_is_refused() {
 }
 
 #[test]
+fn a_host_boots_what_its_run_action_says() {
+    let root = Root::new();
+    let served = || root.file("tftpboot/pxelinux/pxelinux.cfg/0A01FFFE");
+    root.rocks("set host boot compute-0-0 action=os");
+    assert_eq!(
+        served(),
+        "default rocks\nprompt 0\nlabel rocks\n\tlocalboot 0\n"
+    );
+    root.rocks("add bootaction action=disks kernel=vmlinuz-9 ramdisk=one,two args=quiet=1");
+    root.rocks("set host runaction compute-0-0 disks");
+    let text = "default rocks\nprompt 0\nlabel rocks\n\tkernel vmlinuz-9\n\tappend quiet=1 initrd=one,two\n";
+    assert_eq!(served(), text);
+    // What it is changed to is served at once.
+    root.rocks("add bootaction action=disks kernel=chain.c32");
+    assert_eq!(served(), text.replace("kernel vmlinuz-9", "chain.c32"));
+    let listed = [root.rocks("list bootaction"), root.rocks("list host")];
+    assert!(
+        listed.iter().all(|text| text.contains("disks")),
+        "{listed:?}"
+    );
+    for (line, said) in [
+        ("add bootaction kernel=x", "must supply an action"),
+        ("set host runaction", "must supply host"),
+        (
+            "set host runaction compute-0-0 fly",
+            "action \"fly\" does not exist",
+        ),
+        (
+            "remove bootaction action=fly",
+            "no action found with name fly",
+        ),
+        (
+            "remove bootaction action=disks",
+            "bootaction \"disks\" for host \"compute-0-0\" is invalid",
+        ),
+    ] {
+        let refused = root.refused(line);
+        assert!(refused.contains(said), "{line}: {refused}");
+    }
+}
+
+#[test]
 fn a_command_that_breaks_off_leaves_half_of_what_it_does() {
     let root = Root::new();
     let mode = |mode: Mode| root.database().set_mode(&mode).expect("written");

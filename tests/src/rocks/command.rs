@@ -21,7 +21,7 @@ impl From<io::Error> for Abort {
 }
 
 /// The commands there are, the longest names first.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 19] = [
     "list host interface",
     "list host boot",
     "add host interface",
@@ -30,7 +30,11 @@ const NAMES: [&str; 15] = [
     "set network mtu",
     "sync host network",
     "set host boot",
+    "set host runaction",
+    "remove bootaction",
     "list membership",
+    "list bootaction",
+    "add bootaction",
     "report version",
     "list network",
     "remove host",
@@ -81,8 +85,8 @@ pub(super) struct Call<'a> {
     name: &'static str,
     mode: Mode,
     pub(super) tables: Tables,
-    database: &'a Database,
-    params: BTreeMap<String, String>,
+    pub(super) database: &'a Database,
+    pub(super) params: BTreeMap<String, String>,
     pub(super) args: Vec<String>,
 }
 
@@ -95,9 +99,13 @@ impl Call<'_> {
             "list host boot" => return self.list_boot(),
             "list network" => return Ok(self.list_networks()),
             "list membership" => return Ok(self.list_memberships()),
+            "list bootaction" => return Ok(self.list_bootactions()),
             "add host" => self.add_host()?,
             "add host interface" => self.add_interface()?,
             "set host boot" => self.set_boot()?,
+            "set host runaction" => self.set_runaction()?,
+            "add bootaction" => self.add_bootaction()?,
+            "remove bootaction" => self.remove_bootaction()?,
             "set network mtu" => self.set_mtu()?,
             "sync config" => self.sync()?,
             "sync host network" => drop(self.hosts()?),
@@ -110,7 +118,7 @@ impl Call<'_> {
     }
 
     /// One of the things a command does is done.
-    fn step(&self) -> Result<(), Abort> {
+    pub(super) fn step(&self) -> Result<(), Abort> {
         self.database.write(&self.tables)?;
         std::thread::sleep(Duration::from_millis(self.mode.slow_ms));
         if self.mode.halfway.iter().any(|name| name == self.name) {
@@ -132,13 +140,13 @@ impl Call<'_> {
         Ok(self.args.clone())
     }
 
-    fn host(&mut self, name: &str) -> Result<&mut Host, Abort> {
+    pub(super) fn host(&mut self, name: &str) -> Result<&mut Host, Abort> {
         let found = self.tables.hosts.iter_mut().find(|h| h.name == name);
         found.ok_or_else(|| Abort(format!("cannot resolve host \"{name}\"")))
     }
 
     /// A positional argument that may be given as a parameter too: the last one.
-    fn last(&mut self, key: &str) -> Option<String> {
+    pub(super) fn last(&mut self, key: &str) -> Option<String> {
         self.params.get(key).cloned().or_else(|| self.args.pop())
     }
 
@@ -200,6 +208,7 @@ impl Call<'_> {
             rack,
             rank,
             boot: None,
+            run_action: "os".to_owned(),
             interfaces: Vec::new(),
         });
         self.step()
@@ -287,38 +296,6 @@ impl Call<'_> {
         }
     }
 
-    fn set_boot(&mut self) -> Result<(), Abort> {
-        if self.args.is_empty() {
-            return Err(Abort("must supply host".to_owned()));
-        }
-        let action = self.params.get("action").cloned();
-        if action
-            .as_deref()
-            .is_some_and(|a| !["os", "run", "install"].contains(&a))
-        {
-            return Err(Abort(
-                "invalid action. action must be \"os\", \"run\" or \"install\"".to_owned(),
-            ));
-        }
-        for name in self.hosts()? {
-            if let Some(action) = &action {
-                self.host(&name)?.boot = Some(action.clone());
-            }
-            self.step()?;
-            self.write_pxelinux(&name)?;
-        }
-        Ok(())
-    }
-
-    fn write_pxelinux(&self, name: &str) -> Result<(), Abort> {
-        let found = self.tables.host(name).and_then(files::pxelinux);
-        match found {
-            Some((path, Some(text))) => Ok(write(self.database.root(), &path, &text)?),
-            Some((path, None)) => Ok(remove(self.database.root(), &path)?),
-            None => Ok(()),
-        }
-    }
-
     fn set_mtu(&mut self) -> Result<(), Abort> {
         let mtu = self.last("mtu");
         if self.args.is_empty() {
@@ -374,25 +351,9 @@ impl Call<'_> {
         }
         self.step()
     }
-
-    fn remove_boot(&mut self) -> Result<(), Abort> {
-        if self.args.is_empty() {
-            return Err(Abort("must supply host".to_owned()));
-        }
-        for name in self.hosts()? {
-            self.unboot(&name)?;
-            self.step()?;
-        }
-        Ok(())
-    }
-
-    fn unboot(&mut self, name: &str) -> Result<(), Abort> {
-        self.host(name)?.boot = None;
-        self.write_pxelinux(name)
-    }
 }
 
-fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
+pub(super) fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
     let path = root.join(path);
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
@@ -400,7 +361,7 @@ fn write(root: &Path, path: &str, text: &str) -> io::Result<()> {
     fs::write(path, text)
 }
 
-fn remove(root: &Path, path: &str) -> io::Result<()> {
+pub(super) fn remove(root: &Path, path: &str) -> io::Result<()> {
     match fs::remove_file(root.join(path)) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),

@@ -22,6 +22,8 @@ pub struct Tables {
     pub memberships: Vec<Membership>,
     /// Networks, `subnets` in the real one.
     pub networks: Vec<Network>,
+    /// What machines boot, by the name that hosts have it by.
+    pub bootactions: Vec<BootAction>,
     /// Hosts, the front end first.
     pub hosts: Vec<Host>,
 }
@@ -50,6 +52,19 @@ pub struct Network {
     pub zone: String,
 }
 
+/// What pxelinux is told. What was not given is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootAction {
+    /// `install`.
+    pub action: String,
+    /// `vmlinuz-7.0-x86_64`, or a line of pxelinux' own, `localboot 0`.
+    pub kernel: String,
+    /// One or more files, separated by commas.
+    pub ramdisk: String,
+    /// The kernel's command line.
+    pub args: String,
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
@@ -65,6 +80,8 @@ pub struct Host {
     pub rank: u32,
     /// What it does when it boots next: `os`, `run` or `install`.
     pub boot: Option<String>,
+    /// The boot action that `os` and `run` stand for.
+    pub run_action: String,
     /// Interfaces.
     pub interfaces: Vec<Interface>,
 }
@@ -189,6 +206,12 @@ impl Tables {
             mtu: 1500,
             zone: zone.to_owned(),
         };
+        let bootaction = |action: &str, kernel: &str, ramdisk: &str, args: &str| BootAction {
+            action: action.to_owned(),
+            kernel: kernel.to_owned(),
+            ramdisk: ramdisk.to_owned(),
+            args: args.to_owned(),
+        };
         let interface = |device: &str, mac: &str, ip: &str, subnet: &str, name: &str| Interface {
             device: device.to_owned(),
             mac: Some(mac.to_owned()),
@@ -207,6 +230,15 @@ impl Tables {
                 network("private", "10.1.0.0", "255.255.0.0", "local"),
                 network("public", "192.0.2.0", "255.255.255.0", "example.org"),
             ],
+            bootactions: vec![
+                bootaction(
+                    "install",
+                    "vmlinuz-7.0-x86_64",
+                    "initrd.img-7.0-x86_64",
+                    "ks ramdisk_size=150000 lang= devfs=nomount ksdevice=bootif noipv6",
+                ),
+                bootaction("os", "localboot 0", "", ""),
+            ],
             hosts: vec![
                 Host {
                     name: "cluster".to_owned(),
@@ -215,6 +247,7 @@ impl Tables {
                     rack: 0,
                     rank: 0,
                     boot: Some("os".to_owned()),
+                    run_action: "os".to_owned(),
                     interfaces: vec![
                         interface(
                             private_interface,
@@ -240,6 +273,7 @@ impl Tables {
                     rack: 0,
                     rank: 0,
                     boot: Some("os".to_owned()),
+                    run_action: "os".to_owned(),
                     interfaces: vec![interface(
                         "eth0",
                         "00:16:3e:00:01:00",
@@ -255,6 +289,11 @@ impl Tables {
     /// A host.
     pub fn host(&self, name: &str) -> Option<&Host> {
         self.hosts.iter().find(|h| h.name == name)
+    }
+
+    /// A boot action.
+    pub fn bootaction(&self, action: &str) -> Option<&BootAction> {
+        self.bootactions.iter().find(|b| b.action == action)
     }
 
     /// The front end.

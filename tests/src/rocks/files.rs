@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::database::{Host, Interface, Tables};
+use super::database::{BootAction, Host, Interface, Tables};
 
 /// Where the DHCP server's configuration is, below the root.
 pub const DHCPD: &str = "etc/dhcp/dhcpd.conf";
@@ -86,19 +86,50 @@ pub fn hosts(tables: &Tables) -> String {
 
 /// The path of the file that pxelinux reads for a host, and what it says; none for a host without
 /// an address on the private network.
-pub fn pxelinux(host: &Host) -> Option<(String, Option<String>)> {
-    let (_, ip) = private(host).next()?;
-    let path = pxelinux_path(ip);
-    let text = match host.boot.as_deref() {
-        Some("install") => Some(
-            "default rocks\nprompt 0\nlabel rocks\n\tkernel vmlinuz-7.0-x86_64\n\tappend ks \
-             ramdisk_size=150000 lang= devfs=nomount ksdevice=bootif noipv6 \
-             initrd=initrd.img-7.0-x86_64\n\tipappend 2\n",
-        ),
-        Some(_) => Some("default rocks\nprompt 0\nlabel rocks\n\tlocalboot 0\n"),
-        None => None,
+///
+/// # Errors
+///
+/// With the boot action that the host has and that is not there.
+pub fn pxelinux(tables: &Tables, host: &Host) -> Result<Option<(String, Option<String>)>, String> {
+    let Some((_, ip)) = private(host).next() else {
+        return Ok(None);
     };
-    Some((path, text.map(str::to_owned)))
+    let action = host.boot.as_deref().map(|boot| match boot {
+        "install" => "install",
+        _ => host.run_action.as_str(),
+    });
+    let text = action.map(|action| {
+        let found = tables.bootaction(action);
+        found.map(label).ok_or_else(|| action.to_owned())
+    });
+    Ok(Some((pxelinux_path(ip), text.transpose()?)))
+}
+
+/// What a boot action is to pxelinux.
+fn label(boot: &BootAction) -> String {
+    let BootAction {
+        kernel,
+        ramdisk,
+        args,
+        ..
+    } = boot;
+    let mut text = "default rocks\nprompt 0\nlabel rocks\n".to_owned();
+    let word = if kernel.starts_with("vmlinuz") {
+        "kernel "
+    } else {
+        ""
+    };
+    text += &format!("\t{word}{kernel}\n");
+    let mut append = vec![args.clone()];
+    append.extend((!ramdisk.is_empty()).then(|| format!("initrd={ramdisk}")));
+    let append = append.join(" ").trim().to_owned();
+    if !append.is_empty() {
+        text += &format!("\tappend {append}\n");
+    }
+    if args.contains("bootif") {
+        text += "\tipappend 2\n";
+    }
+    text
 }
 
 /// The file for an address: its eight hexadecimal digits.
@@ -114,7 +145,8 @@ mod tests {
     fn the_files_have_the_form_of_rocks() {
         let tables = Tables::fresh("br0");
         let node = tables.host("compute-0-0").expect("a node");
-        let (path, text) = pxelinux(node).expect("an address");
+        let served = pxelinux(&tables, node).expect("an action");
+        let (path, text) = served.expect("an address");
         assert_eq!(path, "tftpboot/pxelinux/pxelinux.cfg/0A01FFFE");
         insta::assert_snapshot!(format!(
             "{}---\n{}---\n{}---\n{}",

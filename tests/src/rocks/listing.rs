@@ -23,7 +23,7 @@ impl Call<'_> {
             let numbers = [host.cpus, host.rack, host.rank].map(|n| Some(n.to_string()));
             let mut cells = vec![Some(host.membership.clone())];
             cells.extend(numbers);
-            cells.extend(["os", "install"].map(|action| Some(action.to_owned())));
+            cells.extend([&*host.run_action, "install"].map(|action| Some(action.to_owned())));
             list.add(&name, cells);
         }
         Ok(list.text())
@@ -87,6 +87,17 @@ impl Call<'_> {
                 "True".to_owned(),
             ];
             list.add(&n.name, cells.map(Some).to_vec());
+        }
+        list.text()
+    }
+
+    pub(super) fn list_bootactions(&self) -> String {
+        let mut list = List::new(&["action", "kernel", "ramdisk", "args"]);
+        let mut sorted: Vec<_> = self.tables.bootactions.iter().collect();
+        sorted.sort_by_key(|b| &b.action);
+        for b in sorted {
+            let cells = [&b.kernel, &b.ramdisk, &b.args];
+            list.add(&b.action, cells.map(|cell| Some(cell.clone())).to_vec());
         }
         list.text()
     }

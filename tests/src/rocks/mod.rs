@@ -7,6 +7,7 @@
 //! and touches nothing outside of ROOT. As with the real one a command is not one transaction: what
 //! fails midway stays as it is then. How it misbehaves is in a file ([`database::Mode`]).
 
+mod boot;
 pub mod command;
 pub mod database;
 pub mod files;

@@ -147,7 +147,7 @@ impl<'a> FrontEnd<'a> {
 }
 
 /// Where images are kept for the next test.
-fn options() -> BuildOptions {
+pub fn options() -> BuildOptions {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-cache/images");
     let mut options = BuildOptions::from_env(cache);
     options.node_binary = Some(binary());

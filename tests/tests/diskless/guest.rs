@@ -83,6 +83,18 @@ impl Guest {
         self.age()
     }
 
+    /// Waits for each of these texts, and gives what it stands for with when it was there.
+    pub fn stages(
+        &mut self,
+        stages: &[(&'static str, &'static str)],
+    ) -> Vec<(&'static str, Duration)> {
+        let mut reached = Vec::new();
+        for (what, text) in stages {
+            reached.push((*what, self.said(text)));
+        }
+        reached
+    }
+
     /// How long it has been on.
     pub fn age(&self) -> Duration {
         self.began.elapsed()
@@ -91,6 +103,19 @@ impl Guest {
     fn console(&self) -> String {
         let console = fs::read(self.dir.path().join("console")).unwrap_or_default();
         String::from_utf8_lossy(&console).into_owned()
+    }
+}
+
+/// Prints how long each of these took.
+pub fn print_split(stages: &[(&str, Duration)]) {
+    let mut before = Duration::ZERO;
+    for (what, at) in stages {
+        println!(
+            "{what:30} {:6.1} s, at {:6.1} s",
+            (*at - before).as_secs_f64(),
+            at.as_secs_f64()
+        );
+        before = *at;
     }
 }
 

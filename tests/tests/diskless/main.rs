@@ -5,7 +5,9 @@
 mod frontend;
 mod guest;
 mod node;
+mod rocks;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipop_proto::status::DropReason;
@@ -16,11 +18,14 @@ use ipop_tests::netns::Netns;
 use ipop_tests::wait_until;
 
 use frontend::{FrontEnd, LAN, UNDERLAY};
-use guest::{BOOT, Card, Guest};
-use node::{BRIDGE, Gateway, Identity};
+use guest::{BOOT, Card, Guest, print_split};
+use node::{BRIDGE, Gateway, Identity, Node};
+use rocks::Rocks;
 
 /// The machine.
 const MAC: &str = "02:00:00:00:03:01";
+/// The address that it has from a Rocks front end.
+const ROCKS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 80, 2);
 /// Bytes of a frame with 1500 bytes inside.
 const FULL: usize = 1514;
 
@@ -52,7 +57,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
     let gateway = Gateway::start(netns, &gate, &front);
     let mut front_end = FrontEnd::start(&site, &front, &gate);
     println!("front end: booted after {:?}", front_end.booted());
-    wait_until("the link", BOOT, || gateway.is_linked().then_some(()));
+    wait_until("the link", BOOT, || gateway.node.is_linked().then_some(()));
 
     // One who stands on the LAN and was not added: neither is anything told to it, nor exported.
     let stranger = Netns::new("stranger");
@@ -78,29 +83,18 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
         // Of full frames one in 256: they are tens of thousands.
         &["udp port 67 or (greater 1514 and ip[5] = 0)"],
     );
-    let mut split = Vec::new();
-    for (what, text) in [
+    let mut split = machine.stages(&[
         ("firmware", "Configuring (net0"),
         ("DHCP", "boot.ipxe"),
         ("files", "Probing EDD"),
         ("kernel, root unpacked", "Welcome to"),
         ("services", "ipop: network"),
         ("Slurm has it", "ipop: ready"),
-    ] {
-        split.push((what, machine.said(text)));
-    }
+    ]);
     let job = "su - ann -c 'srun sh -c \"hostname; id -un; pwd\"'";
     assert_eq!(front_end.run(job), "compute-0-0\nann\n/home/ann\n");
     split.push(("job", machine.age()));
-    let mut before = Duration::ZERO;
-    for (what, at) in split {
-        println!(
-            "{what:30} {:6.1} s, at {:6.1} s",
-            (at - before).as_secs_f64(),
-            at.as_secs_f64()
-        );
-        before = at;
-    }
+    print_split(&split);
 
     let frames = capture.finish();
     assert!(
@@ -108,7 +102,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
         "no full frame"
     );
     assert!(frames.iter().any(|frame| is_dhcp(frame)), "no DHCP");
-    let status = gateway.status().expect("a gateway");
+    let status = gateway.node.status().expect("a gateway");
     for reason in [DropReason::TooBig, DropReason::SendFailed] {
         let [own, of_peer] = [&status.drops, &status.peers[0].drops]
             .map(|drops| drops.get(&reason).copied().unwrap_or_default());
@@ -125,6 +119,68 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
     );
     assert_eq!(front_end.run("sinfo --noheader --Node --format %N"), "");
     assert_eq!(front_end.run("exportfs"), "");
+}
+
+/// The same machine, by what Rocks has: ISC dhcpd, tftpd-hpa, pxelinux, `/export`, Slurm as a roll.
+#[test]
+fn a_blank_machine_at_another_site_becomes_a_worker_of_a_rocks_front_end_and_runs_a_job() {
+    let [front, gate] =
+        [("frontend", 1), ("gateway", 2)].map(|(name, end)| Identity::new(name, end));
+    let rocks = Rocks::new(ROCKS_ADDRESS);
+    let site = rocks.frontend.machine.netns();
+    let netns = Netns::new("gateway");
+    netns.cable("eth0", site, "wan");
+    let _node = Node::start(site, "wan", &front, &gate);
+    let gateway = Gateway::start(netns, &gate, &front);
+    wait_until("the link", BOOT, || gateway.node.is_linked().then_some(()));
+
+    rocks.run("rocks-worker publish");
+    rocks.run(&format!(
+        "rocks-worker add compute-80-0 {MAC} {ROCKS_ADDRESS}"
+    ));
+    let card = [Card {
+        mac: MAC,
+        bridge: BRIDGE,
+    }];
+    let mut machine = Guest::start("blank", &gateway.netns, &card, 1024, &[]);
+    let capture = Capture::start_where(&gateway.netns, &machine.tap(0), &["udp dst port 69"]);
+    let mut split = machine.stages(&[
+        ("firmware", "Configuring (net0"),
+        ("DHCP", "PXELINUX"),
+        ("files", "Probing EDD"),
+        ("kernel, root unpacked", "Welcome to"),
+        ("services", "ipop: network"),
+        ("Slurm has it", "ipop: ready"),
+    ]);
+    let job = rocks.as_ann(r#"srun sh -c "hostname; id -un; pwd; hostname >from-job""#);
+    assert_eq!(job, "compute-80-0\nann\n/home/ann\n");
+    split.push(("job", machine.age()));
+    print_split(&split);
+    // What it wrote is where Rocks keeps homes, and its user's.
+    let written = "stat --format %U /export/home/ann/from-job";
+    assert_eq!(rocks.run(written), "ann\n");
+    // It asked for these by TFTP.
+    let asked: Vec<String> = capture
+        .finish()
+        .iter()
+        .map(|frame| asked_for(frame))
+        .collect();
+    for file in [
+        "pxelinux.0",
+        "pxelinux.cfg/0A015002",
+        "ipop/vmlinuz",
+        "ipop/initrd",
+    ] {
+        assert!(asked.iter().any(|asked| asked == file), "{file}: {asked:?}");
+    }
+}
+
+/// The file that a read request of TFTP is for (RFC 1350 section 5), in a frame.
+fn asked_for(frame: &[u8]) -> String {
+    const OPCODE: usize = 14 + 20 + 8;
+    let name = frame.get(OPCODE + 2..).unwrap_or_default();
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(name).into_owned()
 }
 
 /// The scheduler's key is told to nobody by the shared folders, and what a machine boots to nobody who

@@ -1,5 +1,5 @@
-//! The two nodes of an overlay that joins a front end's LAN and another site's: who they are, and the
-//! one of the other site, its gateway, running.
+//! The two nodes of an overlay that joins a front end's LAN and another site's: who they are, and
+//! those that run in namespaces, as the other site's gateway does.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -81,8 +81,8 @@ endpoints = ["192.0.2.{peer_end}:{PORT}"]
 
 /// The gateway: a namespace with a node and the site's LAN.
 pub struct Gateway {
-    dir: TempDir,
-    child: Child,
+    /// Its node.
+    pub node: Node,
     /// Where it lives.
     pub netns: Netns,
 }
@@ -90,12 +90,27 @@ pub struct Gateway {
 impl Gateway {
     /// Starts the node in a namespace that has an `eth0` on the underlay.
     pub fn start(netns: Netns, own: &Identity, other: &Identity) -> Self {
-        netns.address("eth0", &format!("192.0.2.{}/24", own.end));
         let mac = format!("02:00:00:00:02:{:02x}", own.end);
         let bridge = ["ip", "link", "add", BRIDGE, "address", &mac];
         netns.run(&[&bridge[..], &["type", "bridge"]].concat());
         netns.run(&["ip", "link", "set", BRIDGE, "up"]);
-        let dir = TempDir::with_prefix("ipop-gateway-").expect("temporary directory");
+        let node = Node::start(&netns, "eth0", own, other);
+        Self { node, netns }
+    }
+}
+
+/// A node that runs in a namespace.
+pub struct Node {
+    name: &'static str,
+    dir: TempDir,
+    child: Child,
+}
+
+impl Node {
+    /// Starts it where there is a bridge, and `underlay`, which it gives its address.
+    pub fn start(netns: &Netns, underlay: &str, own: &Identity, other: &Identity) -> Self {
+        netns.address(underlay, &format!("192.0.2.{}/24", own.end));
+        let dir = TempDir::with_prefix("ipop-diskless-").expect("temporary directory");
         let control = dir.path().join("control.sock");
         let config = own.config(other, &control.display().to_string());
         for (name, text) in [("ipop.config", &config), ("ipop.identity", &own.pem)] {
@@ -111,7 +126,8 @@ impl Gateway {
             .stderr(log)
             .spawn()
             .expect("`ip` runs");
-        Self { dir, child, netns }
+        let name = own.name;
+        Self { name, dir, child }
     }
 
     /// What it says of itself, once it answers.
@@ -137,14 +153,14 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for Node {
     fn drop(&mut self) {
         // Errors here mean that it is gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            eprintln!("--- gateway ---\n{log}");
+            eprintln!("--- {} ---\n{log}", self.name);
         }
     }
 }

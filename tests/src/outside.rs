@@ -13,6 +13,9 @@ use serde_json::Value;
 /// Where the state directories are.
 const STATES: &str = "/var/tmp/ipop-test";
 
+/// Two sites on this machine's libvirt, `local` and `annex`.
+const SITES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/two-sites.toml");
+
 /// What a run of a command gave.
 #[derive(Debug)]
 pub struct Run {
@@ -111,6 +114,7 @@ impl Outside {
         command
             .args(["--kill-after", "10", "1800"])
             .arg(&self.provision)
+            .args(["--sites", SITES])
             .args(args)
             .env("IPOP_STATE_DIR", &self.state)
             .env("IPOP_CACHE_DIR", &self.cache)
@@ -144,7 +148,7 @@ impl Outside {
     }
 
     /// Writes a file on a node, readable for root alone, by a way that shows nothing of it.
-    pub fn write_on(&self, node: &str, path: &str, content: &[u8]) {
+    pub fn write_on(&self, node: &str, path: &str, content: impl AsRef<[u8]>) {
         let place = format!("{}/{node}", self.name);
         let command = format!("umask 077 && cat >{path}");
         let mut child = self
@@ -153,7 +157,7 @@ impl Outside {
             .spawn()
             .expect("provision runs");
         let mut stdin = child.stdin.take().expect("a pipe");
-        stdin.write_all(content).expect("taken");
+        stdin.write_all(content.as_ref()).expect("taken");
         drop(stdin);
         assert!(child.wait().expect("an end").success(), "{path} on {node}");
     }

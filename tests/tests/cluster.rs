@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ipop_tests::mpi;
 use ipop_tests::outside::{Outside, virsh};
 use ipop_tests::wait_until;
 
@@ -25,7 +26,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "--workers",
         "1@local",
         "--workers",
-        "1:scratch@local",
+        "1:scratch@annex",
         "--scheduler",
         "slurm",
         "--json",
@@ -128,7 +129,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     assert_eq!(result["nodes"][2]["role"], "scratch", "{result}");
     let scratch = "findmnt -n -o FSTYPE /scratch && cat /etc/motd";
     let scratch = outside.on("worker-1", scratch);
-    let said = format!("tmpfs\nworker-1 of {name}, at local (");
+    let said = format!("tmpfs\nworker-1 of {name}, at annex (");
     assert!(scratch.starts_with(&said), "{scratch}");
     let plain = outside.try_on("worker-0", "findmnt /scratch");
     assert_ne!(plain.code, Some(0), "worker-0 has the other's role");
@@ -185,6 +186,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     jobs_run_on_workers(&outside);
     the_example_finds_the_two_states_of_a_lake(&outside);
+    ranks_of_an_mpi_program_find_each_other(&outside);
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
@@ -324,8 +326,11 @@ fn boot_id(outside: &Outside, node: &str) -> Option<String> {
 
 /// That nodes have joined means that they run jobs, those of users of the front end too.
 fn jobs_run_on_workers(outside: &Outside) {
-    let names = outside.on("frontend-0", "srun -N2 -C local hostname | sort");
-    assert_eq!(names, "worker-0\nworker-1\n");
+    let names = outside.on(
+        "frontend-0",
+        "srun -N2 hostname | sort && srun -C annex hostname",
+    );
+    assert_eq!(names, "worker-0\nworker-1\nworker-1\n");
 
     outside.on("frontend-0", "useradd ann");
     for worker in ["worker-0", "worker-1"] {
@@ -403,10 +408,12 @@ fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
          awk -f plot.awk /export/lake/results/*\"",
     );
     assert_eq!(figure.matches("class=\"state\"").count(), 32, "{figure}");
-    assert!(figure.contains(">local</text>"), "{figure}");
+    for site in [">local</text>", ">annex</text>"] {
+        assert!(figure.contains(site), "{figure}");
+    }
     let results = outside.on("frontend-0", "cat /export/lake/results/*");
     let (by, states): (Vec<_>, Vec<_>) = results.lines().partition(|line| line.starts_with('#'));
-    for worker in ["# worker-0 at local", "# worker-1 at local"] {
+    for worker in ["# worker-0 at local", "# worker-1 at annex"] {
         assert!(by.contains(&worker), "{by:?}");
     }
     let states = states.iter().map(|line| {
@@ -427,6 +434,33 @@ fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
         stays_clear[usize::from(start > 1.0)] += i32::from(found < 1.0);
     }
     assert_eq!(stays_clear, [7, 0], "what was clear and what was turbid");
+}
+
+/// Ranks on workers of two sites hand each other data, over the overlay.
+fn ranks_of_an_mpi_program_find_each_other(outside: &Outside) {
+    outside.write_on("frontend-0", "/export/mpi.tar.gz", mpi::ring());
+    outside.on("frontend-0", "tar -xzf /export/mpi.tar.gz -C /export");
+    let workers = ["worker-0", "worker-1"];
+    let sent = || {
+        workers.map(|worker| -> u64 {
+            let counter = "cat /sys/class/net/ipop0/statistics/tx_bytes";
+            outside.on(worker, counter).trim().parse().expect("bytes")
+        })
+    };
+    let before = sent();
+    let said = outside.on("frontend-0", "su - ann -c 'srun -N2 -n2 /share/mpi/run'");
+    let after = sent();
+    let lines = said.lines().filter_map(|line| line.split_once(": "));
+    let (mut hosts, mut ranks): (Vec<_>, Vec<_>) = lines.unzip();
+    hosts.sort_unstable();
+    ranks.sort_unstable();
+    let expected = [
+        "rank 0 of 2 was handed 2, sum 3",
+        "rank 1 of 2 was handed 1, sum 3",
+    ];
+    assert_eq!((&hosts[..], &ranks[..]), (&workers[..], &expected[..]));
+    let all = before.iter().zip(&after).all(|(b, a)| a - b >= 1 << 20);
+    assert!(all, "bytes over the overlay: {before:?}, {after:?}");
 }
 
 /// The last worker goes: not while a job runs there, then by force; Slurm forgets it.
@@ -540,11 +574,11 @@ fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside) {
     twice.expect_code(4);
     assert!(twice.stderr.contains("--again"), "{}", twice.stderr);
     let token = invited["token"].as_str().expect("an invitation");
-    outside.write_on("worker-0", "/run/invitation", token.as_bytes());
+    outside.write_on("worker-0", "/run/invitation", token);
     let script = PERSON
         .replace("FRONTEND", frontend4.trim())
         .replace("NAME", name);
-    outside.write_on("worker-0", "/run/person", script.as_bytes());
+    outside.write_on("worker-0", "/run/person", &script);
     outside.on("worker-0", "systemd-run --quiet sh /run/person");
 
     wait_until(

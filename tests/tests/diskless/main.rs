@@ -111,8 +111,16 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
 
     nobody_else_is_given_anything(&front_end, &stranger);
 
-    // Removed is forgotten.
-    front_end.run("ipop-machine remove compute-0-0");
+    // Removed is forgotten, once what ran there has ended.
+    assert_eq!(
+        front_end.run(REMOVAL),
+        "allocated\ndraining\n/home/ann/done\n"
+    );
+    let refused = front_end.run("cat /run/refused");
+    assert!(
+        refused.contains("jobs still run on compute-0-0: 2;"),
+        "{refused}"
+    );
     assert_eq!(
         front_end.run("ipop-machine list; ls /srv/boot/machines"),
         ""
@@ -207,6 +215,23 @@ fn nobody_else_is_given_anything(front_end: &FrontEnd, stranger: &Netns) {
         "ssh compute-0-0 'test -s /etc/munge/munge.key && ! cat /srv/cluster/munge.key'";
     front_end.run(on_machine);
 }
+
+/// A job runs: the machine stays where that may not end, and otherwise goes after it. Prints what Slurm
+/// says of it meanwhile, and what the job leaves.
+const REMOVAL: &str = r#"
+set -eu
+state() { sinfo --noheader --nodes=compute-0-0 --format=%T; }
+su - ann -c "sbatch --quiet --output=/dev/null --wrap 'until [ -e go ]; do sleep 0.5; done; touch done'"
+until [ "$(squeue --noheader --nodelist=compute-0-0 --states=running | wc -l)" = 1 ]; do sleep 0.5; done
+! ipop-machine remove --drain-timeout 0 compute-0-0 2>/run/refused
+state
+ipop-machine remove compute-0-0 2>/run/removal &
+until grep -q 'waits for jobs to end: 2$' /run/removal; do sleep 0.5; done
+state
+touch /home/ann/go
+wait $!
+ls /home/ann/done
+"#;
 
 /// What a DHCP server sends.
 fn is_dhcp(frame: &[u8]) -> bool {

@@ -31,8 +31,9 @@ $1 == "#" {
 
 # A lake that was turbid at first is a dot, one that was clear a ring, around the dot where it became turbid.
 NF == 3 {
-    fill = $2 > 1 ? colour[site] : "none"
-    printf "<circle class=\"state\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\" stroke=\"%s\"/>\n", across($1), up($3), $2 > 1 ? 3 : 5, fill, colour[site]
+    was_turbid = ($2 > 1)
+    fill = was_turbid ? colour[site] : "none"
+    printf "<circle class=\"state\" cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"%s\" stroke=\"%s\"/>\n", across($1), up($3), (was_turbid ? 3 : 5), fill, colour[site]
 }
 
 END { print "</svg>" }

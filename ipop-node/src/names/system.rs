@@ -83,7 +83,7 @@ impl Resolver {
                 tokio::task::spawn_blocking(move || change(&file, edit)).await??;
                 Ok(Some(self.file.display().to_string()))
             }
-            ResolverKind::Auto | ResolverKind::None => Ok(None),
+            ResolverKind::Auto | ResolverKind::Volatile | ResolverKind::None => Ok(None),
         }
     }
 
@@ -105,15 +105,16 @@ impl Resolver {
     /// Which of the two it is on this machine.
     fn kind(&self) -> ResolverKind {
         match self.kind {
-            ResolverKind::Auto => {
+            ResolverKind::Auto | ResolverKind::Volatile => {
                 let text = std::fs::read_to_string(&self.file).unwrap_or_default();
                 let asks_stub = text.lines().any(|line| line.trim() == STUB);
                 match (asks_stub, Path::new(BUS).exists()) {
-                    (false, _) => ResolverKind::ResolvConf,
                     (true, true) => ResolverKind::Resolved,
                     // The file is its own, and what it shall know is in its configuration: so are the
                     // machines that we make.
                     (true, false) => ResolverKind::None,
+                    (false, _) if self.kind == ResolverKind::Volatile => ResolverKind::None,
+                    (false, _) => ResolverKind::ResolvConf,
                 }
             }
             told => told,

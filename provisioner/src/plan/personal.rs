@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipop_proto::config::{
     AllowedSection, AuthoritySection, IceSection, NamesSection, NodeConfig, NodeSection,
-    OffloadSection, OverlayMode, OverlaySection, SwitchSection, XmppSection,
+    OffloadSection, OverlayMode, OverlaySection, ResolverKind, SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -195,8 +195,12 @@ pub fn config(
         },
         offload: OffloadSection::default(),
         switch: switch(plan, node),
-        // A LAN that the overlay extends has names of its own.
-        names: plan.lan.is_none().then(NamesSection::default),
+        // A LAN that the overlay extends has names of its own. Of a machine that keeps its system nothing is
+        // changed that would outlast the node.
+        names: plan.lan.is_none().then_some(NamesSection {
+            listen: None,
+            resolver: ResolverKind::Volatile,
+        }),
         peers: Vec::new(),
         allow: Vec::new(),
     };

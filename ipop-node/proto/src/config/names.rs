@@ -27,6 +27,9 @@ pub enum ResolverKind {
     /// told, and nobody is.
     #[default]
     Auto,
+    /// systemd-resolved where it runs and can be told, otherwise nobody: nothing of the machine is written
+    /// to.
+    Volatile,
     /// systemd-resolved asks for names of this overlay here, and for all others where it did
     /// (`resolvectl`).
     Resolved,

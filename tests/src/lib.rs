@@ -15,7 +15,6 @@ pub mod kill;
 pub mod lab;
 pub mod light_node;
 pub mod moto;
-pub mod mpi;
 pub mod node;
 pub mod outside;
 pub mod portal;

@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ipop_tests::mpi;
 use ipop_tests::outside::{Outside, virsh};
 use ipop_tests::wait_until;
 
@@ -186,7 +185,6 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     jobs_run_on_workers(&outside);
     the_example_finds_the_two_states_of_a_lake(&outside);
-    ranks_of_an_mpi_program_find_each_other(&outside);
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
@@ -434,33 +432,6 @@ fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
         stays_clear[usize::from(start > 1.0)] += i32::from(found < 1.0);
     }
     assert_eq!(stays_clear, [7, 0], "what was clear and what was turbid");
-}
-
-/// Ranks on workers of two sites hand each other data, over the overlay.
-fn ranks_of_an_mpi_program_find_each_other(outside: &Outside) {
-    outside.write_on("frontend-0", "/export/mpi.tar.gz", mpi::ring());
-    outside.on("frontend-0", "tar -xzf /export/mpi.tar.gz -C /export");
-    let workers = ["worker-0", "worker-1"];
-    let sent = || {
-        workers.map(|worker| -> u64 {
-            let counter = "cat /sys/class/net/ipop0/statistics/tx_bytes";
-            outside.on(worker, counter).trim().parse().expect("bytes")
-        })
-    };
-    let before = sent();
-    let said = outside.on("frontend-0", "su - ann -c 'srun -N2 -n2 /share/mpi/run'");
-    let after = sent();
-    let lines = said.lines().filter_map(|line| line.split_once(": "));
-    let (mut hosts, mut ranks): (Vec<_>, Vec<_>) = lines.unzip();
-    hosts.sort_unstable();
-    ranks.sort_unstable();
-    let expected = [
-        "rank 0 of 2 was handed 2, sum 3",
-        "rank 1 of 2 was handed 1, sum 3",
-    ];
-    assert_eq!((&hosts[..], &ranks[..]), (&workers[..], &expected[..]));
-    let all = before.iter().zip(&after).all(|(b, a)| a - b >= 1 << 20);
-    assert!(all, "bytes over the overlay: {before:?}, {after:?}");
 }
 
 /// The last worker goes: not while a job runs there, then by force; Slurm forgets it.

@@ -311,6 +311,39 @@ fn removal_leaves_nothing(fixture: &Fixture, node: &NodeName, planned: &[Resourc
     assert_eq!(fs::read_dir(&fixture.path).unwrap().count(), 0);
 }
 
+/// Sites of one host share a deployment's network there, and each removes it.
+#[test]
+fn two_sites_of_one_host_remove_their_network_at_once() {
+    let fixture = local("both");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let specs = [fixture.spec("ram-0", true, &listener, bundle(0))];
+    let steps = fixture.steps(&specs);
+    let network = steps.iter().find(|s| s.resource.kind == "network").unwrap();
+    for round in 0..5 {
+        fixture
+            .make(&fixture.provider, network, &specs, &|_: Event| ())
+            .unwrap();
+        std::thread::scope(|scope| {
+            let removals: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let site = fixture.again();
+                        // Connected before the others remove it.
+                        site.machines(&fixture.tags).unwrap();
+                        fixture.remove(&site, &network.resource)
+                    })
+                })
+                .collect();
+            for removal in removals {
+                let removed = removal.join().unwrap();
+                removed.unwrap_or_else(|e| panic!("round {round}: {e:?}"));
+            }
+        });
+        let left = run("virsh", &["-c", "qemu:///system", "net-list", "--all"]);
+        assert!(!left.contains(&fixture.deployment), "{left}");
+    }
+}
+
 #[test]
 fn an_interrupted_upload_is_done_again() {
     let fixture = local("half");

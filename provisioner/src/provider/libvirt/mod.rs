@@ -283,6 +283,10 @@ impl Host {
 
     fn remove_one(&self, resource: &Resource, tags: &Tags) -> Result<(), CliError> {
         let conn = self.connection.open()?;
+        // Two sites may be of one host: the deployment's network there is one, and both remove it.
+        let _lock = (resource.kind == NETWORK)
+            .then(|| self.lock())
+            .transpose()?;
         if self.is_foreign(&conn, resource, tags)? {
             // Ours is gone, and somebody else's has its name.
             return Ok(());

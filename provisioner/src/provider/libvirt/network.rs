@@ -179,10 +179,12 @@ pub fn ensure(
 
 /// Whose the network of this name is, if there is one and it says.
 pub fn tags(conn: &Connect, name: &str) -> Result<Option<Tags>, CliError> {
-    match find(conn, name)? {
-        Some(network) => tags_of(&network, name),
-        None => Ok(None),
-    }
+    let Some(network) = find(conn, name)? else {
+        return Ok(None);
+    };
+    let xml = network.xml_desc(0).if_exists();
+    let xml = xml.context(|| format!("cannot read network \"{name}\""))?;
+    Ok(xml.as_deref().and_then(tags::of_network))
 }
 
 /// The IPv4 addresses that the network's DHCP server gave, by MAC address. A network that is not

@@ -95,7 +95,7 @@ fn what_machines_boot_crosses_the_overlay_once_when_their_gateway_has_a_cache() 
 
 /// The two LANs, and who may serve DHCP.
 fn linked() -> Lans {
-    let guards = "[switch.dhcp]\nnode = \"node-0\"\n";
+    let guards = "[switch.dhcp]\nnode = \"node-0\"\n[switch.router]\nnode = \"node-0\"\n";
     Lans::linked(&[guards; 2])
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use ipop_testbed::netns::Netns;
 use tempfile::TempDir;
@@ -24,7 +25,16 @@ pub struct FrontEnd {
     pub dnsmasq: Dnsmasq,
     /// HTTP.
     pub web: Web,
+    router: Child,
     root: TempDir,
+}
+
+impl Drop for FrontEnd {
+    fn drop(&mut self) {
+        // Errors here mean that it is gone already.
+        let _ = self.router.kill();
+        let _ = self.router.wait();
+    }
 }
 
 impl FrontEnd {
@@ -46,7 +56,17 @@ impl FrontEnd {
         netns.address(BRIDGE, &format!("{ADDRESS}/24"));
         let config = fs::read_to_string(documented("dnsmasq.conf")).expect("it is there");
         let config = config.replace(DOCUMENTED_ROOT, &root.path().display().to_string());
+        let router = netns
+            .command("radvd")
+            .args(["--nodaemon", "--logmethod", "stderr", "--pidfile"])
+            .arg(file("radvd.pid"))
+            .arg("--config")
+            .arg(documented("radvd.conf"))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`ip` runs");
         Self {
+            router,
             dnsmasq: Dnsmasq::start(netns, &config),
             web: Web::start(netns, ADDRESS, root.path()),
             root,

@@ -63,6 +63,8 @@ mtu = 1500
 bridge = "{BRIDGE}"
 [switch.dhcp]
 node = "frontend"
+[switch.router]
+node = "frontend"
 [[peer]]
 name = "{peer}"
 ipv4 = "10.73.0.{peer_end}"

@@ -3,7 +3,7 @@
 //!
 //! NFS is nfs-ganesha, since not every kernel has a server. Slurm is that of our front end's image,
 //! mounted, since the controller may not be older than its workers. Needs
-//! `loop` in the kernel, `pxelinux`, `syslinux-common`, `nfs-ganesha-vfs` and `qemu-utils`, and what
+//! `loop` in the kernel, `pxelinux`, `syslinux-common`, `nfs-ganesha-vfs`, `radvd` and `qemu-utils`, and what
 //! [`Frontend`] needs.
 
 use std::fs;
@@ -64,6 +64,7 @@ mkdir run/munge
 chroot . chown munge:munge /run/munge /etc/munge/munge.key
 chroot . setpriv --reuid=munge --regid=munge --clear-groups munged
 unshare --uts sh -c 'hostname cluster && exec chroot . slurmctld'
+radvd --config /etc/radvd.conf --pidfile /run/radvd.pid --logmethod logfile --logfile /run/radvd.log
 mkdir /run/ganesha
 ganesha.nfsd -f /etc/ganesha.conf -L /run/ganesha.log -p /run/ganesha.pid
 "#;
@@ -92,6 +93,7 @@ impl Rocks {
         for (name, path, mode) in [
             ("rocks-worker", "/opt/rocks/bin/rocks-worker", 0o755),
             ("rocks-slurm.conf", "/etc/rocks-slurm.conf", 0o644),
+            ("radvd.conf", "/etc/radvd.conf", 0o644),
         ] {
             machine.write(path, mode, &documented(name));
         }

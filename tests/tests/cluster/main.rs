@@ -3,6 +3,9 @@
 //!
 //! Needs root, a running libvirt, and the binaries `scripts/test` builds.
 
+mod jobs;
+mod person;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -183,8 +186,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         "rpcbind listens: {services}"
     );
 
-    jobs_run_on_workers(&outside);
-    the_example_finds_the_two_states_of_a_lake(&outside);
+    jobs::jobs_run_on_workers(&outside);
+    jobs::the_example_finds_the_two_states_of_a_lake(&outside);
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();
@@ -306,7 +309,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         ])
         .expect_code(4);
 
-    workers_are_drained_before_they_go(&outside);
+    jobs::workers_are_drained_before_they_go(&outside);
+    jobs::an_elastic_worker_comes_for_a_job_and_goes(&outside);
 
     // --- Destroyed is gone, and twice is no error.
     let server = outside.rendezvous_server_pid();
@@ -320,153 +324,6 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 fn boot_id(outside: &Outside, node: &str) -> Option<String> {
     let run = outside.try_on(node, "cat /proc/sys/kernel/random/boot_id");
     (run.code == Some(0)).then_some(run.stdout)
-}
-
-/// That nodes have joined means that they run jobs, those of users of the front end too.
-fn jobs_run_on_workers(outside: &Outside) {
-    let names = outside.on(
-        "frontend-0",
-        "srun -N2 hostname | sort && srun -C annex hostname",
-    );
-    assert_eq!(names, "worker-0\nworker-1\nworker-1\n");
-
-    outside.on("frontend-0", "useradd ann");
-    for worker in ["worker-0", "worker-1"] {
-        wait_until("a worker to know the user", Duration::from_secs(90), || {
-            (outside.try_on(worker, "id ann").code == Some(0)).then_some(())
-        });
-    }
-    outside.on(
-        "frontend-0",
-        "su - ann -c \"sbatch --quiet --wait --array=1-4 --output=result-%a --wrap 'id -un; hostname'\"",
-    );
-    let results = "cd /export/home/ann && stat --format %U result-? && cat result-?";
-    let results = outside.on("frontend-0", results);
-    let lines: Vec<_> = results.lines().collect();
-    let count = |what: &str| lines.iter().filter(|l| l.starts_with(what)).count();
-    assert_eq!((count("ann"), count("worker-")), (8, 4), "{results}");
-
-    // The key is on the worker, and for no user.
-    outside.on(
-        "worker-0",
-        "test -s /etc/munge/munge.key -a -s /srv/cluster/munge.key",
-    );
-    let as_ann = "setpriv --reuid=ann --regid=ann --clear-groups";
-    outside.on("worker-0", &format!("{as_ann} test -r /home/ann/result-1"));
-    for path in [
-        "/etc/munge/munge.key",
-        "/srv/cluster/munge.key",
-        "/srv/cluster",
-    ] {
-        let read = outside.try_on("worker-0", &format!("{as_ann} test -r {path}"));
-        assert_eq!(
-            read.code,
-            Some(1),
-            "{path} is readable by a user of worker-0"
-        );
-    }
-    let shadow = outside.try_on(
-        "worker-0",
-        "grep ann /srv/cluster/* /var/lib/extrausers/* | grep -v :x:",
-    );
-    assert_eq!(shadow.stdout, "", "more than names is published");
-
-    for (node, port) in [("frontend-0", 6817), ("worker-0", 6818)] {
-        let underlay = outside.underlay_address(node);
-        assert!(
-            !outside.tcp_open(&underlay, port),
-            "Slurm answers on the underlay at {underlay}:{port}"
-        );
-        let listeners = outside.on(
-            node,
-            &format!("ss -Hltn 'sport = :{port}' | awk '{{print $4}}'"),
-        );
-        let overlay = outside.on(node, ". /run/ipop/env; echo $IPOP_ADDR4");
-        assert_eq!(listeners.trim(), format!("{}:{port}", overlay.trim()));
-    }
-}
-
-/// `examples/shallow-lake`, with what it says compared with the model as it is written here.
-fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
-    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/shallow-lake");
-    let tar = Command::new("tar")
-        .args(["-c", "-C", example, "."])
-        .output();
-    let tar = tar.expect("`tar` runs");
-    assert!(tar.status.success(), "{tar:?}");
-    outside.write_on("frontend-0", "/root/example.tar", &tar.stdout);
-    outside.on(
-        "frontend-0",
-        "install -d /opt/lake && tar -x -C /opt/lake -f /root/example.tar",
-    );
-    let figure = outside.on(
-        "frontend-0",
-        "su - ann -c \"cd /opt/lake && ./prepare /export/lake 4 16 && \
-         sbatch --quiet --wait --array=1-4 job /share/lake && \
-         awk -f plot.awk /export/lake/results/*\"",
-    );
-    assert_eq!(figure.matches("class=\"state\"").count(), 32, "{figure}");
-    for site in [">local</text>", ">annex</text>"] {
-        assert!(figure.contains(site), "{figure}");
-    }
-    let results = outside.on("frontend-0", "cat /export/lake/results/*");
-    let (by, states): (Vec<_>, Vec<_>) = results.lines().partition(|line| line.starts_with('#'));
-    for worker in ["# worker-0 at local", "# worker-1 at annex"] {
-        assert!(by.contains(&worker), "{by:?}");
-    }
-    let states = states.iter().map(|line| {
-        let numbers = line.split(' ').map(|word| word.parse().expect("a number"));
-        <[f64; 3]>::try_from(numbers.collect::<Vec<_>>()).expect("three numbers")
-    });
-    let mut stays_clear = [0, 0];
-    for [load, start, found] in states {
-        let mut state = start;
-        for _ in 0..1000 {
-            let recycled = state * state / (1.0 + state * state);
-            state += load - 0.42 * state + recycled;
-        }
-        assert!(
-            (state - found).abs() < 1e-5,
-            "{load} {start}: {found}, not {state}"
-        );
-        stays_clear[usize::from(start > 1.0)] += i32::from(found < 1.0);
-    }
-    assert_eq!(stays_clear, [7, 0], "what was clear and what was turbid");
-}
-
-/// The last worker goes: not while a job runs there, then by force; Slurm forgets it.
-fn workers_are_drained_before_they_go(outside: &Outside) {
-    let name = outside.name.as_str();
-    outside.on(
-        "frontend-0",
-        "sbatch --quiet --nodelist=worker-1 --wrap 'sleep 3600'",
-    );
-    wait_until("the job to run", Duration::from_secs(120), || {
-        let jobs = outside.on("frontend-0", "squeue --noheader --states=running");
-        jobs.contains("worker-1").then_some(())
-    });
-    let scale = [
-        "scale",
-        name,
-        "--workers",
-        "-1",
-        "--drain-timeout",
-        "1s",
-        "--json",
-    ];
-    let refused = outside.provision(&scale);
-    refused.expect_code(5);
-    assert!(refused.stderr.contains("worker-1"), "{}", refused.stderr);
-    let state = outside.on(
-        "frontend-0",
-        "sinfo --noheader --nodes=worker-1 --format %T",
-    );
-    assert_eq!(state.trim(), "allocated", "it takes jobs again");
-    outside
-        .provision(&[&scale[..], &["--force"]].concat())
-        .expect_code(0);
-    let nodes = outside.on("frontend-0", "sinfo --noheader --Node --format %N");
-    assert_eq!(nodes.trim(), "worker-0");
 }
 
 #[test]
@@ -515,82 +372,7 @@ fn a_worker_that_does_not_boot_is_named_and_joins_when_it_does() {
 
     virsh(&["resume", &format!("ipop-{name}-worker-0")]);
     outside.provision(&["resume", name]).expect_code(0);
-    a_person_joins_uses_the_share_and_is_removed(&outside);
+    person::a_person_joins_uses_the_share_and_is_removed(&outside);
     outside.provision(&["destroy", name]).expect_code(0);
     outside.assert_nothing_left();
-}
-
-/// What a person's machine does: `worker-0`, whose own node stops meanwhile, and with it the way by
-/// which it is reached.
-const PERSON: &str = r#"
-exec >/run/person.log 2>&1
-systemctl stop ipop-role-check ipop-share ipop-node
-ipop-node join - </run/invitation && ipop-node status
-mount -t nfs4 -o vers=4.2 FRONTEND:/export /mnt && echo "from alice" >/mnt/from-alice && umount /mnt
-until ! ipop-node status --json | grep -q '"state": "up"'; do sleep 1; done
-echo removed
-ipop-node leave NAME
-systemctl start ipop-node ipop-share ipop-role-check
-"#;
-
-fn a_person_joins_uses_the_share_and_is_removed(outside: &Outside) {
-    let name = outside.name.as_str();
-    let frontend4 = outside.on("frontend-0", ". /run/ipop/env; echo $IPOP_ADDR4");
-    let user = |args: &[&str]| {
-        let run = outside.provision(&[&["user"], args, &["--json"]].concat());
-        run.expect_code(0).json_lines().pop().expect("a result")
-    };
-    let invited = user(&["invite", name, "alice", "--machine", "laptop"]);
-    let twice = outside.provision(&["user", "invite", name, "alice", "--machine", "laptop"]);
-    twice.expect_code(4);
-    assert!(twice.stderr.contains("--again"), "{}", twice.stderr);
-    let token = invited["token"].as_str().expect("an invitation");
-    outside.write_on("worker-0", "/run/invitation", token);
-    let script = PERSON
-        .replace("FRONTEND", frontend4.trim())
-        .replace("NAME", name);
-    outside.write_on("worker-0", "/run/person", &script);
-    outside.on("worker-0", "systemd-run --quiet sh /run/person");
-
-    wait_until(
-        "alice's file on the share",
-        Duration::from_secs(240),
-        || {
-            let run = outside.try_on("frontend-0", "cat /export/from-alice");
-            (run.stdout.trim() == "from alice").then_some(())
-        },
-    );
-    let members = user(&["list", name]);
-    let member = &members["members"][0];
-    assert_eq!(
-        (&member["machine"], &member["state"]),
-        (&"alice-laptop".into(), &"online".into()),
-        "{members}"
-    );
-    let addr = member["ipv4"].as_str().expect("an address").to_owned();
-    outside.on("frontend-0", &format!("ping -c 1 -W 5 {addr}"));
-
-    // Out at once, and forgotten by everybody.
-    user(&["remove", name, "alice"]);
-    let listed = user(&["list", name]);
-    assert_eq!(listed["members"].as_array().map(Vec::len), Some(0));
-    let log = wait_until(
-        "worker-0 to be itself again",
-        Duration::from_secs(240),
-        || {
-            let run = outside.try_on("worker-0", "cat /run/person.log && findmnt /share");
-            (run.code == Some(0)).then_some(run.stdout)
-        },
-    );
-    for said in [
-        format!("this machine is `alice-laptop` in `{name}`"),
-        "\nremoved\n".to_owned(),
-        format!("this machine is no member of `{name}` any more"),
-    ] {
-        assert!(log.contains(&said), "no {said:?} in: {log}");
-    }
-    let lost = outside.on("frontend-0", "ipop-node status --json");
-    assert!(!lost.contains("alice-laptop"), "{lost}");
-    let used = outside.try_on("frontend-0", &format!("ping -c 1 -W 2 {addr}"));
-    assert_ne!(used.code, Some(0), "what alice had still answers");
 }

@@ -193,3 +193,36 @@ pub fn an_elastic_worker_comes_for_a_job_and_goes(outside: &Outside) {
         (elastic()["present"] == serde_json::json!([])).then_some(())
     });
 }
+
+/// `examples/open-mpi`, with a program of Debian's that measures messages between two processes.
+pub fn mpi_spans_the_sites(outside: &Outside) {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/open-mpi");
+    let dir = tempfile::tempdir().expect("a folder");
+    let packed = dir.path().join("netpipe.tgz");
+    let pack = Command::new(format!("{example}/pack"))
+        .arg("NPopenmpi")
+        .arg(&packed)
+        .output();
+    let pack = pack.expect("it runs");
+    assert!(pack.status.success(), "{pack:?}");
+    let packed = std::fs::read(packed).expect("what it packed");
+    outside.write_on("frontend-0", "/export/netpipe.tgz", packed);
+    let job = std::fs::read(format!("{example}/job")).expect("a script");
+    outside.write_on("frontend-0", "/opt/open-mpi-job", job);
+    outside.on(
+        "frontend-0",
+        "chmod a+r /export/netpipe.tgz /opt/open-mpi-job",
+    );
+    let submit = "sbatch --quiet --time 4 --output=mpi /opt/open-mpi-job /share/netpipe.tgz NPopenmpi -l 1 -u 1024 -n 5 -p 0";
+    outside.on("frontend-0", &format!("su - ann -c '{submit}'"));
+    wait_until("the MPI job to end", Duration::from_secs(300), || {
+        let jobs = outside.try_on("frontend-0", "squeue --noheader --name open-mpi");
+        (jobs.code == Some(0) && jobs.stdout.is_empty()).then_some(())
+    });
+    let said = outside.on("frontend-0", "cat /export/home/ann/mpi");
+    for worker in ["worker-0", "worker-1"] {
+        assert!(said.contains(worker), "{said}");
+    }
+    let measured = said.lines().filter(|line| line.contains("Mbps in"));
+    assert!(measured.count() > 5, "{said}");
+}

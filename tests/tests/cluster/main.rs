@@ -188,6 +188,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     jobs::jobs_run_on_workers(&outside);
     jobs::the_example_finds_the_two_states_of_a_lake(&outside);
+    jobs::mpi_spans_the_sites(&outside);
 
     // --- No secret where others can read it.
     outside.assert_no_secret_on_command_lines();

@@ -21,7 +21,6 @@ mod revoke;
 mod tests;
 pub mod told;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -178,7 +177,7 @@ impl Authority {
     }
 
     /// Key and certificate (PEM) of a node whose key is made here: the same ones each time, until a
-    /// third of their validity is left or the node is another one by its addresses or role.
+    /// third of their validity is left or the node is another one by its addresses, role or groups.
     pub fn identity(
         &self,
         node: &NodePlan,
@@ -303,6 +302,7 @@ impl Authority {
         certified.is_some_and(|certified| {
             let says = (&certified.name, &certified.addrs, &certified.role);
             says == (&subject.name, &subject.addrs, &subject.role)
+                && certified.groups == subject.groups
                 && !certified.validity.is_due(now)
         })
     }
@@ -336,7 +336,7 @@ impl Authority {
             overlay: self.overlay.clone(),
             addrs: addrs.to_vec(),
             role: Some(node.role.clone()),
-            groups: BTreeSet::new(),
+            groups: node.certified_groups(),
         }
     }
 }

@@ -2,8 +2,8 @@ use ipop_proto::authority::Serial;
 use ipop_proto::authority::proof::Proof;
 
 use super::*;
-use crate::plan::MEMBER;
 use crate::plan::tests::demo;
+use crate::plan::{MEMBER, member};
 
 fn day(days: u64) -> Duration {
     Duration::from_secs(days * 86_400)
@@ -127,6 +127,47 @@ fn with_another_first_password_comes_another_secret_and_another_key_may_come() {
     authority.grant(node, &old.1, now).expect_err("it is over");
     forget(dir.path(), &node.name).expect("forgotten");
     authority.grant(node, &new.1, now).expect_err("it is gone");
+}
+
+/// The groups that an identity's certificate has.
+fn groups(authority: &Authority, identity: &Identity, now: SystemTime) -> Vec<String> {
+    let believed = authority::Authority::from_pem(authority.certificate_pem(), "demo");
+    let believed = believed.expect("a certificate");
+    let certified = believed.certify(identity.chain(), now).expect("a member");
+    certified.groups.into_iter().collect()
+}
+
+#[test]
+fn a_certificate_says_the_groups_that_are_recorded_and_so_does_the_next_one() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let plan = demo();
+    let name = NodeName("alice".to_owned());
+    let lake = ["crew", "lake"].map(str::to_owned);
+    let alice = member::invite(&plan, &[], &name, lake.clone().into()).expect("room");
+    let own = enrol(&authority, &alice, "first", now);
+    assert_eq!(groups(&authority, &own, now), lake);
+    let later = now + day(300);
+    let ask = |node: &NodePlan| {
+        let asked = request(node, &own, None);
+        let pem = authority.grant(node, &asked, later).expect("signed");
+        own.certified(&pem).expect("its key")
+    };
+    let renewed = ask(&alice);
+    assert_ne!(renewed.fingerprint(), own.fingerprint());
+    assert_eq!(groups(&authority, &renewed, later), lake);
+    assert_eq!(ask(&alice).fingerprint(), renewed.fingerprint());
+    // With other groups it is another certificate, also before its time.
+    let moved = NodePlan {
+        groups: ["lake".to_owned()].into(),
+        ..alice
+    };
+    assert_eq!(groups(&authority, &ask(&moved), later), ["lake"]);
+
+    let given = authority.identity(&plan.nodes[0], now).expect("signed");
+    let given = Identity::from_pem(given.expose()).expect("a key and its certificate");
+    assert_eq!(groups(&authority, &given, now), ["cluster"]);
 }
 
 /// What nodes think of certificates once they have the authority's list.

@@ -12,6 +12,7 @@ pub mod context;
 pub mod destroy;
 pub mod extend;
 pub mod gc;
+pub mod group;
 pub mod image;
 pub mod keep;
 pub mod logs;
@@ -102,6 +103,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let people's machines into an overlay, see who is in, and have them leave
     User(user::UserArgs),
+    /// Show which people are in which groups
+    Group(group::GroupArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -135,6 +138,7 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::User(args) => user::run(context, args),
+            Self::Group(args) => group::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

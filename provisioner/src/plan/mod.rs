@@ -6,6 +6,7 @@ pub mod lan;
 pub mod member;
 pub mod network;
 pub mod personal;
+pub mod policy;
 mod recorded;
 pub mod roles;
 pub mod scale;
@@ -119,6 +120,9 @@ pub struct NodePlan {
     pub disk_gib: u32,
     /// Position among the deployment's machines on its site, from 0.
     pub slot: u32,
+    /// The groups that its person is in, of a member's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 impl ClusterPlan {
@@ -247,6 +251,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
                     slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                    groups: BTreeSet::new(),
                 });
                 index += 1;
             }

@@ -1,5 +1,6 @@
 //! `provision user invite`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::keep::plan::remaining;
 use crate::name::NodeName;
+use crate::plan::policy::check_groups;
 use crate::plan::{ClusterPlan, NodePlan, member};
 use crate::rendezvous::Rendezvous;
 use crate::rendezvous::config::RendezvousConfig;
@@ -37,6 +39,9 @@ pub struct InviteArgs {
     /// Which of the person's machines [default: the only one]
     #[arg(long)]
     pub machine: Option<String>,
+    /// A group that the person is to be in, for rules of who may reach what; may be repeated
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
     /// How long the invitation is good
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
     pub expires: Duration,
@@ -50,6 +55,7 @@ struct Invited {
     name: String,
     person: String,
     machine: NodeName,
+    groups: BTreeSet<String>,
     ipv4: String,
     ipv6: String,
     expires_seconds: u64,
@@ -64,9 +70,18 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
     let nodes = database.nodes(deployment.id)?;
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let report = Report::new(context.mode(), &[]);
+    let groups = groups(&plan, &nodes, &args, &machine)?;
     let node = match nodes.iter().find(|n| n.name == machine) {
-        None => add(&database, &deployment, &plan, &nodes, &args, &machine)?,
-        Some(record) => known(&plan, record, &args)?,
+        None => {
+            let node = member::invite(&plan, &nodes, &machine, groups)?;
+            add(&database, &deployment, &node, &args)?;
+            node
+        }
+        Some(record) => {
+            let node = known(&plan, record, &args)?;
+            database.put_in_groups(deployment.id, &args.person, &groups)?;
+            NodePlan { groups, ..node }
+        }
     };
     settle(context, &database, &deployment, &report)?;
     let settings = Settings::of(&deployment)?;
@@ -105,6 +120,7 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         name: deployment.name,
         person: args.person,
         machine,
+        groups: node.groups,
         ipv4: node.addrs.ipv4.addr.to_string(),
         ipv6: node.addrs.ipv6.addr.to_string(),
         expires_seconds: args.expires.as_secs(),
@@ -115,16 +131,44 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// Records the machine of somebody who was not invited before.
-fn add(
-    database: &Database,
-    deployment: &Deployment,
+/// The groups that the person is in from now on: those that are asked for, and those that there are.
+fn groups(
     plan: &ClusterPlan,
     nodes: &[NodeRecord],
     args: &InviteArgs,
     machine: &NodeName,
-) -> Result<NodePlan, CliError> {
-    let node = member::invite(plan, nodes, machine)?;
+) -> Result<BTreeSet<String>, CliError> {
+    let (name, person) = (&args.name, &args.person);
+    let is_own = |node: &&NodeRecord| node.wanted && node.person.as_ref() == Some(person);
+    let own: Vec<_> = nodes.iter().filter(is_own).collect();
+    let known: BTreeSet<String> = own.iter().flat_map(|node| node.groups.clone()).collect();
+    let new: BTreeSet<String> = args.group.iter().cloned().collect();
+    let groups = &known | &new;
+    check_groups(&groups)?;
+    if !plan.authority && !new.is_empty() {
+        let message = format!("nobody says in `{name}` who is in which group");
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("invite people to a cluster that this version of provision made"));
+    }
+    let other = own.iter().find(|node| node.name != *machine);
+    if let (Some(other), Some(group)) = (other, new.difference(&known).next()) {
+        let message = format!("`{}` of {person} is not in the group `{group}`", other.name);
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("a person is in the same groups with all machines")
+            .hint(format!(
+                "leave --group out, or begin with `provision user remove {name} {person}`"
+            )));
+    }
+    Ok(groups)
+}
+
+/// Records the machine of somebody who was not invited before.
+fn add(
+    database: &Database,
+    deployment: &Deployment,
+    node: &NodePlan,
+    args: &InviteArgs,
+) -> Result<(), CliError> {
     let mut settings = Settings::of(deployment)?;
     let elsewhere = Site::elsewhere();
     if !settings.sites.iter().any(|s| s.name == elsewhere.name) {
@@ -134,8 +178,7 @@ fn add(
         person: Some(args.person.clone()),
         ..node.record()
     };
-    database.rescale(deployment.id, &settings.to_json()?, &[record], &[])?;
-    Ok(node)
+    database.rescale(deployment.id, &settings.to_json()?, &[record], &[])
 }
 
 /// The machine of somebody who was.

@@ -16,6 +16,7 @@ pub mod group;
 pub mod image;
 pub mod keep;
 pub mod logs;
+pub mod policy;
 pub mod power;
 pub mod rendezvous;
 pub mod resume;
@@ -105,6 +106,8 @@ pub enum Command {
     User(user::UserArgs),
     /// Show which people are in which groups
     Group(group::GroupArgs),
+    /// Show who may reach what
+    Policy(policy::PolicyArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -139,6 +142,7 @@ impl Command {
             Self::Logs(args) => logs::run(context, args),
             Self::User(args) => user::run(context, args),
             Self::Group(args) => group::run(context, args),
+            Self::Policy(args) => policy::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 24] = [
+    let paths: [&[&str]; 26] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -30,6 +30,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["user", "remove"],
         &["group"],
         &["group", "list"],
+        &["policy"],
+        &["policy", "explain"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -56,8 +58,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "destroy",
-        "extend", "gc", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "policy",
+        "destroy", "extend", "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }

@@ -17,6 +17,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipop_proto::address::OverlayAddrs;
+use ipop_proto::config::AllowSection;
 use serde::{Deserialize, Serialize};
 
 use self::elastic::Elastic;
@@ -63,6 +64,8 @@ pub struct Request {
     pub elastic: Vec<Group>,
     /// How long one of these may be idle, if asked for.
     pub idle: Option<Duration>,
+    /// Who may reach what; without any, everybody reaches everybody.
+    pub rules: Vec<AllowSection>,
 }
 
 /// What the planner must know of the world.
@@ -95,6 +98,8 @@ pub struct ClusterPlan {
     pub authority: bool,
     /// The workers that come when jobs wait; those of them that are there are nodes too.
     pub elastic: Elastic,
+    /// Who may reach what; none where everybody reaches everybody.
+    pub rules: Vec<AllowSection>,
     /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
@@ -225,6 +230,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         _ => None,
     };
     if let Some(lan) = &lan {
+        policy::check_lan(&request.rules)?;
         check_room(lan, total)?;
         nets.ipv4 = lan.net();
     }
@@ -273,6 +279,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         scheduler: request.scheduler,
         authority: true,
         elastic,
+        rules: request.rules.clone(),
         nodes,
     })
 }

@@ -42,6 +42,7 @@ impl ClusterPlan {
             scheduler: settings.scheduler,
             authority: settings.authority,
             elastic: settings.elastic,
+            rules: settings.rules,
             nodes,
         })
     }

@@ -26,13 +26,14 @@ struct Groups {
     groups: Vec<Group>,
 }
 
+/// A group.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Group {
-    name: String,
+pub(in crate::cli) struct Group {
+    pub name: String,
     /// Who is in it.
-    people: BTreeSet<String>,
+    pub people: BTreeSet<String>,
     /// Their machines; those of the cluster itself are nobody's.
-    machines: BTreeSet<String>,
+    pub machines: BTreeSet<String>,
 }
 
 /// Runs the command.
@@ -43,16 +44,17 @@ pub fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let groups = Groups {
         name: deployment.name,
-        groups: match plan.authority {
-            true => groups(&plan, &nodes),
-            false => Vec::new(),
-        },
+        groups: groups(&plan, &nodes),
     };
     Report::new(context.mode(), &[]).finish(&groups, text);
     Ok(0)
 }
 
-fn groups(plan: &ClusterPlan, nodes: &[NodeRecord]) -> Vec<Group> {
+/// The groups that there are.
+pub(in crate::cli) fn groups(plan: &ClusterPlan, nodes: &[NodeRecord]) -> Vec<Group> {
+    if !plan.authority {
+        return Vec::new();
+    }
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for node in &plan.nodes {
         let record = nodes.iter().find(|record| record.name == node.name);
@@ -77,8 +79,13 @@ fn text(groups: &Groups) -> String {
             groups.name
         );
     }
+    shown(&groups.groups)
+}
+
+/// Groups for people.
+pub(in crate::cli) fn shown(groups: &[Group]) -> String {
     let row = |g: &Group| vec![g.name.clone(), names(&g.people), names(&g.machines)];
-    let rows: Vec<_> = groups.groups.iter().map(row).collect();
+    let rows: Vec<_> = groups.iter().map(row).collect();
     table(&["GROUP", "PEOPLE", "MACHINES"], &rows)
 }
 

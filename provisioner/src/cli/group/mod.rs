@@ -1,6 +1,6 @@
 //! `provision group`: the groups that people are in.
 
-mod list;
+pub(super) mod list;
 
 use std::collections::BTreeSet;
 

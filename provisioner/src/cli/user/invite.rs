@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use ipop_proto::invitation::{Admission, Invitation, Terms, certificate};
+use ipop_proto::policy::What;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
@@ -28,6 +29,9 @@ use crate::site::Site;
 use crate::size::duration;
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
+
+/// The port that the shared folder is served on.
+const NFS: u16 = 2049;
 
 /// See [`super::UserCommand::Invite`].
 #[derive(Debug, Args)]
@@ -120,14 +124,16 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         name: deployment.name,
         person: args.person,
         machine,
-        groups: node.groups,
+        groups: node.groups.clone(),
         ipv4: node.addrs.ipv4.addr.to_string(),
         ipv6: node.addrs.ipv6.addr.to_string(),
         expires_seconds: args.expires.as_secs(),
         token: text,
     };
     let frontend = plan.frontend().addrs.ipv4.addr.to_string();
-    report.finish(&invited, |i| shown(i, &frontend));
+    let is_denied = plan.denies(&node, plan.frontend(), What::Tcp(NFS));
+    let folder = (!is_denied).then_some(frontend.as_str());
+    report.finish(&invited, |i| shown(i, folder));
     Ok(0)
 }
 
@@ -246,6 +252,7 @@ fn invitation(
             expires: since.as_secs(),
             frontend: (frontend.ipv4.addr, frontend.ipv6.addr),
             admission,
+            rules: plan.rules.clone(),
         },
         ca,
         authority,
@@ -255,7 +262,8 @@ fn invitation(
     Ok((text, revocation))
 }
 
-fn shown(invited: &Invited, frontend: &str) -> String {
+/// `folder` is where the shared folder is, if the machine may reach it.
+fn shown(invited: &Invited, folder: Option<&str>) -> String {
     let Invited {
         machine,
         name,
@@ -278,8 +286,13 @@ fn shown(invited: &Invited, frontend: &str) -> String {
     }
     out += &format!(
         "It will have the addresses {ipv4} and {ipv6}. Whoever has this word first can use it: pass \
-         it on as you would a password. The shared folder, once joined:\n\n  \
-         mount -t nfs4 {frontend}:/export /mnt\n"
+         it on as you would a password. "
     );
+    out += &match folder {
+        Some(frontend) => {
+            format!("The shared folder, once joined:\n\n  mount -t nfs4 {frontend}:/export /mnt\n")
+        }
+        None => format!("`provision policy {name}` shows what it may reach.\n"),
+    };
     out
 }

@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipop_proto::config::parse_rules;
 use ipop_proto::invitation::Invitation;
@@ -152,6 +152,67 @@ fn members_reach_what_the_rules_say_and_the_cluster_itself_with_either_end_alone
     assert!(!connects(bob, frontend, 2049));
     set_rules(alice, RULES);
     assert!(!connects(alice, frontend, 22));
+}
+
+#[test]
+fn who_is_put_in_a_group_or_taken_out_reaches_other_things_within_seconds_and_stays_a_member() {
+    let (mut lab, _servers) = lab();
+    let change = |lab: &Lab, verb: &str, person: &str| {
+        let begun = Instant::now();
+        let output = lab.provision(&["group", verb, "demo", "lake", person, "--json"]);
+        let said = said(&output);
+        println!(
+            "{verb} {person}, the command took {:?}: {said}",
+            begun.elapsed()
+        );
+        assert_eq!(said["certified"], json!([person]));
+        begun
+    };
+    let comes_to = |lab: &Lab, person: usize, wanted: bool, begun: Instant| {
+        wait_until("what the rules say now", PATIENCE, || {
+            let [frontend, person] = [FRONTEND, person].map(|number| &lab.nodes[number]);
+            let says = is_in_lake(person)? == wanted && person.is_linked_to(&frontend.name);
+            (says && connects(person, frontend, 2049) == wanted).then_some(())
+        });
+        println!("it is so after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(30), "soon");
+    };
+    let begun = change(&lab, "add", "bob");
+    comes_to(&lab, BOB, true, begun);
+    let begun = change(&lab, "remove", "alice");
+    comes_to(&lab, ALICE, false, begun);
+    // Both are members as before, whatever they reach.
+    let [frontend, worker, alice, bob] = &lab.nodes[..] else {
+        panic!("four are placed");
+    };
+    for (a, b) in [
+        (frontend, alice),
+        (frontend, bob),
+        (worker, alice),
+        (alice, bob),
+    ] {
+        are_linked(a, b);
+    }
+    assert!(!connects(bob, alice, 22), "she is not in `lake` any more");
+    assert!(connects(bob, frontend, 2049));
+
+    // Who was away has what it should when it comes back, and keeps it.
+    let alice = &mut lab.nodes[ALICE];
+    alice.kill();
+    let output = lab.provision(&["group", "add", "demo", "lake", "alice", "--json"]);
+    assert_eq!(said(&output)["lacking"], json!(["alice"]));
+    let begun = Instant::now();
+    lab.nodes[ALICE].start();
+    comes_to(&lab, ALICE, true, begun);
+    lab.nodes[ALICE].kill();
+    lab.nodes[ALICE].start();
+    comes_to(&lab, ALICE, true, Instant::now());
+}
+
+/// Whether a node's certificate says that it is in the group.
+fn is_in_lake(node: &Node) -> Option<bool> {
+    let certificate = node.status()?.certificate?;
+    Some(certificate.groups.contains("lake"))
 }
 
 #[test]

@@ -122,6 +122,17 @@ pub struct Entry {
     pub revocation: Revocation,
 }
 
+/// How far a node is with its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It never had one.
+    Absent,
+    /// It had one, and has not asked yet for the one that it should have now.
+    Lacking,
+    /// It was given the one that it should have.
+    Certified,
+}
+
 /// A certificate is not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
@@ -293,12 +304,33 @@ impl Authority {
         Ok(certificate)
     }
 
+    /// How far a node is with the certificate that says what it is now.
+    pub fn standing(&self, node: &NodePlan, now: SystemTime) -> Result<Standing, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let kept = Kept::read(&self.dir, &node.name)?;
+        let Some(pem) = &kept.certificate else {
+            return Ok(match kept.key {
+                Some(_) => Standing::Lacking,
+                None => Standing::Absent,
+            });
+        };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes());
+        let serves = der.is_ok_and(|der| self.serves(&[der], &self.subject(node), now));
+        Ok(match serves {
+            true => Standing::Certified,
+            false => Standing::Lacking,
+        })
+    }
+
     /// Whether there is no reason to sign another certificate.
     fn serves(&self, chain: &[impl AsRef<[u8]>], subject: &Subject, now: SystemTime) -> bool {
         let authority = authority::Authority::from_pem(self.certificate_pem(), &self.overlay);
-        let certified = authority
-            .ok()
-            .and_then(|authority| authority.certify(chain, now).ok());
+        let authority = authority.ok().filter(|authority| {
+            // One that is revoked may say all that it should.
+            let list = read_list(&self.dir).ok().flatten();
+            list.is_none_or(|list| authority.take(list).is_ok())
+        });
+        let certified = authority.and_then(|authority| authority.certify(chain, now).ok());
         certified.is_some_and(|certified| {
             let says = (&certified.name, &certified.addrs, &certified.role);
             says == (&subject.name, &subject.addrs, &subject.role)

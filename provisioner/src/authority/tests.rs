@@ -256,6 +256,56 @@ fn all_certificates_of_a_node_are_revoked_and_it_gets_no_other_one() {
 }
 
 #[test]
+fn whose_groups_change_gets_another_certificate_and_those_with_other_groups_are_revoked() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let in_groups = |groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let name = NodeName("alice".to_owned());
+        member::invite(&plan, &[], &name, groups).expect("room")
+    };
+    let (before, after) = (in_groups(&["lake"]), in_groups(&["crew", "lake"]));
+    let standing = |node| authority.standing(node, now).expect("known");
+    let regroup = |node| authority.regroup(node, now).expect("done");
+    assert_eq!(standing(&before), Standing::Absent);
+    assert_eq!(regroup(&before), Revocation::default());
+    let first = enrol(&authority, &before, "first", now);
+    assert_eq!(standing(&before), Standing::Certified);
+    regroup(&before);
+    assert_eq!(judge.list(), None, "it is as it should be");
+
+    let ask = |node| {
+        let asked = request(node, &first, None);
+        let pem = authority.grant(node, &asked, now).expect("signed");
+        first.certified(&pem).expect("its key")
+    };
+    let revocation = regroup(&after);
+    assert_eq!((revocation.list, revocation.certificates), (Some(1), 1));
+    assert!(judge.is_revoked(&first, now));
+    assert_eq!(standing(&after), Standing::Lacking);
+    regroup(&after);
+    assert_eq!(judge.list(), Some((1, 1)), "once more it is the same");
+    let second = ask(&after);
+    assert!(!judge.is_revoked(&second, now));
+    assert_eq!(groups(&authority, &second, now), ["crew", "lake"]);
+    assert_eq!(standing(&after), Standing::Certified);
+
+    // The first one says what it should again, and is good no more.
+    regroup(&before);
+    assert!(judge.is_revoked(&second, now));
+    let third = ask(&before);
+    assert!(!judge.is_revoked(&third, now));
+    assert_eq!(groups(&authority, &third, now), ["lake"]);
+    // Changed there and back before it asked.
+    regroup(&after);
+    regroup(&before);
+    assert_eq!(standing(&before), Standing::Lacking);
+    assert!(!judge.is_revoked(&ask(&before), now));
+}
+
+#[test]
 fn with_another_first_password_the_certificate_before_is_revoked() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();

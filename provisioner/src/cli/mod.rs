@@ -20,6 +20,7 @@ pub mod policy;
 pub mod power;
 pub mod rendezvous;
 pub mod resume;
+mod revoked;
 pub mod scale;
 pub mod site;
 pub mod slurm;
@@ -104,7 +105,7 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let people's machines into an overlay, see who is in, and have them leave
     User(user::UserArgs),
-    /// Show which people are in which groups
+    /// Put people in groups, take them out, and show who is in which
     Group(group::GroupArgs),
     /// Show who may reach what
     Policy(policy::PolicyArgs),

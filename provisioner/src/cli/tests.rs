@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 26] = [
+    let paths: [&[&str]; 28] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -30,6 +30,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["user", "remove"],
         &["group"],
         &["group", "list"],
+        &["group", "add"],
+        &["group", "remove"],
         &["policy"],
         &["policy", "explain"],
         &["destroy"],

@@ -18,6 +18,14 @@ impl Database {
         self.write(|tx| put_in(tx, id, person, groups))
     }
 
+    /// Takes a person out of a group.
+    pub fn take_out_of_group(&self, id: i64, person: &str, group: &str) -> Result<(), CliError> {
+        self.execute(
+            "DELETE FROM group_members WHERE deployment = ?1 AND name = ?2 AND person = ?3",
+            params![id, group, person],
+        )
+    }
+
     /// The groups of everybody who is in one.
     pub(super) fn groups_by_person(
         &self,

@@ -101,11 +101,15 @@ fn a_person_is_in_groups_with_all_machines_until_the_last_one_goes() {
     assert_eq!(groups(id), [["field", "lake"], ["field", "lake"]]);
     let crew = ["crew".to_owned()].into();
     database.put_in_groups(id, "alice", &crew).expect("put in");
+    assert_eq!(groups(id), [["crew", "field", "lake"]; 2]);
+    database
+        .take_out_of_group(id, "alice", "crew")
+        .expect("taken out");
     let names = ["worker-0", "alice-phone"].map(|name| NodeName(name.to_owned()));
     database
         .rescale(id, "{}", &[], &names[..1])
         .expect("removed");
-    assert_eq!(groups(id), [["crew", "field", "lake"]]);
+    assert_eq!(groups(id), [["field", "lake"]]);
     database
         .rescale(id, "{}", &[], &names[1..])
         .expect("removed");

@@ -162,7 +162,7 @@ fn groups(
         return Err(CliError::new(ExitCode::Usage, message)
             .hint("a person is in the same groups with all machines")
             .hint(format!(
-                "leave --group out, or begin with `provision user remove {name} {person}`"
+                "begin with `provision group add {name} {group} {person}`, and leave --group out"
             )));
     }
     Ok(groups)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use ipop_proto::config::AllowSection;
 use ipop_proto::status::{LinkState, NodeStatus, SignIn};
 use provisioner::authority::Authority;
 use provisioner::authority::registrar::issuer;
@@ -62,7 +63,12 @@ impl Lab {
     /// A deployment all of whose machines are people's, so that commands of `provision` find nothing
     /// else to do than what they do of accounts and certificates.
     pub fn of_people() -> Self {
-        let mut plan = demo();
+        Self::of_people_with(Vec::new())
+    }
+
+    /// The same with rules of who may reach what.
+    pub fn of_people_with(rules: Vec<AllowSection>) -> Self {
+        let mut plan = ClusterPlan { rules, ..demo() };
         let elsewhere = Site::elsewhere();
         for node in &mut plan.nodes {
             node.site = elsewhere.name.clone();
@@ -105,6 +111,7 @@ impl Lab {
             tag: "0000002a".to_owned(),
             scheduler: Default::default(),
             authority: true,
+            rules: plan.rules.clone(),
         };
         record(&layout, &plan, &settings);
         let rendezvous = Rendezvous::open(&layout, "demo", &settings.tag, &settings.rendezvous);
@@ -153,7 +160,12 @@ impl Lab {
 
     /// Invites a machine of a person's; gives its number.
     pub fn invite(&mut self, person: &str) -> usize {
-        let output = self.provision(&["user", "invite", "demo", person]);
+        self.invite_with(person, &[])
+    }
+
+    /// The same with more words for the command.
+    pub fn invite_with(&mut self, person: &str, words: &[&str]) -> usize {
+        let output = self.provision(&[&["user", "invite", "demo", person], words].concat());
         assert!(output.status.success(), "{output:?}");
         let database = Database::open(&self.layout.database()).expect("opens");
         let deployment = database.deployment("demo").expect("read").expect("there");
@@ -284,6 +296,14 @@ impl Node {
             .stdout(log.try_clone().expect("log file"))
             .stderr(log);
         self.child = Some(command.spawn().expect("`ip` runs"));
+    }
+
+    /// Has its node read again what may have changed.
+    pub fn hang_up(&self) {
+        let child = self.child.as_ref().expect("it runs");
+        let pid = child.id().to_string();
+        let status = Command::new("kill").args(["-HUP", &pid]).status();
+        assert!(status.expect("`kill` runs").success());
     }
 
     /// Ends its node at once, if it runs.

@@ -6,6 +6,7 @@
 mod allow;
 mod authority;
 mod names;
+mod rules;
 mod switch;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::signal::Fingerprint;
 pub use self::allow::{AllowSection, PortList, Protocol, Selector};
 pub use self::authority::AuthoritySection;
 pub use self::names::{NamesSection, ResolverKind};
+pub use self::rules::{RulesError, parse_rules};
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)

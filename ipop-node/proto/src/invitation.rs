@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::address::{Overlay4, Overlay6};
 use crate::config::{
-    AuthoritySection, ConfigError, IceSection, NamesSection, NodeConfig, NodeSection,
+    AllowSection, AuthoritySection, ConfigError, IceSection, NamesSection, NodeConfig, NodeSection,
     OffloadSection, OverlayMode, OverlaySection, SwitchSection, XmppSection,
 };
 
@@ -81,6 +81,10 @@ pub struct Terms {
     /// How the machine gets its certificate, in an overlay with an authority.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub admission: Option<Admission>,
+    /// The overlay's rules, so that this end keeps to them as well. Who does not know of rules in an
+    /// invitation refuses it as a whole.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<AllowSection>,
 }
 
 /// How an invited machine gets the certificate for the key that it makes.
@@ -243,7 +247,7 @@ impl Invitation {
             switch: SwitchSection::default(),
             names: Some(NamesSection::default()),
             peers: Vec::new(),
-            allow: Vec::new(),
+            allow: terms.rules.clone(),
         };
         config.check()?;
         Ok(config)
@@ -299,6 +303,7 @@ mod tests {
                     "fd5a:1:2:3::1".parse().expect("an address"),
                 ),
                 admission: None,
+                rules: Vec::new(),
             },
             ca: vec![0x30, 0x00, 0x00, 0x82],
             authority: None,
@@ -320,9 +325,42 @@ mod tests {
         }
     }
 
+    fn with_rules() -> Invitation {
+        let rules = "[[allow]]\nfrom = \"group:lake\"\nto = \"role:frontend\"\nprotocol = \"tcp\"\n\
+                     port = [22, \"8000-8999\"]\n[[allow]]\nfrom = \"any\"\nto = \"any\"\n";
+        let certified = certified();
+        Invitation {
+            terms: Terms {
+                rules: crate::config::parse_rules(rules).expect("rules"),
+                ..certified.terms
+            },
+            ..certified
+        }
+    }
+
+    #[test]
+    fn the_machine_keeps_to_the_rules_that_are_in_it() {
+        let invitation = with_rules();
+        let places = Places {
+            control: "/run/control.sock".into(),
+            interface: "ipop0".into(),
+            password: "/var/lib/password".into(),
+            identity: "/var/lib/identity.pem".into(),
+        };
+        let config = invitation.config(&places).expect("sound");
+        assert_eq!(config.allow, invitation.terms.rules);
+        let text = toml::to_string(&config).expect("written");
+        let read = NodeConfig::parse(&text).expect("the node takes it");
+        assert_eq!(read.allow, config.allow);
+        // Nobody says who is in which group where there is no authority.
+        let mut bad = invitation;
+        bad.terms.admission = None;
+        bad.config(&places).expect_err("rules of nobody");
+    }
+
     #[test]
     fn an_invitation_is_read_as_it_was_written_and_also_broken_into_lines() {
-        for invitation in [invitation(), certified()] {
+        for invitation in [invitation(), certified(), with_rules()] {
             let text = invitation.to_text().expect("written");
             assert_eq!(Invitation::parse(&text), Ok(invitation));
         }

@@ -6,7 +6,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipop_proto::invitation::{Invitation, InvitationError, Places, Terms};
-use ipop_proto::status::{LinkState, NodeStatus, SignIn};
+use ipop_proto::policy::{self, Member, Policy, What};
+use ipop_proto::status::{LinkState, NodeStatus, PeerStatus, SignIn};
 
 use super::{CliError, Exit, print};
 use crate::control::{self, Answer, Request};
@@ -18,6 +19,9 @@ const INVITATION_LIMIT: u64 = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between looks at it.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// The port that the shared folder is served on.
+const NFS: u16 = 2049;
 
 /// Become a member of an overlay by an invitation.
 ///
@@ -179,7 +183,7 @@ fn standing(terms: &Terms, status: &NodeStatus) -> Standing {
         }
         SignIn::Online | SignIn::NotConfigured => {}
     }
-    let frontend = |p: &&ipop_proto::status::PeerStatus| p.addrs.ipv4.addr == terms.frontend.0;
+    let frontend = |p: &&PeerStatus| p.addrs.ipv4.addr == terms.frontend.0;
     match status.peers.iter().find(frontend).map(|p| &p.link) {
         Some(LinkState::Up) => Standing::In,
         Some(LinkState::Down { why }) => Standing::Not(format!("no link to the front end: {why}")),
@@ -188,22 +192,49 @@ fn standing(terms: &Terms, status: &NodeStatus) -> Standing {
     }
 }
 
-fn welcome(terms: &Terms, places: &Places, status: &NodeStatus) -> String {
-    let peers = status.peers.iter().filter(|p| p.link == LinkState::Up);
+/// Whether the overlay's rules let it mount the shared folder of the front end.
+fn mounts(terms: &Terms, status: &NodeStatus) -> bool {
+    let rules = status.policy.as_ref();
+    let Some((own, policy)) = rules.and_then(|own| Some((own, Policy::new(&own.rules)?))) else {
+        return true;
+    };
+    let me = Member {
+        name: status.name.clone(),
+        groups: own.groups.clone(),
+        role: own.role.clone(),
+    };
+    let is_frontend = |p: &&PeerStatus| p.addrs.ipv4.addr == terms.frontend.0;
+    let Some(frontend) = status.peers.iter().find(is_frontend) else {
+        return false;
+    };
+    let frontend = Member {
+        name: frontend.name.clone(),
+        groups: frontend.groups.clone(),
+        role: frontend.role.clone(),
+    };
+    policy.ask(&me, &frontend, What::Tcp(NFS)) != policy::Answer::Denied
+}
+
+fn welcome(terms: &Terms, places: &Places, whole: &NodeStatus) -> String {
+    let peers = whole.peers.iter().filter(|p| p.link == LinkState::Up);
     let status = match places.control == control::default_path() {
         true => "ipop-node status".to_owned(),
         false => format!("ipop-node status --control {}", places.control.display()),
     };
+    let folder = match mounts(terms, whole) {
+        true => format!(
+            "; the shared folder of the front end:\n\n  mount -t nfs4 {}:/export /mnt\n",
+            terms.frontend.0
+        ),
+        false => ", and `ipop-node policy` what it may reach\n".to_owned(),
+    };
     format!(
-        "this machine is `{}` in `{}`: {} and {}, linked to {} others\n\
-         `{status}` shows them; the shared folder of the front end:\n\n  \
-         mount -t nfs4 {}:/export /mnt\n",
+        "this machine is `{}` in `{}`: {} and {}, linked to {} others\n`{status}` shows them{folder}",
         terms.node,
         terms.overlay,
         terms.ipv4.addr,
         terms.ipv6.addr,
         peers.count(),
-        terms.frontend.0
     )
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use ipop_proto::config::{AllowSection, NodeConfig, Selector};
-use ipop_proto::policy::{Answer, Member, Policy, What, sentence, summary};
+use ipop_proto::policy::{Answer, Member, Policy, What, reason, sentence, summary};
 use ipop_proto::status::{LinkState, NodeStatus, PeerStatus};
 use serde_json::json;
 
@@ -78,7 +78,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let policy = Policy::new(&view.rules);
     let answer = policy.as_ref().map(|policy| policy.ask(&from, &to, what));
     let is_allowed = answer != Some(Answer::Denied);
-    let why = text::why(answer);
+    let why = reason(answer);
     if !args.json {
         let word = if is_allowed { "yes" } else { "no" };
         return print(&format!("{word}: {why}\n"));
@@ -152,23 +152,13 @@ impl View {
 
     /// Who is meant.
     fn member(&self, text: &str) -> Result<Member, CliError> {
-        let name = match text.parse() {
-            Ok(Selector::Group(group)) => {
-                return Ok(Member {
-                    name: text.to_owned(),
-                    groups: [group].into(),
-                    role: None,
-                });
-            }
-            Ok(Selector::Role(role)) => {
-                return Ok(Member {
-                    name: text.to_owned(),
-                    role: Some(role),
-                    ..Member::default()
-                });
-            }
-            Ok(Selector::Node(name)) => name,
-            Ok(Selector::Any) | Err(_) => text.to_owned(),
+        let selector = text.parse().ok();
+        if let Some(member) = selector.as_ref().and_then(Member::anybody) {
+            return Ok(member);
+        }
+        let name = match selector {
+            Some(Selector::Node(name)) => name,
+            _ => text.to_owned(),
         };
         let mut known = std::iter::once(&self.me).chain(&self.peers);
         known.find(|m| m.name == name).cloned().ok_or_else(|| {

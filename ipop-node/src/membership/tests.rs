@@ -24,6 +24,7 @@ fn invitation(overlay: &str) -> Invitation {
                 issuer: format!("provision@{overlay}.ipop/issuer"),
                 token: "simsim".into(),
             }),
+            rules: Vec::new(),
         },
         ca: vec![0x30, 0x00],
         authority: Some(vec![0x30, 0x01]),

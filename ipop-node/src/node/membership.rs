@@ -137,13 +137,15 @@ impl Node {
         }
     }
 
-    /// A newer revocation list is in force.
+    /// A newer revocation list is in force. Where somebody signs for this node, there may be another
+    /// certificate in place of one that is on it: with other groups, for one.
     pub(super) fn revoked(&mut self, list: &RevocationList, from: Option<&str>) {
         let (number, count) = (list.number(), list.revoked().len());
         tracing::info!(number, count, from, "revocation list taken");
         self.keep_lists();
         if self.overlay.is_revoked() {
             tracing::error!("this node's own certificate is revoked: no peer has a link with it");
+            self.look_for_renewal(Instant::now());
         }
     }
 
@@ -164,14 +166,16 @@ impl Node {
         }
     }
 
-    /// Asks for another certificate when no more than a third of this one's validity is left.
+    /// Asks for another certificate when no more than a third of this one's validity is left, or it is
+    /// revoked.
     pub(super) fn ask_for_renewal(&mut self, now: Instant, renewal: &Renewal) {
         let Some(renewals) = self.renewals.as_mut().filter(|r| r.next <= now) else {
             return;
         };
         let membership = self.membership.as_ref();
         let certified = membership.and_then(|m| m.certified.as_ref());
-        if !certified.is_some_and(|c| c.validity.is_due(SystemTime::now())) {
+        let is_due = certified.is_some_and(|c| c.validity.is_due(SystemTime::now()));
+        if !is_due && !self.overlay.is_revoked() {
             return renewals.rest(now);
         }
         renewals.asked(now, rand::random());
@@ -186,7 +190,7 @@ impl Node {
                 Err(error) => {
                     tracing::warn!(
                         error = &*error,
-                        "the certificate ends and is not renewed yet"
+                        "there is no other certificate yet in place of one that ends or is revoked"
                     );
                 }
             }

@@ -1,5 +1,6 @@
 //! What is kept of a node.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +56,9 @@ pub(super) struct Signed {
     pub serial: Serial,
     /// The second of its end, since 1970.
     pub ends: u64,
+    /// The groups that it has; older versions signed none.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 impl Kept {
@@ -108,6 +112,7 @@ impl Kept {
         self.signed.push(Signed {
             serial: certified.serial.clone(),
             ends: seconds(certified.validity.not_after),
+            groups: certified.groups.clone(),
         });
         self.certificate = Some(pem.to_owned());
     }
@@ -126,6 +131,13 @@ impl Kept {
     pub fn serials(&self, now: SystemTime) -> Vec<Serial> {
         let good = self.signed.iter().filter(|s| seconds(now) <= s.ends);
         good.map(|signed| signed.serial.clone()).collect()
+    }
+
+    /// The serial numbers of those that have other groups.
+    pub fn serials_without(&self, groups: &BTreeSet<String>, now: SystemTime) -> Vec<Serial> {
+        let good = self.signed.iter().filter(|s| seconds(now) <= s.ends);
+        let others = good.filter(|signed| signed.groups != *groups);
+        others.map(|signed| signed.serial.clone()).collect()
     }
 }
 

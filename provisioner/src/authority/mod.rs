@@ -21,7 +21,6 @@ mod revoke;
 mod tests;
 pub mod told;
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -123,6 +122,17 @@ pub struct Entry {
     pub revocation: Revocation,
 }
 
+/// How far a node is with its certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It never had one.
+    Absent,
+    /// It had one, and has not asked yet for the one that it should have now.
+    Lacking,
+    /// It was given the one that it should have.
+    Certified,
+}
+
 /// A certificate is not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
@@ -178,7 +188,7 @@ impl Authority {
     }
 
     /// Key and certificate (PEM) of a node whose key is made here: the same ones each time, until a
-    /// third of their validity is left or the node is another one by its addresses or role.
+    /// third of their validity is left or the node is another one by its addresses, role or groups.
     pub fn identity(
         &self,
         node: &NodePlan,
@@ -294,15 +304,37 @@ impl Authority {
         Ok(certificate)
     }
 
+    /// How far a node is with the certificate that says what it is now.
+    pub fn standing(&self, node: &NodePlan, now: SystemTime) -> Result<Standing, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let kept = Kept::read(&self.dir, &node.name)?;
+        let Some(pem) = &kept.certificate else {
+            return Ok(match kept.key {
+                Some(_) => Standing::Lacking,
+                None => Standing::Absent,
+            });
+        };
+        let der = CertificateDer::from_pem_slice(pem.as_bytes());
+        let serves = der.is_ok_and(|der| self.serves(&[der], &self.subject(node), now));
+        Ok(match serves {
+            true => Standing::Certified,
+            false => Standing::Lacking,
+        })
+    }
+
     /// Whether there is no reason to sign another certificate.
     fn serves(&self, chain: &[impl AsRef<[u8]>], subject: &Subject, now: SystemTime) -> bool {
         let authority = authority::Authority::from_pem(self.certificate_pem(), &self.overlay);
-        let certified = authority
-            .ok()
-            .and_then(|authority| authority.certify(chain, now).ok());
+        let authority = authority.ok().filter(|authority| {
+            // One that is revoked may say all that it should.
+            let list = read_list(&self.dir).ok().flatten();
+            list.is_none_or(|list| authority.take(list).is_ok())
+        });
+        let certified = authority.and_then(|authority| authority.certify(chain, now).ok());
         certified.is_some_and(|certified| {
             let says = (&certified.name, &certified.addrs, &certified.role);
             says == (&subject.name, &subject.addrs, &subject.role)
+                && certified.groups == subject.groups
                 && !certified.validity.is_due(now)
         })
     }
@@ -336,7 +368,7 @@ impl Authority {
             overlay: self.overlay.clone(),
             addrs: addrs.to_vec(),
             role: Some(node.role.clone()),
-            groups: BTreeSet::new(),
+            groups: node.certified_groups(),
         }
     }
 }

@@ -147,20 +147,35 @@ impl Registrar {
         let Some(name) = self.rendezvous(&settings)?.node_of(from) else {
             return refused("it is no node's account");
         };
-        let plan = ClusterPlan::recorded(&deployment, &database.nodes(deployment.id)?)?;
-        let Some(node) = plan.nodes.iter().find(|node| node.name == name) else {
-            return refused("it is no node that is wanted");
+        let find = || {
+            let plan = ClusterPlan::recorded(&deployment, &database.nodes(deployment.id)?)?;
+            let found = plan.nodes.into_iter().find(|node| node.name == name);
+            Ok::<_, CliError>(found)
         };
         let now = SystemTime::now();
         let dir = self.layout.authority(&self.deployment);
         let authority = Authority::open(&dir, &self.deployment, now)?;
-        match authority.grant(node, request, now) {
-            Ok(certificate) => {
-                eprintln!("certificate of {name} signed");
-                Ok(Some(certificate))
+        let mut node = find()?;
+        loop {
+            let Some(recorded) = node else {
+                return refused("it is no node that is wanted");
+            };
+            let certificate = match authority.grant(&recorded, request, now) {
+                Ok(certificate) => certificate,
+                Err(GrantError::Refused(why)) => return refused(&why),
+                Err(GrantError::Failed(error)) => return Err(error.into()),
+            };
+            node = find()?;
+            match &node {
+                // Its groups were changed meanwhile, perhaps before there was this certificate to revoke.
+                Some(now_recorded) if now_recorded.groups != recorded.groups => {
+                    authority.regroup(now_recorded, now)?;
+                }
+                _ => {
+                    eprintln!("certificate of {name} signed");
+                    return Ok(Some(certificate));
+                }
             }
-            Err(GrantError::Refused(why)) => refused(&why),
-            Err(GrantError::Failed(error)) => Err(error.into()),
         }
     }
 

@@ -12,7 +12,7 @@ use ipop_proto::authority::{ListError, RevocationList, Serial};
 use super::kept::Kept;
 use super::{Authority, AuthorityError, CLOCK_SLACK, NODE_LIFETIME, file, lock};
 use crate::name::NodeName;
-use crate::plan::MEMBER;
+use crate::plan::{MEMBER, NodePlan};
 use crate::rendezvous::files;
 
 /// Most certificates of machines of sites on the list, which has room for twice as many. A cluster that
@@ -72,7 +72,16 @@ impl Authority {
         Ok(revocation)
     }
 
-    /// The same for what is kept of a node; the lock is held.
+    /// Revokes those certificates of a member's machine that have other groups than it is in now. Told so,
+    /// its node asks for another one. What is recorded of the machine is to have changed before.
+    pub fn regroup(&self, node: &NodePlan, now: SystemTime) -> Result<Revocation, AuthorityError> {
+        let _lock = lock(&self.dir)?;
+        let kept = Kept::read(&self.dir, &node.name)?;
+        let serials = kept.serials_without(&node.certified_groups(), now);
+        self.revoke_serials(serials, &kept, &node.role, now)
+    }
+
+    /// Revokes all certificates in what is kept of a node; the lock is held.
     pub(super) fn revoke_kept(
         &self,
         kept: &Kept,
@@ -88,6 +97,17 @@ impl Authority {
                 serials.push(serial);
             }
         }
+        self.revoke_serials(serials, kept, role, now)
+    }
+
+    /// Puts these on the list, which are among the certificates of a node; the lock is held.
+    fn revoke_serials(
+        &self,
+        serials: Vec<Serial>,
+        kept: &Kept,
+        role: &str,
+        now: SystemTime,
+    ) -> Result<Revocation, AuthorityError> {
         let previous = read_list(&self.dir)?;
         let on_it = |serial: &Serial| {
             let list = previous.as_ref();

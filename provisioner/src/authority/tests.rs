@@ -2,8 +2,8 @@ use ipop_proto::authority::Serial;
 use ipop_proto::authority::proof::Proof;
 
 use super::*;
-use crate::plan::MEMBER;
 use crate::plan::tests::demo;
+use crate::plan::{MEMBER, member};
 
 fn day(days: u64) -> Duration {
     Duration::from_secs(days * 86_400)
@@ -129,6 +129,47 @@ fn with_another_first_password_comes_another_secret_and_another_key_may_come() {
     authority.grant(node, &new.1, now).expect_err("it is gone");
 }
 
+/// The groups that an identity's certificate has.
+fn groups(authority: &Authority, identity: &Identity, now: SystemTime) -> Vec<String> {
+    let believed = authority::Authority::from_pem(authority.certificate_pem(), "demo");
+    let believed = believed.expect("a certificate");
+    let certified = believed.certify(identity.chain(), now).expect("a member");
+    certified.groups.into_iter().collect()
+}
+
+#[test]
+fn a_certificate_says_the_groups_that_are_recorded_and_so_does_the_next_one() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let plan = demo();
+    let name = NodeName("alice".to_owned());
+    let lake = ["crew", "lake"].map(str::to_owned);
+    let alice = member::invite(&plan, &[], &name, lake.clone().into()).expect("room");
+    let own = enrol(&authority, &alice, "first", now);
+    assert_eq!(groups(&authority, &own, now), lake);
+    let later = now + day(300);
+    let ask = |node: &NodePlan| {
+        let asked = request(node, &own, None);
+        let pem = authority.grant(node, &asked, later).expect("signed");
+        own.certified(&pem).expect("its key")
+    };
+    let renewed = ask(&alice);
+    assert_ne!(renewed.fingerprint(), own.fingerprint());
+    assert_eq!(groups(&authority, &renewed, later), lake);
+    assert_eq!(ask(&alice).fingerprint(), renewed.fingerprint());
+    // With other groups it is another certificate, also before its time.
+    let moved = NodePlan {
+        groups: ["lake".to_owned()].into(),
+        ..alice
+    };
+    assert_eq!(groups(&authority, &ask(&moved), later), ["lake"]);
+
+    let given = authority.identity(&plan.nodes[0], now).expect("signed");
+    let given = Identity::from_pem(given.expose()).expect("a key and its certificate");
+    assert_eq!(groups(&authority, &given, now), ["cluster"]);
+}
+
 /// What nodes think of certificates once they have the authority's list.
 struct Judge(authority::Authority, PathBuf);
 
@@ -212,6 +253,56 @@ fn all_certificates_of_a_node_are_revoked_and_it_gets_no_other_one() {
     assert!(matches!(refused, Err(GrantError::Refused(why)) if why == "it is revoked"));
     assert_eq!(revoke(given).list, Some(2));
     assert!(judge.is_revoked(&given_to, later) && judge.is_revoked(&second, later));
+}
+
+#[test]
+fn whose_groups_change_gets_another_certificate_and_those_with_other_groups_are_revoked() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let (plan, judge) = (demo(), Judge::of(&authority));
+    let in_groups = |groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let name = NodeName("alice".to_owned());
+        member::invite(&plan, &[], &name, groups).expect("room")
+    };
+    let (before, after) = (in_groups(&["lake"]), in_groups(&["crew", "lake"]));
+    let standing = |node| authority.standing(node, now).expect("known");
+    let regroup = |node| authority.regroup(node, now).expect("done");
+    assert_eq!(standing(&before), Standing::Absent);
+    assert_eq!(regroup(&before), Revocation::default());
+    let first = enrol(&authority, &before, "first", now);
+    assert_eq!(standing(&before), Standing::Certified);
+    regroup(&before);
+    assert_eq!(judge.list(), None, "it is as it should be");
+
+    let ask = |node| {
+        let asked = request(node, &first, None);
+        let pem = authority.grant(node, &asked, now).expect("signed");
+        first.certified(&pem).expect("its key")
+    };
+    let revocation = regroup(&after);
+    assert_eq!((revocation.list, revocation.certificates), (Some(1), 1));
+    assert!(judge.is_revoked(&first, now));
+    assert_eq!(standing(&after), Standing::Lacking);
+    regroup(&after);
+    assert_eq!(judge.list(), Some((1, 1)), "once more it is the same");
+    let second = ask(&after);
+    assert!(!judge.is_revoked(&second, now));
+    assert_eq!(groups(&authority, &second, now), ["crew", "lake"]);
+    assert_eq!(standing(&after), Standing::Certified);
+
+    // The first one says what it should again, and is good no more.
+    regroup(&before);
+    assert!(judge.is_revoked(&second, now));
+    let third = ask(&before);
+    assert!(!judge.is_revoked(&third, now));
+    assert_eq!(groups(&authority, &third, now), ["lake"]);
+    // Changed there and back before it asked.
+    regroup(&after);
+    regroup(&before);
+    assert_eq!(standing(&before), Standing::Lacking);
+    assert!(!judge.is_revoked(&ask(&before), now));
 }
 
 #[test]

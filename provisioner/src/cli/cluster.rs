@@ -1,8 +1,10 @@
 //! `provision cluster`: launches a cluster and waits until its nodes have joined.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
+use ipop_proto::config::AllowSection;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
@@ -19,7 +21,7 @@ use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
 use crate::plan::scheduler::Scheduler;
-use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
+use crate::plan::{ClusterPlan, NodePlan, Request, World, plan, policy};
 use crate::provider::Scope;
 use crate::report::Report;
 use crate::site::Sites;
@@ -36,6 +38,7 @@ Examples:
   provision cluster --frontend local --workers 20@lab --quorum 18 --replace 4
   provision cluster --frontend local --workers 4@local --scheduler slurm
   provision cluster --frontend local --elastic 8@lab --scheduler slurm
+  provision cluster --frontend local --workers 2@local --rules rules.toml
   provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
 
@@ -75,6 +78,10 @@ pub struct ClusterArgs {
     /// How long one of these may be idle before it goes [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "elastic")]
     pub idle: Option<Duration>,
+    /// Who may reach what: `[[allow]]` tables in this file, as docs/policy.md says; without it, everybody
+    /// reaches everybody
+    #[arg(long, value_name = "FILE")]
+    pub rules: Option<PathBuf>,
     /// Destroy it when this time has passed from now; `provision extend` changes that
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub ttl: Option<Duration>,
@@ -102,6 +109,10 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         scheduler: args.scheduler,
         elastic: args.elastic,
         idle: args.idle,
+        rules: match &args.rules {
+            Some(path) => rules(path)?,
+            None => Vec::new(),
+        },
     };
     let plan = plan(&request, &sites, &world(context, &database)?)?;
     args.apply.check(plan.workers().len())?;
@@ -163,6 +174,12 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     apply::finish(report, &plan.name, &interrupt, result)
 }
 
+/// Reads a file of rules.
+fn rules(path: &Path) -> Result<Vec<AllowSection>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("read", path, e))?;
+    policy::read_rules(&text, &path.display().to_string())
+}
+
 /// What the planner must know.
 fn world(context: &Context, database: &Database) -> Result<World, CliError> {
     let deployments = database.deployments()?;
@@ -170,7 +187,7 @@ fn world(context: &Context, database: &Database) -> Result<World, CliError> {
         .iter()
         .filter_map(|d| d.net4.parse().ok())
         .collect();
-    let routes = std::path::Path::new("/proc/net/route");
+    let routes = Path::new("/proc/net/route");
     let text = std::fs::read_to_string(routes).map_err(|e| CliError::file("read", routes, e))?;
     used.extend(network::routes(&text));
     let names = deployments.into_iter().map(|d| d.name).collect();
@@ -194,6 +211,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         scheduler: plan.scheduler,
         authority: plan.authority,
         elastic: plan.elastic.clone(),
+        rules: plan.rules.clone(),
     })
 }
 

@@ -12,12 +12,15 @@ pub mod context;
 pub mod destroy;
 pub mod extend;
 pub mod gc;
+pub mod group;
 pub mod image;
 pub mod keep;
 pub mod logs;
+pub mod policy;
 pub mod power;
 pub mod rendezvous;
 pub mod resume;
+mod revoked;
 pub mod scale;
 pub mod site;
 pub mod slurm;
@@ -102,6 +105,10 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let people's machines into an overlay, see who is in, and have them leave
     User(user::UserArgs),
+    /// Put people in groups, take them out, and show who is in which
+    Group(group::GroupArgs),
+    /// Show who may reach what
+    Policy(policy::PolicyArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -135,6 +142,8 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::User(args) => user::run(context, args),
+            Self::Group(args) => group::run(context, args),
+            Self::Policy(args) => policy::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

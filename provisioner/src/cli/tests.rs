@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 22] = [
+    let paths: [&[&str]; 28] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -28,6 +28,12 @@ fn the_help_of_every_subcommand_teaches() {
         &["user", "invite"],
         &["user", "list"],
         &["user", "remove"],
+        &["group"],
+        &["group", "list"],
+        &["group", "add"],
+        &["group", "remove"],
+        &["policy"],
+        &["policy", "explain"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -54,8 +60,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "destroy", "extend",
-        "gc", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "policy",
+        "destroy", "extend", "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }

@@ -95,6 +95,7 @@ impl Engine<'_> {
         let sites = self.sites(&scene.plan)?;
         self.check_reachable(&sites)?;
         self.revoke_unwanted(&scene.nodes);
+        self.regroup(&scene.plan)?;
         // From the look at what is there until the machines are.
         let _kept = kept::using(self.layout)?;
         let mut observed = self.observe(&scene, &sites)?;

@@ -10,6 +10,7 @@ use crate::authority::Revocation;
 use crate::error::CliError;
 use crate::event::Event;
 use crate::name::NodeName;
+use crate::plan::{ClusterPlan, MEMBER};
 use crate::state::record::NodeRecord;
 
 impl Engine<'_> {
@@ -24,6 +25,22 @@ impl Engine<'_> {
                 });
             }
         }
+    }
+
+    /// Revokes certificates of members' machines that have other groups than are recorded.
+    pub(super) fn regroup(&self, plan: &ClusterPlan) -> Result<(), CliError> {
+        let members = plan.nodes.iter().filter(|node| node.role == MEMBER);
+        let members: Vec<_> = members.collect();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let Some(authority) = self.authority()? else {
+            return Ok(());
+        };
+        for node in members {
+            authority.regroup(node, SystemTime::now())?;
+        }
+        Ok(())
     }
 
     /// Revokes the certificates of a node whose account is to be closed.

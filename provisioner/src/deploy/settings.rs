@@ -1,5 +1,6 @@
 //! What a deployment was made with, kept so that it can be removed when `sites.toml` has changed.
 
+use ipop_proto::config::AllowSection;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{CliError, ExitCode};
@@ -33,6 +34,9 @@ pub struct Settings {
     /// The workers that come when jobs wait.
     #[serde(default)]
     pub elastic: Elastic,
+    /// Who may reach what; none where everybody reaches everybody.
+    #[serde(default)]
+    pub rules: Vec<AllowSection>,
 }
 
 impl Settings {
@@ -75,6 +79,7 @@ mod tests {
             scheduler: Scheduler::Slurm,
             authority: true,
             elastic: Elastic::default(),
+            rules: crate::plan::tests::rules(),
         };
         let text = settings.to_json().expect("written");
         let read: Settings = serde_json::from_str(&text).expect("read");
@@ -83,6 +88,6 @@ mod tests {
         let older = text[..at].to_owned() + "}";
         let read: Settings = serde_json::from_str(&older).expect("read");
         assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
-        assert!(read.elastic.is_empty());
+        assert!(read.elastic.is_empty() && read.rules.is_empty());
     }
 }

@@ -59,6 +59,7 @@ impl Bench {
             tag: "0000002a".to_owned(),
             scheduler: Default::default(),
             authority: true,
+            rules: Vec::new(),
         };
         let database = Database::open(&layout.database()).expect("opens");
         let new = NewDeployment {

@@ -30,12 +30,13 @@ pub fn name(person: &str, machine: Option<&str>) -> Result<NodeName, CliError> {
     Ok(NodeName(name))
 }
 
-/// The machine with the next free address. `nodes` are all that are recorded: addresses of those that
+/// The machine of somebody in `groups`, with the next free address. `nodes` are all that are recorded: addresses of those that
 /// are on their way out are not free yet.
 pub fn invite(
     plan: &ClusterPlan,
     nodes: &[NodeRecord],
     name: &NodeName,
+    groups: BTreeSet<String>,
 ) -> Result<NodePlan, CliError> {
     if plan.lan.is_some() {
         let message = format!("`{}` extends the LAN of its front end", plan.name);
@@ -72,6 +73,7 @@ pub fn invite(
         cpus: 0,
         disk_gib: 0,
         slot: host,
+        groups,
     })
 }
 
@@ -113,13 +115,13 @@ mod tests {
         let nets: crate::plan::network::Net4 = plan.machine_nets().0.parse().expect("a network");
         for number in plan.member_hosts() {
             let name = NodeName(format!("m{number}"));
-            let member = invite(&plan, &taken, &name).expect("room");
+            let member = invite(&plan, &taken, &name, Default::default()).expect("room");
             let own = crate::plan::network::Net4::of(member.addrs.ipv4.addr, 32);
             assert!(!nets.holds(own), "{own} is in {nets}");
             taken.push(member.record());
         }
         let name = NodeName("late".to_owned());
-        invite(&plan, &taken, &name).expect_err("the rest is for workers");
+        invite(&plan, &taken, &name, Default::default()).expect_err("the rest is for workers");
     }
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
         let mut nodes: Vec<_> = plan.nodes.iter().map(NodePlan::record).collect();
         let mut next = |plan: &mut ClusterPlan, name: &str| {
             let name = NodeName(name.to_owned());
-            let node = invite(plan, &nodes, &name).expect("room");
+            let node = invite(plan, &nodes, &name, Default::default()).expect("room");
             nodes.push(node.record());
             plan.nodes.push(node.clone());
             u32::from(node.addrs.ipv4.addr) & 0xff
@@ -138,6 +140,7 @@ mod tests {
         assert_eq!((plan.workers().len(), plan.machines().len()), (2, 3));
         plan.scheduler = Scheduler::Slurm;
         plan.authority = false;
-        invite(&plan, &[], &NodeName("eve".to_owned())).expect_err("the scheduler's key");
+        invite(&plan, &[], &NodeName("eve".to_owned()), Default::default())
+            .expect_err("the scheduler's key");
     }
 }

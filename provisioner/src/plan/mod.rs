@@ -6,6 +6,7 @@ pub mod lan;
 pub mod member;
 pub mod network;
 pub mod personal;
+pub mod policy;
 mod recorded;
 pub mod roles;
 pub mod scale;
@@ -16,6 +17,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipop_proto::address::OverlayAddrs;
+use ipop_proto::config::AllowSection;
 use serde::{Deserialize, Serialize};
 
 use self::elastic::Elastic;
@@ -62,6 +64,8 @@ pub struct Request {
     pub elastic: Vec<Group>,
     /// How long one of these may be idle, if asked for.
     pub idle: Option<Duration>,
+    /// Who may reach what; without any, everybody reaches everybody.
+    pub rules: Vec<AllowSection>,
 }
 
 /// What the planner must know of the world.
@@ -94,6 +98,8 @@ pub struct ClusterPlan {
     pub authority: bool,
     /// The workers that come when jobs wait; those of them that are there are nodes too.
     pub elastic: Elastic,
+    /// Who may reach what; none where everybody reaches everybody.
+    pub rules: Vec<AllowSection>,
     /// Nodes: the front end, the workers, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
@@ -119,6 +125,9 @@ pub struct NodePlan {
     pub disk_gib: u32,
     /// Position among the deployment's machines on its site, from 0.
     pub slot: u32,
+    /// The groups that its person is in, of a member's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
 }
 
 impl ClusterPlan {
@@ -221,6 +230,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         _ => None,
     };
     if let Some(lan) = &lan {
+        policy::check_lan(&request.rules)?;
         check_room(lan, total)?;
         nets.ipv4 = lan.net();
     }
@@ -247,6 +257,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
                     slot: u32::try_from(slot).unwrap_or(u32::MAX),
+                    groups: BTreeSet::new(),
                 });
                 index += 1;
             }
@@ -268,6 +279,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         scheduler: request.scheduler,
         authority: true,
         elastic,
+        rules: request.rules.clone(),
         nodes,
     })
 }

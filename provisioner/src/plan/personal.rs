@@ -202,7 +202,7 @@ pub fn config(
             resolver: ResolverKind::Volatile,
         }),
         peers: Vec::new(),
-        allow: Vec::new(),
+        allow: plan.rules.clone(),
     };
     toml::to_string(&config).map_err(|e| {
         CliError::new(

@@ -42,6 +42,7 @@ impl ClusterPlan {
             scheduler: settings.scheduler,
             authority: settings.authority,
             elastic: settings.elastic,
+            rules: settings.rules,
             nodes,
         })
     }
@@ -55,6 +56,7 @@ impl NodePlan {
             role: self.role.clone(),
             image: self.image.clone(),
             person: None,
+            groups: self.groups.clone(),
             site: self.site.clone(),
             ipv4: self.addrs.ipv4.addr.to_string(),
             ipv6: self.addrs.ipv6.addr.to_string(),
@@ -98,5 +100,6 @@ fn planned(node: &NodeRecord, nets: OverlayNets) -> Option<NodePlan> {
         cpus: node.cpus,
         disk_gib: node.disk_gib,
         slot: node.slot,
+        groups: node.groups.clone(),
     })
 }

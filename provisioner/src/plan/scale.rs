@@ -266,6 +266,7 @@ impl Taken {
             cpus: size.cpus.or(site.cpus).unwrap_or(super::CPUS),
             disk_gib: super::DISK_GIB,
             slot,
+            groups: BTreeSet::new(),
         })
     }
 }

@@ -19,6 +19,13 @@ pub fn demo() -> ClusterPlan {
     plan(&request, &Sites::default(), &world).expect("planned")
 }
 
+/// What people in the group `lake` may do at front ends, and a ping for everybody.
+pub fn rules() -> Vec<AllowSection> {
+    let text = "[[allow]]\nfrom = \"group:lake\"\nto = \"role:frontend\"\nprotocol = \"tcp\"\n\
+                port = 2049\n[[allow]]\nfrom = \"any\"\nto = \"any\"\nprotocol = \"icmp\"\n";
+    policy::read_rules(text, "rules.toml").expect("rules")
+}
+
 fn keys(jid: &str) -> Keys {
     Keys {
         account: Account {
@@ -29,6 +36,26 @@ fn keys(jid: &str) -> Keys {
         authorized_key: "ssh-ed25519 AAAA".to_owned(),
         membership: None,
     }
+}
+
+/// The configuration of a node in an overlay with an authority, as the node takes it.
+pub fn config(plan: &ClusterPlan, node: &NodePlan) -> ipop_proto::config::NodeConfig {
+    let endpoint = Endpoint {
+        domain: plan.domain.clone(),
+        servers: vec!["192.168.211.1:5222".to_owned()],
+        ca_pem: String::new(),
+    };
+    let keys = Keys {
+        membership: Some(Membership {
+            authority_pem: String::new(),
+            issuer: "provision@demo.ipop/issuer".to_owned(),
+            first: First::Asked(Secret::new("simsim".to_owned())),
+        }),
+        ..keys(&format!("{}@demo.ipop", node.name))
+    };
+    let config = personal::config(plan, node, &endpoint, &keys, Delivery::Enrolment);
+    let config = config.expect("rendered");
+    ipop_proto::config::NodeConfig::parse(&config).expect("the node takes it")
 }
 
 fn refused(request: &Request, world: &World) -> String {
@@ -264,6 +291,12 @@ fn an_overlay_that_extends_a_lan_takes_its_addresses_from_it() {
     );
     let error = plan(&request("6@local"), &sites, &World::default()).expect_err("too many");
     assert_eq!(error.message, "10.1.128.0/29 has no room for 7 nodes");
+    let with_rules = Request {
+        rules: rules(),
+        ..request("1@local")
+    };
+    let error = plan(&with_rules, &sites, &World::default()).expect_err("a switch");
+    assert!(error.message.starts_with("there are no rules"), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Every resource is written here before it is created, so that whatever happens in between,
 //! destroy knows of it. No secret is stored.
 
+mod groups;
 mod leases;
 pub mod lock;
 pub mod owner;
@@ -178,6 +179,7 @@ impl Database {
             tx.execute("DELETE FROM resources WHERE deployment = ?1", [id])?;
             tx.execute("DELETE FROM nodes WHERE deployment = ?1", [id])?;
             tx.execute("DELETE FROM leases WHERE deployment = ?1", [id])?;
+            tx.execute("DELETE FROM group_members WHERE deployment = ?1", [id])?;
             tx.execute(
                 "UPDATE deployments SET phase = 'destroyed', destroyed = ?2, settings = '{}'
                  WHERE id = ?1",
@@ -186,7 +188,8 @@ impl Database {
         })
     }
 
-    /// Changes which nodes are wanted, with the settings of the sites they are on: all or nothing.
+    /// Changes which nodes are wanted, with the settings of the sites they are on: all or nothing. Whose
+    /// last machine goes is in no group any more.
     pub fn rescale(
         &self,
         id: i64,
@@ -202,6 +205,7 @@ impl Database {
                     params![id, node.0],
                 )?;
             }
+            groups::forget_strangers(tx, id)?;
             tx.execute(
                 "UPDATE deployments SET phase = 'scaling', settings = ?2 WHERE id = ?1",
                 params![id, settings],
@@ -256,6 +260,7 @@ impl Database {
         for (node, stage, seconds) in rows {
             stages.entry(node).or_default().push((stage, seconds));
         }
+        let groups = self.groups_by_person(id)?;
         self.query(
             "SELECT name, role, site, ipv4, ipv6, host_key, underlay, memory_mib, cpus, disk_gib,
                     slot, wanted, attempt, image, person
@@ -265,6 +270,8 @@ impl Database {
                 let name = NodeName(row.get(0)?);
                 let mut stages = stages.remove(&name).unwrap_or_default();
                 stages.sort_by_key(|(stage, _)| *stage);
+                let person: Option<String> = row.get(14)?;
+                let groups = person.as_ref().and_then(|person| groups.get(person));
                 Ok(NodeRecord {
                     name,
                     role: row.get(1)?,
@@ -280,7 +287,8 @@ impl Database {
                     wanted: row.get(11)?,
                     attempt: row.get(12)?,
                     image: row.get(13)?,
-                    person: row.get(14)?,
+                    groups: groups.cloned().unwrap_or_default(),
+                    person,
                     stages,
                 })
             },
@@ -429,6 +437,9 @@ fn insert_nodes(tx: &Transaction<'_>, id: i64, nodes: &[NodeRecord]) -> rusqlite
             node.image,
             node.person
         ])?;
+        if let Some(person) = &node.person {
+            groups::put_in(tx, id, person, &node.groups)?;
+        }
     }
     Ok(())
 }

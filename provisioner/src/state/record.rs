@@ -1,5 +1,6 @@
 //! Rows of the state database.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
@@ -113,6 +114,8 @@ pub struct NodeRecord {
     pub image: String,
     /// Whose machine it is, of a member's.
     pub person: Option<String>,
+    /// The groups that this person is in, with all machines.
+    pub groups: BTreeSet<String>,
     /// Site.
     pub site: String,
     /// IPv4 overlay address, without prefix.

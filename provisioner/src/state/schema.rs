@@ -145,6 +145,14 @@ ALTER TABLE nodes ADD COLUMN image TEXT NOT NULL DEFAULT '';
 UPDATE nodes SET image = role;
 ALTER TABLE nodes ADD COLUMN person TEXT;
 ",
+    "
+CREATE TABLE group_members (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    name       TEXT NOT NULL,
+    person     TEXT NOT NULL,
+    UNIQUE (deployment, name, person)
+);
+",
 ];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys

@@ -17,6 +17,7 @@ fn new(name: &str) -> NewDeployment {
             role: "worker".to_owned(),
             image: "gpu".to_owned(),
             person: Some("alice".to_owned()),
+            groups: ["lake".to_owned()].into(),
             site: "local".to_owned(),
             ipv4: "10.200.7.2".to_owned(),
             ipv6: "fd00:1:2:3::2".to_owned(),
@@ -75,6 +76,46 @@ fn a_deployment_is_read_back_as_it_was_recorded() {
         nodes[0].stages,
         [(Stage::Created, 1.5), (Stage::Ready, 9.5)]
     );
+}
+
+#[test]
+fn a_person_is_in_groups_with_all_machines_until_the_last_one_goes() {
+    let (_dir, database) = open();
+    let id = database.create(&new("demo"), UNIX_EPOCH).expect("recorded");
+    let other = database
+        .create(&new("other"), UNIX_EPOCH)
+        .expect("recorded");
+    let second = NodeRecord {
+        name: NodeName("alice-phone".to_owned()),
+        groups: ["field".to_owned()].into(),
+        ..new("demo").nodes[0].clone()
+    };
+    database.rescale(id, "{}", &[second], &[]).expect("added");
+    let groups = |id| -> Vec<Vec<String>> {
+        let nodes = database.nodes(id).expect("read");
+        let wanted = nodes.into_iter().filter(|node| node.wanted);
+        wanted
+            .map(|node| node.groups.into_iter().collect())
+            .collect()
+    };
+    assert_eq!(groups(id), [["field", "lake"], ["field", "lake"]]);
+    let crew = ["crew".to_owned()].into();
+    database.put_in_groups(id, "alice", &crew).expect("put in");
+    assert_eq!(groups(id), [["crew", "field", "lake"]; 2]);
+    database
+        .take_out_of_group(id, "alice", "crew")
+        .expect("taken out");
+    let names = ["worker-0", "alice-phone"].map(|name| NodeName(name.to_owned()));
+    database
+        .rescale(id, "{}", &[], &names[..1])
+        .expect("removed");
+    assert_eq!(groups(id), [["field", "lake"]]);
+    database
+        .rescale(id, "{}", &[], &names[1..])
+        .expect("removed");
+    let gone = database.nodes(id).expect("read");
+    assert!(gone.iter().all(|node| node.groups.is_empty()), "{gone:?}");
+    assert_eq!(groups(other), [["lake"]], "another deployment's");
 }
 
 #[test]

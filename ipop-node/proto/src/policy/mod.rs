@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use ipop_datapath::policy::{Allowed, Ports};
 
-pub use self::text::{sentence, summary};
+pub use self::text::{reason, sentence, sentences, summary};
 use crate::authority::Certified;
 use crate::config::{AllowSection, Protocol, Selector};
 
@@ -65,6 +65,24 @@ impl Member {
             name: certified.name.clone(),
             groups: certified.groups.clone(),
             role: certified.role.clone(),
+        }
+    }
+
+    /// Anybody of whom no more is known than that it is in a group, or has a role.
+    pub fn anybody(selector: &Selector) -> Option<Self> {
+        let name = selector.to_string();
+        match selector {
+            Selector::Group(group) => Some(Self {
+                name,
+                groups: [group.clone()].into(),
+                role: None,
+            }),
+            Selector::Role(role) => Some(Self {
+                name,
+                groups: BTreeSet::new(),
+                role: Some(role.clone()),
+            }),
+            Selector::Node(_) | Selector::Any => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ipop_datapath::policy::Allowed;
 
-use super::What;
+use super::{Answer, What};
 use crate::config::{AllowSection, Protocol, Selector};
 
 /// A rule as a sentence without an end: `members of group lake may reach lake-data on TCP port 2049`.
@@ -12,6 +12,27 @@ pub fn sentence(rule: &AllowSection) -> String {
     let from = whom(&rule.from);
     let to = whom(&rule.to);
     format!("{from} may reach {to} {}", how(rule))
+}
+
+/// Rules with their numbers, a line each, and what is so besides. There is at least one.
+pub fn sentences(rules: &[AllowSection]) -> String {
+    let mut out = String::new();
+    for (at, rule) in rules.iter().enumerate() {
+        out += &format!("{:>3}  {}\n", at + 1, sentence(rule));
+    }
+    out += "     members with a group in common reach each other with everything\n";
+    out += "     all else is denied; answers pass\n";
+    out
+}
+
+/// Why somebody may, or may not; there is no answer where there are no rules.
+pub fn reason(answer: Option<Answer<'_>>) -> String {
+    match answer {
+        None => "there are no rules".to_owned(),
+        Some(Answer::Common(group)) => format!("both are in group {group}"),
+        Some(Answer::Rule(number, rule)) => format!("by rule {number}, {}", sentence(rule)),
+        Some(Answer::Denied) => "no rule allows it, and they have no group in common".to_owned(),
+    }
 }
 
 /// What may be begun, in short: `tcp/22, udp/53, icmp`.

@@ -1,6 +1,6 @@
 //! Rules as people read them.
 
-use ipop_proto::policy::{Answer, Member, Policy, sentence, summary};
+use ipop_proto::policy::{Member, Policy, sentences, summary};
 
 use super::View;
 
@@ -9,12 +9,7 @@ pub(super) fn list(view: &View) -> String {
     let Some(policy) = Policy::new(&view.rules) else {
         return "no rules: everybody reaches everybody\n".to_owned();
     };
-    let mut out = String::new();
-    for (at, rule) in view.rules.iter().enumerate() {
-        out += &format!("{:>3}  {}\n", at + 1, sentence(rule));
-    }
-    out += "     members with a group in common reach each other with everything\n";
-    out += "     all else is denied; answers pass\n";
+    let mut out = sentences(&view.rules);
     let head = [
         "NODE",
         "GROUPS",
@@ -58,16 +53,6 @@ pub(super) fn list(view: &View) -> String {
     out
 }
 
-/// Why somebody may, or may not.
-pub(super) fn why(answer: Option<Answer<'_>>) -> String {
-    match answer {
-        None => "there are no rules".to_owned(),
-        Some(Answer::Common(group)) => format!("both are in group {group}"),
-        Some(Answer::Rule(number, rule)) => format!("by rule {number}, {}", sentence(rule)),
-        Some(Answer::Denied) => "no rule allows it, and they have no group in common".to_owned(),
-    }
-}
-
 fn groups(member: &Member) -> String {
     let groups: Vec<_> = member.groups.iter().map(String::as_str).collect();
     match groups[..] {
@@ -78,7 +63,7 @@ fn groups(member: &Member) -> String {
 
 #[cfg(test)]
 mod tests {
-    use ipop_proto::policy::What;
+    use ipop_proto::policy::{What, reason};
 
     use super::*;
 
@@ -125,7 +110,7 @@ mod tests {
         let ask = |from: &str, to: &str, what: What| {
             let member = |name: &str| view.member(name).expect("known");
             let (from, to) = (member(from), member(to));
-            why(Some(policy.ask(&from, &to, what)))
+            reason(Some(policy.ask(&from, &to, what)))
         };
         assert_eq!(
             ask("group:lake", "lake-data", What::Tcp(2049)),

@@ -1,10 +1,12 @@
 //! `provision user invite`.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use ipop_proto::invitation::{Admission, Invitation, Terms, certificate};
+use ipop_proto::policy::What;
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
@@ -18,6 +20,7 @@ use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::keep::plan::remaining;
 use crate::name::NodeName;
+use crate::plan::policy::check_groups;
 use crate::plan::{ClusterPlan, NodePlan, member};
 use crate::rendezvous::Rendezvous;
 use crate::rendezvous::config::RendezvousConfig;
@@ -26,6 +29,9 @@ use crate::site::Site;
 use crate::size::duration;
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
+
+/// The port that the shared folder is served on.
+const NFS: u16 = 2049;
 
 /// See [`super::UserCommand::Invite`].
 #[derive(Debug, Args)]
@@ -37,6 +43,9 @@ pub struct InviteArgs {
     /// Which of the person's machines [default: the only one]
     #[arg(long)]
     pub machine: Option<String>,
+    /// A group that the person is to be in, for rules of who may reach what; may be repeated
+    #[arg(long, value_name = "GROUP")]
+    pub group: Vec<String>,
     /// How long the invitation is good
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "24h")]
     pub expires: Duration,
@@ -50,6 +59,7 @@ struct Invited {
     name: String,
     person: String,
     machine: NodeName,
+    groups: BTreeSet<String>,
     ipv4: String,
     ipv6: String,
     expires_seconds: u64,
@@ -64,9 +74,18 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
     let nodes = database.nodes(deployment.id)?;
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let report = Report::new(context.mode(), &[]);
+    let groups = groups(&plan, &nodes, &args, &machine)?;
     let node = match nodes.iter().find(|n| n.name == machine) {
-        None => add(&database, &deployment, &plan, &nodes, &args, &machine)?,
-        Some(record) => known(&plan, record, &args)?,
+        None => {
+            let node = member::invite(&plan, &nodes, &machine, groups)?;
+            add(&database, &deployment, &node, &args)?;
+            node
+        }
+        Some(record) => {
+            let node = known(&plan, record, &args)?;
+            database.put_in_groups(deployment.id, &args.person, &groups)?;
+            NodePlan { groups, ..node }
+        }
     };
     settle(context, &database, &deployment, &report)?;
     let settings = Settings::of(&deployment)?;
@@ -105,26 +124,57 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         name: deployment.name,
         person: args.person,
         machine,
+        groups: node.groups.clone(),
         ipv4: node.addrs.ipv4.addr.to_string(),
         ipv6: node.addrs.ipv6.addr.to_string(),
         expires_seconds: args.expires.as_secs(),
         token: text,
     };
     let frontend = plan.frontend().addrs.ipv4.addr.to_string();
-    report.finish(&invited, |i| shown(i, &frontend));
+    let is_denied = plan.denies(&node, plan.frontend(), What::Tcp(NFS));
+    let folder = (!is_denied).then_some(frontend.as_str());
+    report.finish(&invited, |i| shown(i, folder));
     Ok(0)
+}
+
+/// The groups that the person is in from now on: those that are asked for, and those that there are.
+fn groups(
+    plan: &ClusterPlan,
+    nodes: &[NodeRecord],
+    args: &InviteArgs,
+    machine: &NodeName,
+) -> Result<BTreeSet<String>, CliError> {
+    let (name, person) = (&args.name, &args.person);
+    let is_own = |node: &&NodeRecord| node.wanted && node.person.as_ref() == Some(person);
+    let own: Vec<_> = nodes.iter().filter(is_own).collect();
+    let known: BTreeSet<String> = own.iter().flat_map(|node| node.groups.clone()).collect();
+    let new: BTreeSet<String> = args.group.iter().cloned().collect();
+    let groups = &known | &new;
+    check_groups(&groups)?;
+    if !plan.authority && !new.is_empty() {
+        let message = format!("nobody says in `{name}` who is in which group");
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("invite people to a cluster that this version of provision made"));
+    }
+    let other = own.iter().find(|node| node.name != *machine);
+    if let (Some(other), Some(group)) = (other, new.difference(&known).next()) {
+        let message = format!("`{}` of {person} is not in the group `{group}`", other.name);
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("a person is in the same groups with all machines")
+            .hint(format!(
+                "begin with `provision group add {name} {group} {person}`, and leave --group out"
+            )));
+    }
+    Ok(groups)
 }
 
 /// Records the machine of somebody who was not invited before.
 fn add(
     database: &Database,
     deployment: &Deployment,
-    plan: &ClusterPlan,
-    nodes: &[NodeRecord],
+    node: &NodePlan,
     args: &InviteArgs,
-    machine: &NodeName,
-) -> Result<NodePlan, CliError> {
-    let node = member::invite(plan, nodes, machine)?;
+) -> Result<(), CliError> {
     let mut settings = Settings::of(deployment)?;
     let elsewhere = Site::elsewhere();
     if !settings.sites.iter().any(|s| s.name == elsewhere.name) {
@@ -134,8 +184,7 @@ fn add(
         person: Some(args.person.clone()),
         ..node.record()
     };
-    database.rescale(deployment.id, &settings.to_json()?, &[record], &[])?;
-    Ok(node)
+    database.rescale(deployment.id, &settings.to_json()?, &[record], &[])
 }
 
 /// The machine of somebody who was.
@@ -203,6 +252,7 @@ fn invitation(
             expires: since.as_secs(),
             frontend: (frontend.ipv4.addr, frontend.ipv6.addr),
             admission,
+            rules: plan.rules.clone(),
         },
         ca,
         authority,
@@ -212,7 +262,8 @@ fn invitation(
     Ok((text, revocation))
 }
 
-fn shown(invited: &Invited, frontend: &str) -> String {
+/// `folder` is where the shared folder is, if the machine may reach it.
+fn shown(invited: &Invited, folder: Option<&str>) -> String {
     let Invited {
         machine,
         name,
@@ -235,8 +286,13 @@ fn shown(invited: &Invited, frontend: &str) -> String {
     }
     out += &format!(
         "It will have the addresses {ipv4} and {ipv6}. Whoever has this word first can use it: pass \
-         it on as you would a password. The shared folder, once joined:\n\n  \
-         mount -t nfs4 {frontend}:/export /mnt\n"
+         it on as you would a password. "
     );
+    out += &match folder {
+        Some(frontend) => {
+            format!("The shared folder, once joined:\n\n  mount -t nfs4 {frontend}:/export /mnt\n")
+        }
+        None => format!("`provision policy {name}` shows what it may reach.\n"),
+    };
     out
 }

@@ -1,12 +1,13 @@
 //! `provision user list`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::Context;
+use crate::cli::group::names;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
 use crate::deploy::{Parts, Seen};
@@ -41,6 +42,7 @@ struct Members {
 struct Member {
     person: String,
     machine: NodeName,
+    groups: BTreeSet<String>,
     ipv4: String,
     ipv6: String,
     #[serde(flatten)]
@@ -90,6 +92,7 @@ pub fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
             state: state(seen.as_ref().ok(), &rendezvous, &node, now),
             person: node.person.unwrap_or_default(),
             machine: node.name,
+            groups: node.groups,
             ipv4: node.ipv4,
             ipv6: node.ipv6,
         });
@@ -138,13 +141,17 @@ fn text(members: &Members) -> String {
         vec![
             m.person.clone(),
             m.machine.to_string(),
+            names(&m.groups),
             m.ipv4.clone(),
             m.ipv6.clone(),
             state,
         ]
     };
     let rows: Vec<_> = members.members.iter().map(row).collect();
-    let mut out = table(&["PERSON", "MACHINE", "IPV4", "IPV6", "STATE"], &rows);
+    let mut out = table(
+        &["PERSON", "MACHINE", "GROUPS", "IPV4", "IPV6", "STATE"],
+        &rows,
+    );
     if let Some(error) = &members.error {
         out += &format!("\nthe rendezvous cannot be asked who is there: {error}\n");
     }

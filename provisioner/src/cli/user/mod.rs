@@ -22,6 +22,7 @@ use crate::state::record::Deployment;
 const EXAMPLES: &str = "\
 Examples:
   provision user invite lake alice --machine laptop
+  provision user invite lake bob --group crew --group diving
   provision user list lake
   provision user remove lake alice --machine laptop     that machine
   provision user remove lake alice                      all of hers

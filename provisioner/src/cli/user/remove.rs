@@ -1,14 +1,14 @@
 //! `provision user remove`.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::settle;
 use crate::authority::Authority;
-use crate::authority::told::Told;
 use crate::cli::Context;
+use crate::cli::revoked::{Revoked, joined};
 use crate::deploy::Parts;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
@@ -18,9 +18,6 @@ use crate::name::NodeName;
 use crate::plan::{MEMBER, member};
 use crate::rendezvous::ACCOUNT;
 use crate::report::Report;
-
-/// How long nodes have to say that the list is in force.
-const LIMIT: Duration = Duration::from_secs(5);
 
 /// See [`super::UserCommand::Remove`].
 #[derive(Debug, Args)]
@@ -41,22 +38,6 @@ struct Removed {
     machines: Vec<NodeName>,
     /// None where the overlay has no authority, or none of the machines ever had a certificate.
     revocation: Option<Revoked>,
-}
-
-/// What became of the machines' certificates.
-#[derive(Debug, Serialize)]
-struct Revoked {
-    /// Number of the revocation list.
-    list: u64,
-    /// How many certificates of the machines it has.
-    certificates: usize,
-    /// Whether there may be others, signed by an older version.
-    may_have_others: bool,
-    /// Nodes that say that it is in force; none if nobody tells them, as long as what always runs
-    /// beside the rendezvous does not.
-    acknowledged: Option<Vec<NodeName>>,
-    /// Nodes that are online and have not said so yet.
-    silent: Vec<NodeName>,
 }
 
 /// Runs the command.
@@ -109,11 +90,8 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
         let name = &deployment.name;
         error.hint(format!("`provision resume {name}` tries it again"))
     })?;
-    let revocation = revocation.map(|revoked| {
-        let dir = context.layout.authority(&deployment.name);
-        let told = Told::wait(&dir, revoked.list, &machines, LIMIT);
-        revoked.told(told)
-    });
+    let dir = context.layout.authority(&deployment.name);
+    let revocation = revocation.map(|revoked| revoked.wait(&dir, &machines));
     settle(context, &database, &deployment, &report)?;
     let removed = Removed {
         name: deployment.name,
@@ -144,69 +122,16 @@ fn revoke(
         if let Some(message) = revocation.warning(machine) {
             report.emit(Event::Warning { message });
         }
-        let (Some(list), 1..) = (revocation.list, revocation.certificates) else {
-            continue;
-        };
-        let all = revoked.get_or_insert_with(|| Revoked::on(list));
-        all.list = list;
-        all.certificates += revocation.certificates;
-        all.may_have_others |= revocation.may_have_others;
+        Revoked::add(&mut revoked, &revocation);
     }
     Ok(revoked)
 }
 
-impl Revoked {
-    fn on(list: u64) -> Self {
-        Self {
-            list,
-            certificates: 0,
-            may_have_others: false,
-            acknowledged: None,
-            silent: Vec::new(),
-        }
-    }
-
-    fn told(self, told: Option<Told>) -> Self {
-        let (acknowledged, silent) = match told {
-            Some(told) => (Some(told.acknowledged), told.silent),
-            None => (None, Vec::new()),
-        };
-        Self {
-            acknowledged,
-            silent,
-            ..self
-        }
-    }
-}
-
 fn text(removed: &Removed) -> String {
-    let names = |nodes: &[NodeName]| {
-        let names: Vec<_> = nodes.iter().map(|node| node.0.as_str()).collect();
-        names.join(", ")
-    };
-    let (name, machines) = (&removed.name, names(&removed.machines));
+    let (name, machines) = (&removed.name, joined(&removed.machines));
     let mut out = format!("removed from `{name}`: {machines}\n");
-    let Some(revoked) = &removed.revocation else {
-        return out;
-    };
-    let Revoked { list, silent, .. } = revoked;
-    match &revoked.acknowledged {
-        None => {
-            out += &format!(
-                "nobody was told revocation list {list} yet: what runs beside the rendezvous does not \
-                 answer; `provision resume {name}` starts it\n"
-            );
-        }
-        Some(have) => {
-            let (have, all) = (have.len(), have.len() + silent.len());
-            out += &format!(
-                "revocation list {list} is in force at {have} of {all} nodes that are online\n"
-            );
-        }
-    }
-    if !silent.is_empty() {
-        let silent = names(silent);
-        out += &format!("not yet: {silent}; they are told again, and by each other\n");
+    if let Some(revoked) = &removed.revocation {
+        out += &revoked.text(name);
     }
     out
 }

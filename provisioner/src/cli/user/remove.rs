@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::settle;
+use crate::audit::{Audit, By};
 use crate::authority::Authority;
 use crate::authority::told::Told;
 use crate::cli::Context;
@@ -18,6 +19,7 @@ use crate::name::NodeName;
 use crate::plan::{MEMBER, member};
 use crate::rendezvous::ACCOUNT;
 use crate::report::Report;
+use crate::state::record::NodeRecord;
 
 /// How long nodes have to say that the list is in force.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -87,7 +89,14 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
     let report = Report::new(context.mode(), &[]);
     // At once: what else there is to settle may take its time.
     let settings = Settings::of(&deployment)?;
-    let revoked = revoke(context, &deployment.name, &settings, &machines, &report);
+    let revoked = revoke(
+        context,
+        &deployment.name,
+        &settings,
+        &nodes,
+        &machines,
+        &report,
+    );
     let real = Real {
         layout: &context.layout,
         name: &deployment.name,
@@ -130,6 +139,7 @@ fn revoke(
     context: &Context,
     name: &str,
     settings: &Settings,
+    nodes: &[NodeRecord],
     machines: &[NodeName],
     report: &Report,
 ) -> Result<Option<Revoked>, CliError> {
@@ -137,7 +147,8 @@ fn revoke(
         return Ok(None);
     }
     let now = SystemTime::now();
-    let authority = Authority::open(&context.layout.authority(name), name, now)?;
+    let audit = Audit::new(&context.layout, name, By::Owner, nodes);
+    let authority = Authority::open(&context.layout.authority(name), name, audit, now)?;
     let mut revoked: Option<Revoked> = None;
     for machine in machines {
         let revocation = authority.revoke(machine, MEMBER, now)?;

@@ -7,6 +7,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use crate::error::CliError;
 
 pub mod apply;
+pub mod audit;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
@@ -102,6 +103,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let people's machines into an overlay, see who is in, and have them leave
     User(user::UserArgs),
+    /// Show who was let into an overlay, who was refused and who was taken out
+    Audit(audit::AuditArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -135,6 +138,7 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::User(args) => user::run(context, args),
+            Self::Audit(args) => audit::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

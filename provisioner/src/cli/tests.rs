@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 22] = [
+    let paths: [&[&str]; 23] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -28,6 +28,7 @@ fn the_help_of_every_subcommand_teaches() {
         &["user", "invite"],
         &["user", "list"],
         &["user", "remove"],
+        &["audit"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -54,8 +55,8 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "destroy", "extend",
-        "gc", "site", "image",
+        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "audit", "destroy",
+        "extend", "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }
@@ -123,6 +124,8 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "status demo",
         "ssh demo/worker-0 -- true",
         "logs demo/worker-0",
+        "audit demo",
+        "audit ../state",
         "cluster --frontend locale --workers 2@local",
         "site check lokal",
         "site prune lokal",

@@ -8,6 +8,7 @@
 //! Nothing here blocks that task, trusts a peer, or resolves names with the C library (the binary
 //! is linked statically).
 
+pub mod audit;
 mod backoff;
 mod bridge;
 pub mod cli;

@@ -85,6 +85,12 @@ impl Layout {
         self.deployment(name).join("authority")
     }
 
+    /// What happened in the overlay of the deployments of this name ([`crate::audit`]). Stays when they
+    /// are destroyed.
+    pub fn audit(&self, name: &str) -> PathBuf {
+        self.state.join("audit").join(format!("{name}.jsonl"))
+    }
+
     /// Locks between processes that are no deployment's own.
     pub fn locks(&self) -> PathBuf {
         self.state.join("locks")

@@ -5,6 +5,7 @@
 //! [`rendezvous`], [`image`]) knows no policy; [`deploy`] ties them together. Every resource is
 //! written to the state database before it is created.
 
+pub mod audit;
 pub mod authority;
 pub mod bundle;
 pub mod cli;

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use ipop_proto::audit::Record;
 use ipop_proto::config::AllowSection;
 use ipop_proto::status::{LinkState, NodeStatus, SignIn};
+use provisioner::audit::{Audit, By};
 use provisioner::authority::Authority;
 use provisioner::authority::registrar::issuer;
 use provisioner::deploy::settings::Settings;
@@ -158,6 +160,17 @@ impl Lab {
         command.output().expect("`ip` runs")
     }
 
+    /// What `provision audit` has of it.
+    pub fn audit(&self, words: &[&str]) -> Vec<Record> {
+        let words = [&["audit", "demo", "--json"], words].concat();
+        let output = self.provision(&words);
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let read = |line| Record::from_line(line).expect("a record");
+        text.lines().map(read).collect()
+    }
+
     /// Invites a machine of a person's; gives its number.
     pub fn invite(&mut self, person: &str) -> usize {
         self.invite_with(person, &[])
@@ -179,7 +192,8 @@ impl Lab {
     /// The deployment's authority.
     pub fn authority(&self) -> Authority {
         let dir = self.layout.authority("demo");
-        Authority::open(&dir, "demo", SystemTime::now()).expect("an authority")
+        let audit = Audit::new(&self.layout, "demo", By::Owner, &[]);
+        Authority::open(&dir, "demo", audit, SystemTime::now()).expect("an authority")
     }
 
     /// What a node of the plan is told when its machine is made.

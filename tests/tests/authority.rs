@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use ipop_proto::audit::key_id;
 use ipop_proto::authority::Validity;
 use ipop_proto::authority::issue::{Issuer, Subject};
 use ipop_proto::link::Identity;
@@ -20,6 +21,22 @@ fn fingerprint(path: &Path) -> String {
     let pem = fs::read_to_string(path).expect("there");
     let identity = Identity::from_pem(&pem).expect("a key and its certificate");
     identity.fingerprint().to_string()
+}
+
+/// What the owner's side knows a node's key by.
+fn key_of(path: &Path) -> String {
+    let pem = fs::read_to_string(path).expect("there");
+    let identity = Identity::from_pem(&pem).expect("a key and its certificate");
+    let subject = Subject {
+        name: "any".to_owned(),
+        overlay: "any".to_owned(),
+        addrs: Vec::new(),
+        role: None,
+        groups: Default::default(),
+    };
+    let request = subject.request(&identity).expect("a request");
+    let (_, key) = Subject::of_request(&request).expect("the same");
+    key_id(&key.subject_public_key_info())
 }
 
 #[test]
@@ -53,6 +70,23 @@ fn a_machine_gets_its_certificate_once_and_a_stolen_account_gets_neither_that_no
     membership.first = First::Asked(Secret::new("a guess".to_owned()));
     lab.place(2, &stolen, Delivery::Enrolment).start();
     lab.nodes[2].trouble("answered `forbidden`");
+    // Who signs has noted it: who asked, as whom, for which key.
+    let refused = lab.audit(&["--event", "refused", "--since", "5m"]);
+    let [first, more @ ..] = refused.as_slice() else {
+        panic!("it is not written down");
+    };
+    assert!(more.len() <= 2, "one a minute, and how many more: {more:?}");
+    assert_eq!(first.node.as_deref(), Some("worker-1"));
+    assert_eq!(first.account.as_deref(), Some(account.as_str()));
+    let why = "it does not prove that it is the node";
+    assert_eq!(first.why.as_deref(), Some(why));
+    let signed = lab.audit(&["--event", "certified", "--node", "worker-0"]);
+    let [signed] = signed.as_slice() else {
+        panic!("once: {signed:?}");
+    };
+    assert_eq!(signed.by, "registrar");
+    assert_eq!(signed.key, Some(key_of(&lab.nodes[1].path("identity.pem"))));
+    assert!(first.key.is_some() && first.key != signed.key);
     // Nor does it help to believe anybody oneself.
     lab.nodes[2].kill();
     let thief = &lab.nodes[2];

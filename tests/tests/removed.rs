@@ -6,6 +6,7 @@ use std::process::Output;
 use std::time::Instant;
 
 use ipop_node::xmpp::{self, Event, Password, QueryError};
+use ipop_proto::audit::Record;
 use ipop_proto::authority::issue::Issuer;
 use ipop_tests::deployed::{Lab, PATIENCE};
 use ipop_tests::ejabberd::DOMAIN;
@@ -48,6 +49,50 @@ fn said(output: &Output) -> Value {
         .last()
         .expect("a line for each event, and one for the result");
     serde_json::from_str(last).expect("JSON")
+}
+
+/// What became of alice is recorded, in order, with time, key and who did it.
+fn assert_is_written_down(lab: &Lab) {
+    let records = lab.audit(&["--node", "alice"]);
+    let said = |record: &Record| (record.event.to_string(), record.by.clone());
+    let said: Vec<_> = records.iter().map(said).collect();
+    let expected = [
+        ("invited", "owner"),
+        ("certified", "registrar"),
+        ("revoked", "owner"),
+        ("account-closed", "owner"),
+    ];
+    assert_eq!(said, expected.map(|(e, by)| (e.to_owned(), by.to_owned())));
+    for record in &records {
+        assert_eq!(record.person.as_deref(), Some("alice"));
+    }
+    let [invited, signed, revoked, _] = records.as_slice() else {
+        panic!("four");
+    };
+    assert_eq!(invited.addrs, signed.addrs);
+    assert!(signed.key.is_some() && signed.serial.is_some());
+    assert_eq!(
+        (&revoked.key, &revoked.serial),
+        (&signed.key, &signed.serial)
+    );
+    assert_eq!(revoked.list, Some(1));
+    let office = lab.layout.authority("demo");
+    let list = read_list(&office).expect("readable").expect("made");
+    let serials: Vec<_> = list.revoked().keys().map(ToString::to_string).collect();
+    assert_eq!(serials, revoked.serial.iter().cloned().collect::<Vec<_>>());
+    let have = lab.audit(&["--event", "list-in-force"]);
+    let mut have: Vec<_> = have.iter().map(|r| (r.node.as_deref(), r.list)).collect();
+    have.sort_unstable();
+    let two = [(Some("frontend-0"), Some(1)), (Some("worker-0"), Some(1))];
+    assert_eq!(have, two);
+    // People see the same.
+    let table = lab.provision(&["audit", "demo", "--event", "revoked"]);
+    let table = String::from_utf8(table.stdout).expect("UTF-8");
+    println!("{table}");
+    let row = table.lines().nth(1).expect("one row");
+    assert!(row.contains("alice") && row.contains("list 1"), "{row}");
+    let wrong = lab.provision(&["audit", "demi"]);
+    assert_eq!(wrong.status.code(), Some(4), "{wrong:?}");
 }
 
 /// Tells the front end a list of the authority, as somebody else than the one who signs.
@@ -145,6 +190,7 @@ fn a_removed_person_is_out_in_seconds_also_of_who_cannot_reach_the_server_and_st
         }
     };
     is_shut_out(&lab);
+    assert_is_written_down(&lab);
 
     // Whoever runs the server gives it the account back. It forgets what it knows, and has its key.
     let gone = &mut lab.nodes[alice];

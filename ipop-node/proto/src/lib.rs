@@ -9,6 +9,7 @@
 //! opens a socket, spawns a task, or reads a clock.
 
 pub mod address;
+pub mod audit;
 pub mod authority;
 pub mod candidate;
 pub mod config;

@@ -34,6 +34,8 @@ pub(super) struct Distribution {
     members: BTreeMap<String, Member>,
     /// Since when we are.
     online: Option<Instant>,
+    /// The newest list that each node ever said to have.
+    known: BTreeMap<NodeName, u64>,
 }
 
 #[derive(Debug)]
@@ -102,21 +104,28 @@ impl Distribution {
         Some((jid.clone(), list.clone()))
     }
 
-    /// What came of telling `jid` the list `number`: whether that is in force there.
-    pub fn answered(&mut self, jid: &str, number: u64, in_force: bool, now: Instant) {
-        let Some(member) = self.members.get_mut(jid) else {
-            return;
-        };
+    /// What came of telling `jid` the list `number`: whether that is in force there. The node is given
+    /// where it has that list for the first time.
+    pub fn answered(
+        &mut self,
+        jid: &str,
+        number: u64,
+        in_force: bool,
+        now: Instant,
+    ) -> Option<NodeName> {
+        let member = self.members.get_mut(jid)?;
         // It may have gone and come again, or there is a newer list.
         if member.state != State::Asked(number) {
-            return;
+            return None;
         }
-        if in_force {
-            member.state = State::Has(number);
-        } else {
+        if !in_force {
             member.state = State::Due(now + member.pause);
             member.pause = (member.pause * 2).min(LONGEST_PAUSE);
+            return None;
         }
+        member.state = State::Has(number);
+        let before = self.known.insert(member.node.clone(), number);
+        (before != Some(number)).then(|| member.node.clone())
     }
 
     /// How far it is; nothing as long as there is no list, or others may not have been seen yet.
@@ -167,7 +176,8 @@ mod tests {
         distribution.publish(list(1), now);
         assert_eq!(due(&mut distribution, now), [("a@x/1".to_owned(), 1)]);
         assert!(due(&mut distribution, now).is_empty(), "once");
-        distribution.answered("a@x/1", 1, true, now);
+        let first = distribution.answered("a@x/1", 1, true, now);
+        assert_eq!(first, Some(name("a")));
         // It says other things of itself meanwhile.
         distribution.present("a@x/1", name("a"), now);
         distribution.present("b@x/1", name("b"), now);
@@ -187,6 +197,8 @@ mod tests {
         distribution.gone("a@x/1");
         distribution.present("a@x/1", name("a"), now);
         assert_eq!(due(&mut distribution, now), [("a@x/1".to_owned(), 2)]);
+        let again = distribution.answered("a@x/1", 2, true, now);
+        assert_eq!(again, None, "it had that before");
         distribution.offline();
         assert_eq!(distribution.told(now + SETTLE), None);
     }

@@ -79,15 +79,17 @@ impl Herald {
         }
     }
 
-    /// Takes it.
-    pub fn answered(&mut self, answer: &Answer) {
+    /// Takes it; gives the node, and the list's number, where that is in force for the first time.
+    pub fn answered(&mut self, answer: &Answer) -> Option<(NodeName, u64)> {
         let Answer {
             jid,
             number,
             in_force,
         } = answer;
-        self.distribution
-            .answered(jid, *number, *in_force, Instant::now());
+        let node = self
+            .distribution
+            .answered(jid, *number, *in_force, Instant::now())?;
+        Some((node, *number))
     }
 
     /// Looks for another list, and writes down who has it. What keeps it from that is written to

@@ -15,6 +15,7 @@
 mod distribution;
 mod herald;
 mod kept;
+mod refusals;
 pub mod registrar;
 mod revoke;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use ipop_proto::audit::{self, Record, key_id};
 use ipop_proto::authority::issue::{IssueError, Issuer, Subject};
 use ipop_proto::authority::{self, ListError, Validity};
 use ipop_proto::link::{Identity, IdentityError};
@@ -35,6 +37,7 @@ use sha2::{Digest, Sha256};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
+use crate::audit::Audit;
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::plan::NodePlan;
@@ -56,6 +59,7 @@ pub struct Authority {
     dir: PathBuf,
     overlay: String,
     issuer: Issuer,
+    audit: Audit,
 }
 
 /// The authority cannot be made, read or used.
@@ -146,8 +150,13 @@ pub enum GrantError {
 
 impl Authority {
     /// Opens the authority of `overlay` in `dir`, making it on first use. Several processes may do
-    /// so at once.
-    pub fn open(dir: &Path, overlay: &str, now: SystemTime) -> Result<Self, AuthorityError> {
+    /// so at once. What is signed and revoked is written down in `audit`.
+    pub fn open(
+        dir: &Path,
+        overlay: &str,
+        audit: Audit,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         let (certificate, key) = (dir.join("ca.pem"), dir.join("ca.key"));
         let issue = |source| AuthorityError::Issue {
             dir: dir.to_owned(),
@@ -179,6 +188,7 @@ impl Authority {
             dir: dir.to_owned(),
             overlay: overlay.to_owned(),
             issuer,
+            audit,
         })
     }
 
@@ -220,7 +230,7 @@ impl Authority {
         let identity = identity.certified(&certificate).map_err(unusable)?;
         let pem = identity.to_pem().map_err(unusable)?;
         kept.identity = Some(pem.clone());
-        kept.key = Some(key_id(&key));
+        kept.key = Some(key_id(&key.subject_public_key_info()));
         kept.write(&self.dir, &node.name)?;
         Ok(Secret::new(pem))
     }
@@ -246,7 +256,8 @@ impl Authority {
         }
         let secret = password::generate().map_err(AuthorityError::Entropy)?;
         // First: what is on the list is found there again, and what is forgotten is not.
-        let revocation = self.revoke_kept(&kept, &node.role, now)?;
+        let why = "another machine may take its place";
+        let revocation = self.revoke_kept(&node.name, &kept, &node.role, why, now)?;
         let token = Token {
             password: digest,
             secret: secret.expose().clone(),
@@ -280,7 +291,7 @@ impl Authority {
             return refused("it is revoked");
         }
         match &kept.key {
-            Some(known) if *known == key_id(&key) => {}
+            Some(known) if *known == key_id(&key.subject_public_key_info()) => {}
             Some(_) => return refused("it has another key than before"),
             None => {
                 let proven = kept.token.as_ref().zip(asked.proof.as_ref());
@@ -288,7 +299,7 @@ impl Authority {
                     return refused("it does not prove that it is the node");
                 }
                 // First: the secret serves one key.
-                kept.key = Some(key_id(&key));
+                kept.key = Some(key_id(&key.subject_public_key_info()));
                 kept.write(&self.dir, &node.name)?;
             }
         }
@@ -350,6 +361,15 @@ impl Authority {
         let validity = validity(now, NODE_LIFETIME);
         let signed = self.issuer.sign(subject, key, validity, rand::random());
         let (pem, certified) = signed.map_err(|source| self.not_issued(source))?;
+        let is_first = kept.certificate.is_none() && kept.identity.is_none();
+        self.audit.write(Record {
+            node: Some(subject.name.clone()),
+            key: Some(key_id(&key.subject_public_key_info())),
+            serial: Some(certified.serial.to_string()),
+            addrs: subject.addrs.iter().map(IpAddr::to_string).collect(),
+            why: Some(if is_first { "first" } else { "renewed" }.to_owned()),
+            ..Record::new(audit::Event::Certified, now)
+        });
         kept.note(&pem, &certified, now);
         Ok(pem)
     }
@@ -383,9 +403,10 @@ pub fn forget(dir: &Path, node: &NodeName) -> Result<(), AuthorityError> {
     Kept::remove(dir, node)
 }
 
-/// What a key is known by.
-fn key_id(key: &impl PublicKeyData) -> String {
-    hex(&key.subject_public_key_info())
+/// The key that a certificate is asked for, where the request can be read.
+fn key_of(asked: &CertificateRequest) -> Option<String> {
+    let (_, key) = Subject::of_request(&asked.request).ok()?;
+    Some(key_id(&key.subject_public_key_info()))
 }
 
 /// SHA-256 in hexadecimal digits.

@@ -5,23 +5,26 @@
 //! what is signed is what is recorded of it, and [`Authority::grant`] says for which key.
 
 use std::convert::Infallible;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipop_node::xmpp::{self, Event, Password, RevocationsAnswer, Session};
+use ipop_proto::audit::{self, Record};
 use ipop_proto::stanza::certificate::CertificateRequest;
 use tokio::task::spawn_blocking;
 use tokio::time::MissedTickBehavior;
 
 use super::herald::{Herald, LOOK};
-use super::{Authority, GrantError};
+use super::refusals::{Refusal, Refusals};
+use super::{Authority, GrantError, key_of};
+use crate::audit::{Audit, By};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::layout::Layout;
-use crate::name::OPERATOR;
+use crate::name::{NodeName, OPERATOR};
 use crate::plan::ClusterPlan;
 use crate::rendezvous::{Account, Endpoint, Rendezvous};
 use crate::state::Database;
-use crate::state::record::Deployment;
+use crate::state::record::{Deployment, NodeRecord};
 
 /// The resource under which it is online.
 const RESOURCE: &str = "issuer";
@@ -38,6 +41,7 @@ pub fn issuer(rendezvous: &Rendezvous) -> String {
 pub struct Registrar {
     layout: Layout,
     deployment: String,
+    refusals: Refusals,
 }
 
 impl Registrar {
@@ -46,6 +50,7 @@ impl Registrar {
         Self {
             layout: layout.clone(),
             deployment: deployment.to_owned(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -89,8 +94,19 @@ impl Registrar {
                     herald.hear(&event, |jid| rendezvous.node_of(jid));
                     self.handle(event, &session, &account.jid).await?;
                 }
-                answer = herald.answer() => herald.answered(&answer),
-                _ = look.tick() => herald.look(),
+                answer = herald.answer() => {
+                    if let Some((node, list)) = herald.answered(&answer) {
+                        self.audit().write(Record {
+                            node: Some(node.0),
+                            list: Some(list),
+                            ..Record::new(audit::Event::ListInForce, SystemTime::now())
+                        });
+                    }
+                }
+                _ = look.tick() => {
+                    herald.look();
+                    self.refusals.look(|| self.audit(), Instant::now());
+                }
             }
             herald.tell(&session);
         }
@@ -136,16 +152,24 @@ impl Registrar {
 
     /// The certificate that the account `from` (a full JID) asks for; none where it is refused.
     fn answer(&self, from: &str, request: &CertificateRequest) -> Result<Option<String>, CliError> {
-        let refused = |why: &str| {
-            eprintln!("{from} gets no certificate: {why}");
+        let refused = |audit: &Audit, node: Option<&NodeName>, why: &str| {
+            let refusal = Refusal {
+                account: from.split('/').next().unwrap_or_default().to_owned(),
+                node: node.map(|node| node.0.clone()),
+                why: why.to_owned(),
+            };
+            self.refusals
+                .note(audit, &refusal, key_of(request), Instant::now());
             Ok(None)
         };
         let Some((database, deployment)) = self.deployment()? else {
-            return refused("the deployment is gone");
+            return refused(&self.audit_of(&[]), None, "the deployment is gone");
         };
         let settings = Settings::of(&deployment)?;
+        let nodes = database.nodes(deployment.id)?;
+        let audit = self.audit_of(&nodes);
         let Some(name) = self.rendezvous(&settings)?.node_of(from) else {
-            return refused("it is no node's account");
+            return refused(&audit, None, "it is no node's account");
         };
         let find = || {
             let plan = ClusterPlan::recorded(&deployment, &database.nodes(deployment.id)?)?;
@@ -154,15 +178,15 @@ impl Registrar {
         };
         let now = SystemTime::now();
         let dir = self.layout.authority(&self.deployment);
-        let authority = Authority::open(&dir, &self.deployment, now)?;
+        let authority = Authority::open(&dir, &self.deployment, audit.clone(), now)?;
         let mut node = find()?;
         loop {
             let Some(recorded) = node else {
-                return refused("it is no node that is wanted");
+                return refused(&audit, Some(&name), "it is no node that is wanted");
             };
             let certificate = match authority.grant(&recorded, request, now) {
                 Ok(certificate) => certificate,
-                Err(GrantError::Refused(why)) => return refused(&why),
+                Err(GrantError::Refused(why)) => return refused(&audit, Some(&name), &why),
                 Err(GrantError::Failed(error)) => return Err(error.into()),
             };
             node = find()?;
@@ -171,12 +195,21 @@ impl Registrar {
                 Some(now_recorded) if now_recorded.groups != recorded.groups => {
                     authority.regroup(now_recorded, now)?;
                 }
-                _ => {
-                    eprintln!("certificate of {name} signed");
-                    return Ok(Some(certificate));
-                }
+                _ => return Ok(Some(certificate)),
             }
         }
+    }
+
+    /// Where what it does is written down. Whose machines are whose is left out while the database
+    /// cannot be read.
+    fn audit(&self) -> Audit {
+        let nodes = self.deployment().ok().flatten();
+        let nodes = nodes.and_then(|(database, deployment)| database.nodes(deployment.id).ok());
+        self.audit_of(&nodes.unwrap_or_default())
+    }
+
+    fn audit_of(&self, nodes: &[NodeRecord]) -> Audit {
+        Audit::new(&self.layout, &self.deployment, By::Registrar, nodes)
     }
 
     fn deployment(&self) -> Result<Option<(Database, Deployment)>, CliError> {

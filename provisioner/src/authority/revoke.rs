@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use ipop_proto::audit::{Event, Record};
 use ipop_proto::authority::{ListError, RevocationList, Serial};
 
 use super::kept::Kept;
@@ -64,7 +65,7 @@ impl Authority {
     ) -> Result<Revocation, AuthorityError> {
         let _lock = lock(&self.dir)?;
         let mut kept = Kept::read(&self.dir, node)?;
-        let revocation = self.revoke_kept(&kept, role, now)?;
+        let revocation = self.revoke_kept(node, &kept, role, "taken out of the overlay", now)?;
         if !kept.is_out && !kept.is_empty() {
             kept.is_out = true;
             kept.write(&self.dir, node)?;
@@ -78,14 +79,16 @@ impl Authority {
         let _lock = lock(&self.dir)?;
         let kept = Kept::read(&self.dir, &node.name)?;
         let serials = kept.serials_without(&node.certified_groups(), now);
-        self.revoke_serials(serials, &kept, &node.role, now)
+        self.revoke_serials(&node.name, serials, &kept, &node.role, "in other groups now", now)
     }
 
-    /// Revokes all certificates in what is kept of a node; the lock is held.
+    /// Revokes all certificates in what is kept of a node, and says why; the lock is held.
     pub(super) fn revoke_kept(
         &self,
+        node: &NodeName,
         kept: &Kept,
         role: &str,
+        why: &str,
         now: SystemTime,
     ) -> Result<Revocation, AuthorityError> {
         let mut serials = kept.serials(now);
@@ -97,21 +100,28 @@ impl Authority {
                 serials.push(serial);
             }
         }
-        self.revoke_serials(serials, kept, role, now)
+        self.revoke_serials(node, serials, kept, role, why, now)
     }
 
     /// Puts these on the list, which are among the certificates of a node; the lock is held.
     fn revoke_serials(
         &self,
+        node: &NodeName,
         serials: Vec<Serial>,
         kept: &Kept,
         role: &str,
+        why: &str,
         now: SystemTime,
     ) -> Result<Revocation, AuthorityError> {
         let previous = read_list(&self.dir)?;
         let on_it = |serial: &Serial| {
             let list = previous.as_ref();
             list.is_some_and(|list| list.revoked().contains_key(serial))
+        };
+        let record = |event| Record {
+            node: Some(node.0.clone()),
+            key: kept.key.clone(),
+            ..Record::new(event, now)
         };
         let (known, new): (Vec<_>, Vec<_>) = serials.into_iter().partition(on_it);
         let mut revocation = Revocation {
@@ -121,6 +131,13 @@ impl Authority {
             may_have_others: kept.may_have_others(),
             was_out: kept.is_out,
         };
+        if revocation.may_have_others && !revocation.was_out {
+            let why = "an older version kept no serial numbers of some certificates";
+            self.audit.write(Record {
+                why: Some(why.to_owned()),
+                ..record(Event::NotRevoked)
+            });
+        }
         if new.is_empty() {
             return Ok(revocation);
         }
@@ -130,12 +147,27 @@ impl Authority {
         });
         if role != MEMBER && stays + new.len() > MOST_OF_MACHINES {
             revocation.left_out = new.len();
+            if !revocation.was_out {
+                self.audit.write(Record {
+                    why: Some("the list has no room for more machines of sites".to_owned()),
+                    count: Some(new.len() as u64),
+                    ..record(Event::NotRevoked)
+                });
+            }
             return Ok(revocation);
         }
         let list = self
             .issuer
             .revise(previous.as_ref(), &new, Some(ended), now)
             .map_err(|source| self.not_issued(source))?;
+        for serial in &new {
+            self.audit.write(Record {
+                serial: Some(serial.to_string()),
+                list: Some(list.number()),
+                why: Some(why.to_owned()),
+                ..record(Event::Revoked)
+            });
+        }
         let path = list_path(&self.dir);
         files::write(&path, list.pem().as_bytes(), 0o644).map_err(file(&path))?;
         revocation.list = Some(list.number());

@@ -1,9 +1,31 @@
+use ipop_node::audit::Trail;
 use ipop_proto::authority::Serial;
 use ipop_proto::authority::proof::Proof;
 
 use super::*;
+use crate::audit::{By, LIMIT};
+use crate::layout::Layout;
 use crate::plan::tests::demo;
 use crate::plan::{MEMBER, member};
+
+/// The authority in `dir`, which writes down beside it what it does.
+fn open(dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
+    let audit = Audit::new(&layout(dir), "demo", By::Registrar, &[]);
+    Authority::open(dir, "demo", audit, now)
+}
+
+fn layout(dir: &Path) -> Layout {
+    Layout {
+        state: dir.to_owned(),
+        cache: dir.to_owned(),
+    }
+}
+
+/// What was written down: event, node, and why.
+fn written(dir: &Path) -> Vec<Record> {
+    let trail = Trail::new(layout(dir).audit("demo"), LIMIT, true);
+    trail.read().expect("readable").records
+}
 
 fn day(days: u64) -> Duration {
     Duration::from_secs(days * 86_400)
@@ -13,7 +35,7 @@ fn day(days: u64) -> Duration {
 fn a_certificate_is_made_anew_for_the_same_key_when_a_third_of_it_is_left() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let node = &demo().nodes[1];
     let at = |days| {
         let identity = authority.identity(node, now + day(days)).expect("signed");
@@ -31,7 +53,7 @@ fn a_certificate_is_made_anew_for_the_same_key_when_a_third_of_it_is_left() {
 fn it_is_made_once_and_signs_for_what_a_node_is_now() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let open = || Authority::open(dir.path(), "demo", now).expect("there");
+    let open = || open(dir.path(), now).expect("there");
     let pem = open().certificate_pem().to_owned();
     assert_eq!(open().certificate_pem(), pem);
     let plan = demo();
@@ -65,7 +87,7 @@ fn request(node: &NodePlan, identity: &Identity, token: Option<&str>) -> Certifi
 fn a_node_that_proves_itself_gets_a_certificate_for_one_key_and_for_what_is_recorded() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let plan = demo();
     let (node, other) = (&plan.nodes[1], &plan.nodes[2]);
     let token = |node: &NodePlan| {
@@ -113,7 +135,7 @@ fn a_node_that_proves_itself_gets_a_certificate_for_one_key_and_for_what_is_reco
 fn with_another_first_password_comes_another_secret_and_another_key_may_come() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let node = &demo().nodes[1];
     let [old, new] = ["first", "second"].map(|account| {
         let entry = authority.token(node, &password(account), now);
@@ -141,7 +163,7 @@ fn groups(authority: &Authority, identity: &Identity, now: SystemTime) -> Vec<St
 fn a_certificate_says_the_groups_that_are_recorded_and_so_does_the_next_one() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let plan = demo();
     let name = NodeName("alice".to_owned());
     let lake = ["crew", "lake"].map(str::to_owned);
@@ -210,7 +232,7 @@ fn enrol(authority: &Authority, node: &NodePlan, account: &str, now: SystemTime)
 fn all_certificates_of_a_node_are_revoked_and_it_gets_no_other_one() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let (plan, judge) = (demo(), Judge::of(&authority));
     let (asks, given, stays) = (&plan.nodes[1], &plan.nodes[2], &plan.nodes[0]);
     let first = enrol(&authority, asks, "first", now);
@@ -259,7 +281,7 @@ fn all_certificates_of_a_node_are_revoked_and_it_gets_no_other_one() {
 fn whose_groups_change_gets_another_certificate_and_those_with_other_groups_are_revoked() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let (plan, judge) = (demo(), Judge::of(&authority));
     let in_groups = |groups: &[&str]| {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
@@ -309,7 +331,7 @@ fn whose_groups_change_gets_another_certificate_and_those_with_other_groups_are_
 fn with_another_first_password_the_certificate_before_is_revoked() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let (plan, judge) = (demo(), Judge::of(&authority));
     let before = enrol(&authority, &plan.nodes[1], "first", now);
     authority
@@ -325,7 +347,7 @@ fn with_another_first_password_the_certificate_before_is_revoked() {
 fn what_an_older_version_kept_is_revoked_as_far_as_it_is_known_and_said_to_be_so() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let (plan, judge) = (demo(), Judge::of(&authority));
     let (asks, given) = (&plan.nodes[1], &plan.nodes[2]);
     let first = enrol(&authority, asks, "first", now);
@@ -360,7 +382,7 @@ fn what_an_older_version_kept_is_revoked_as_far_as_it_is_known_and_said_to_be_so
 fn machines_that_come_and_go_leave_room_on_the_list_and_what_has_ended_leaves_it() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let (plan, judge) = (demo(), Judge::of(&authority));
     let serials = (1..=849_u32).map(|n| Serial::new(&n.to_be_bytes()).expect("a number"));
     let many: Vec<_> = serials.collect();
@@ -391,7 +413,7 @@ fn machines_that_come_and_go_leave_room_on_the_list_and_what_has_ended_leaves_it
 fn a_list_that_cannot_be_followed_is_not_begun_anew() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let now = SystemTime::now();
-    let authority = Authority::open(dir.path(), "demo", now).expect("made");
+    let authority = open(dir.path(), now).expect("made");
     let plan = demo();
     authority.identity(&plan.nodes[1], now).expect("signed");
     let name = &plan.nodes[1].name;
@@ -403,4 +425,101 @@ fn a_list_that_cannot_be_followed_is_not_begun_anew() {
         let error = authority.revoke(name, "worker", now).expect_err("damaged");
         assert!(matches!(error, AuthorityError::List { .. }), "{error}");
     }
+}
+
+#[test]
+fn what_is_signed_and_revoked_is_written_down_once_with_key_and_serial_number() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = open(dir.path(), now).expect("made");
+    let plan = demo();
+    let (asks, given) = (&plan.nodes[1], &plan.nodes[2]);
+    let first = enrol(&authority, asks, "first", now);
+    let asked = request(asks, &first, None);
+    authority.grant(asks, &asked, now).expect("the same");
+    authority
+        .grant(asks, &asked, now + day(300))
+        .expect("signed");
+    authority.identity(given, now).expect("signed");
+    authority.identity(given, now).expect("the same");
+    let second = enrol(&authority, asks, "second", now);
+    for _ in 0..2 {
+        let revoked = authority.revoke(&asks.name, "worker", now);
+        revoked.expect("revoked");
+    }
+    let keys = [&first, &second].map(|identity| key_of(&request(asks, identity, None)));
+    let written = written(dir.path());
+    let said: Vec<_> = written
+        .iter()
+        .map(|r| {
+            let event = r.event.to_string();
+            let whose = keys.iter().position(|key| *key == r.key);
+            let why = r.why.clone().unwrap_or_default();
+            (
+                event,
+                r.node.clone().unwrap_or_default(),
+                whose,
+                why,
+                r.list,
+            )
+        })
+        .collect();
+    let of = |event: &str, node: &NodePlan, key: Option<usize>, why: &str, list| {
+        let (event, why) = (event.to_owned(), why.to_owned());
+        (event, node.name.0.clone(), key, why, list)
+    };
+    let another = "another machine may take its place";
+    let expected = [
+        of("certified", asks, Some(0), "first", None),
+        of("certified", asks, Some(0), "renewed", None),
+        of("certified", given, None, "first", None),
+        of("revoked", asks, Some(0), another, Some(1)),
+        of("revoked", asks, Some(0), another, Some(1)),
+        of("certified", asks, Some(1), "first", None),
+        of(
+            "revoked",
+            asks,
+            Some(1),
+            "taken out of the overlay",
+            Some(2),
+        ),
+    ];
+    assert_eq!(said, expected);
+    let addrs = [
+        asks.addrs.ipv4.addr.to_string(),
+        asks.addrs.ipv6.addr.to_string(),
+    ];
+    assert_eq!(written[0].addrs, addrs);
+    let serials = |event: &str| -> BTreeSet<_> {
+        let of = written.iter().filter(|r| r.event.to_string() == event);
+        let of = of.filter(|r| r.node.as_ref() == Some(&asks.name.0));
+        of.filter_map(|r| r.serial.clone()).collect()
+    };
+    assert_eq!(serials("revoked").len(), 3);
+    assert_eq!(serials("revoked"), serials("certified"));
+    let list = read_list(dir.path()).expect("readable").expect("made");
+    let on_list: BTreeSet<_> = list.revoked().keys().map(Serial::to_string).collect();
+    assert_eq!(serials("revoked"), on_list);
+}
+
+#[test]
+fn what_cannot_be_revoked_is_written_down_once() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let now = SystemTime::now();
+    let authority = open(dir.path(), now).expect("made");
+    let node = &demo().nodes[1];
+    enrol(&authority, node, "first", now);
+    let kept = Kept::read(dir.path(), &node.name).expect("kept");
+    let older = Kept {
+        key: kept.key,
+        ..Kept::default()
+    };
+    older.write(dir.path(), &node.name).expect("written");
+    for _ in 0..2 {
+        let revoked = authority.revoke(&node.name, "worker", now);
+        revoked.expect("as far as it can be");
+    }
+    let written = written(dir.path());
+    let events: Vec<_> = written.iter().map(|r| r.event.to_string()).collect();
+    assert_eq!(events, ["certified", "not-revoked"]);
 }

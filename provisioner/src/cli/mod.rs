@@ -7,6 +7,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 use crate::error::CliError;
 
 pub mod apply;
+pub mod audit;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
@@ -109,6 +110,8 @@ pub enum Command {
     Group(group::GroupArgs),
     /// Show who may reach what
     Policy(policy::PolicyArgs),
+    /// Show who was let into an overlay, who was refused and who was taken out
+    Audit(audit::AuditArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -144,6 +147,7 @@ impl Command {
             Self::User(args) => user::run(context, args),
             Self::Group(args) => group::run(context, args),
             Self::Policy(args) => policy::run(context, args),
+            Self::Audit(args) => audit::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 28] = [
+    let paths: [&[&str]; 29] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -34,6 +34,7 @@ fn the_help_of_every_subcommand_teaches() {
         &["group", "remove"],
         &["policy"],
         &["policy", "explain"],
+        &["audit"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -61,7 +62,7 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .collect();
     let known = [
         "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "policy",
-        "destroy", "extend", "gc", "site", "image",
+        "audit", "destroy", "extend", "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }
@@ -129,6 +130,8 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "status demo",
         "ssh demo/worker-0 -- true",
         "logs demo/worker-0",
+        "audit demo",
+        "audit ../state",
         "cluster --frontend locale --workers 2@local",
         "site check lokal",
         "site prune lokal",

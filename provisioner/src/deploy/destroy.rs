@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use ipop_proto::audit::{self, Record};
 use serde::Serialize;
 
 use super::engine::{Engine, Images};
@@ -111,6 +112,8 @@ impl Engine<'_> {
             }
         }
         if removal.leftover.is_empty() {
+            let destroyed = Record::new(audit::Event::Destroyed, SystemTime::now());
+            self.audit()?.write(destroyed);
             // Also what a crash left between making the directory and recording it.
             remove_directory(&self.layout.deployment(&self.deployment.name))?;
             self.database.bury(id, SystemTime::now())?;

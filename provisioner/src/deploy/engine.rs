@@ -16,6 +16,7 @@ use super::planner::{self, Action, Item, Observed, Plan, Why};
 use super::settings::Settings;
 use super::wanted::{DIRECTORY, Wanting, settled};
 use super::{Meeting, Parts, kept};
+use crate::audit::{Audit, By};
 use crate::authority::Authority;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink, Stage};
@@ -225,9 +226,17 @@ impl Engine<'_> {
         }
         let name = &self.deployment.name;
         let dir = self.layout.authority(name);
-        let opened = Arc::new(Authority::open(&dir, name, SystemTime::now())?);
+        let opened = Authority::open(&dir, name, self.audit()?, SystemTime::now())?;
+        let opened = Arc::new(opened);
         *authority = Some(Arc::clone(&opened));
         Ok(Some(opened))
+    }
+
+    /// Where what happens to its nodes is written down.
+    pub(super) fn audit(&self) -> Result<Audit, CliError> {
+        let nodes = self.database.nodes(self.deployment.id)?;
+        let name = &self.deployment.name;
+        Ok(Audit::new(self.layout, name, By::Owner, &nodes))
     }
 
     /// The public key that may sign in to nodes.

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
+use ipop_proto::audit;
+
 use super::engine::Engine;
 use super::executor::Doer;
 use super::fault;
@@ -22,6 +24,7 @@ use crate::plan::personal::{self, First, Keys, Membership};
 use crate::provider::{
     Delivery, Image, MachineSpec, Made, Making, Provider, Removing, Resource, Scope, Step,
 };
+use crate::rendezvous::ACCOUNT;
 use crate::ssh::keys::CLIENT_KEY;
 use crate::state::record::{Key, Owner, ResourceRecord, ResourceState, Verb};
 use crate::state::resources::{Begun, token};
@@ -222,6 +225,12 @@ impl<'a> Hands<'a> {
                     self.engine.revoke(node)?;
                 }
                 self.engine.meeting()?.remove(resource)?;
+                if let (Some(node), Some(_), ACCOUNT) =
+                    (action.node(), self.plan, resource.kind.as_str())
+                {
+                    let audit = self.engine.audit()?;
+                    audit.note(audit::Event::AccountClosed, node, None, SystemTime::now());
+                }
                 let dir = self.engine.layout.authority(&self.engine.deployment.name);
                 match action.node() {
                     Some(node) => Ok(authority::forget(&dir, node)?),

@@ -9,6 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::names;
+use crate::audit::{Audit, By};
 use crate::authority::{Authority, Standing};
 use crate::cli::Context;
 use crate::cli::revoked::{Revoked, joined};
@@ -80,7 +81,8 @@ pub fn run(context: &Context, args: ChangeArgs, change: Change) -> Result<u8, Cl
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let dir = context.layout.authority(&deployment.name);
     let machines = machines(&plan, &nodes, &args.person);
-    let revoked = regroup(&dir, &plan.name, &machines, &report);
+    let audit = Audit::new(&context.layout, &plan.name, By::Owner, &nodes);
+    let revoked = regroup(&dir, &plan.name, audit, &machines, &report);
     // What is recorded has changed: the rest can be done again.
     let (authority, revoked) = revoked
         .map_err(|error| error.hint(format!("`provision resume {}` tries it again", args.name)))?;
@@ -150,11 +152,12 @@ pub(in crate::cli) fn machines(
 pub(in crate::cli) fn regroup(
     dir: &Path,
     overlay: &str,
+    audit: Audit,
     machines: &[NodePlan],
     report: &Report,
 ) -> Result<(Authority, Option<Revoked>), CliError> {
     let now = SystemTime::now();
-    let authority = Authority::open(dir, overlay, now)?;
+    let authority = Authority::open(dir, overlay, audit, now)?;
     let mut revoked = None;
     for machine in machines {
         let revocation = authority.regroup(machine, now)?;

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
+use ipop_proto::audit::{self, Record, Timestamp};
 use ipop_proto::invitation::{Admission, Invitation, Terms, certificate};
 use ipop_proto::policy::What;
 use qrcode::render::unicode::Dense1x2;
@@ -12,6 +13,7 @@ use qrcode::{EcLevel, QrCode};
 use serde::Serialize;
 
 use super::settle;
+use crate::audit::{Audit, By};
 use crate::authority::registrar::issuer;
 use crate::authority::{Authority, Revocation};
 use crate::cli::Context;
@@ -109,13 +111,26 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         });
     }
     let expires = SystemTime::now() + args.expires;
+    let nodes = database.nodes(deployment.id)?;
+    let audit = Audit::new(&context.layout, &deployment.name, By::Owner, &nodes);
     let authority = match settings.authority {
         false => None,
         true => {
             let dir = context.layout.authority(&deployment.name);
-            Some(Authority::open(&dir, &deployment.name, SystemTime::now())?)
+            let (name, now) = (&deployment.name, SystemTime::now());
+            Some(Authority::open(&dir, name, audit.clone(), now)?)
         }
     };
+    // First: nobody has it who is not written down.
+    audit.write(Record {
+        node: Some(machine.0.clone()),
+        addrs: vec![
+            node.addrs.ipv4.addr.to_string(),
+            node.addrs.ipv6.addr.to_string(),
+        ],
+        why: Some(format!("good until {}", Timestamp(expires))),
+        ..Record::new(audit::Event::Invited, SystemTime::now())
+    });
     let (text, revocation) = invitation(&rendezvous, authority.as_ref(), &plan, &node, expires)?;
     if let Some(message) = revocation.warning(&machine) {
         report.emit(Event::Warning { message });

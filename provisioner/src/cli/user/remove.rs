@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::settle;
+use crate::audit::{Audit, By};
 use crate::authority::Authority;
 use crate::cli::Context;
 use crate::cli::revoked::{Revoked, joined};
@@ -18,6 +19,7 @@ use crate::name::NodeName;
 use crate::plan::{MEMBER, member};
 use crate::rendezvous::ACCOUNT;
 use crate::report::Report;
+use crate::state::record::NodeRecord;
 
 /// See [`super::UserCommand::Remove`].
 #[derive(Debug, Args)]
@@ -68,7 +70,14 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
     let report = Report::new(context.mode(), &[]);
     // At once: what else there is to settle may take its time.
     let settings = Settings::of(&deployment)?;
-    let revoked = revoke(context, &deployment.name, &settings, &machines, &report);
+    let revoked = revoke(
+        context,
+        &deployment.name,
+        &settings,
+        &nodes,
+        &machines,
+        &report,
+    );
     let real = Real {
         layout: &context.layout,
         name: &deployment.name,
@@ -108,6 +117,7 @@ fn revoke(
     context: &Context,
     name: &str,
     settings: &Settings,
+    nodes: &[NodeRecord],
     machines: &[NodeName],
     report: &Report,
 ) -> Result<Option<Revoked>, CliError> {
@@ -115,7 +125,8 @@ fn revoke(
         return Ok(None);
     }
     let now = SystemTime::now();
-    let authority = Authority::open(&context.layout.authority(name), name, now)?;
+    let audit = Audit::new(&context.layout, name, By::Owner, nodes);
+    let authority = Authority::open(&context.layout.authority(name), name, audit, now)?;
     let mut revoked: Option<Revoked> = None;
     for machine in machines {
         let revocation = authority.revoke(machine, MEMBER, now)?;

@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use ipop_node::audit::Trail;
 use ipop_proto::authority::issue::Subject;
 use ipop_proto::authority::proof::Proof;
 use ipop_proto::authority::{Authority, Certified, Serial};
@@ -10,6 +11,7 @@ use ipop_proto::link::Identity;
 use ipop_proto::stanza::certificate::CertificateRequest;
 
 use super::*;
+use crate::audit::{Audit, By, LIMIT};
 
 fn key_file(bench: &Bench) -> PathBuf {
     bench.layout.authority("demo").join("ca.key")
@@ -143,6 +145,49 @@ fn a_node_that_is_not_wanted_is_revoked_before_anything_of_it_is_removed_and_onc
     bench.assert_nothing_is_left();
 }
 
+/// What is written down of some node, or of none, by event.
+fn written(bench: &Bench, node: Option<&str>) -> Vec<String> {
+    let trail = Trail::new(bench.layout.audit("demo"), LIMIT, true);
+    let kept = trail.read().expect("readable");
+    assert_eq!(kept.damaged, 0);
+    let of_node = |record: &&ipop_proto::audit::Record| record.node.as_deref() == node;
+    let of_node = kept.records.iter().filter(of_node);
+    of_node.map(|record| record.event.to_string()).collect()
+}
+
+#[test]
+fn what_becomes_of_nodes_is_written_down_once_and_stays_when_all_is_destroyed() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.launch(LONG).expect("nothing to do");
+    bench.want(&["-1"]);
+    bench.fakes.unreachable();
+    bench.launch(LONG).expect_err("nobody answers");
+    assert_eq!(written(&bench, Some("worker-1")), ["certified", "revoked"]);
+    bench.fakes.heal();
+    bench.launch(LONG).expect("scaled");
+    bench.launch(LONG).expect("nothing to do");
+    bench.destroy();
+    bench.assert_nothing_is_left();
+    let removed = ["certified", "revoked", "account-closed"];
+    assert_eq!(written(&bench, Some("worker-1")), removed);
+    assert_eq!(written(&bench, Some("worker-0")), ["certified"]);
+    assert_eq!(written(&bench, None), ["destroyed"]);
+}
+
+#[test]
+fn what_cannot_be_written_down_keeps_nobody_in() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    let path = bench.layout.audit("demo");
+    std::fs::remove_file(&path).expect("there");
+    std::fs::create_dir(&path).expect("made");
+    bench.want(&["-1"]);
+    bench.launch(LONG).expect("scaled");
+    assert!(!bench.fakes.existing().contains(&ACCOUNT.to_owned()));
+    assert_eq!(revoked(&bench).map(|(number, _)| number), Some(1));
+}
+
 #[test]
 fn an_account_is_not_closed_while_its_node_cannot_be_revoked() {
     let bench = Bench::new();
@@ -180,8 +225,9 @@ fn a_machine_that_enrols_anew_leaves_no_certificate_that_is_good() {
         };
         let request = subject.request(&identity).expect("a request");
         let proof = token.map(|token| Proof::of(&request, &token));
-        let office =
-            crate::authority::Authority::open(&bench.layout.authority("demo"), "demo", now);
+        let dir = bench.layout.authority("demo");
+        let audit = Audit::new(&bench.layout, "demo", By::Registrar, &[]);
+        let office = crate::authority::Authority::open(&dir, "demo", audit, now);
         let asked = CertificateRequest { request, proof };
         office
             .expect("there")

@@ -194,6 +194,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         scheduler: plan.scheduler,
         authority: plan.authority,
         elastic: plan.elastic.clone(),
+        shares: Vec::new(),
     })
 }
 

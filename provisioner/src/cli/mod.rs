@@ -19,6 +19,7 @@ pub mod power;
 pub mod rendezvous;
 pub mod resume;
 pub mod scale;
+pub mod share;
 pub mod site;
 pub mod slurm;
 pub mod ssh;
@@ -102,6 +103,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let people's machines into an overlay, see who is in, and have them leave
     User(user::UserArgs),
+    /// Make, list and remove shares: folders for those who were let in
+    Share(share::ShareArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -135,6 +138,7 @@ impl Command {
             Self::Ssh(args) => ssh::run(context, args),
             Self::Logs(args) => logs::run(context, args),
             Self::User(args) => user::run(context, args),
+            Self::Share(args) => share::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

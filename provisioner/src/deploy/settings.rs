@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CliError, ExitCode};
 use crate::plan::elastic::Elastic;
 use crate::plan::scheduler::Scheduler;
+use crate::plan::share::Share;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::site::Site;
 use crate::state::record::Deployment;
@@ -33,6 +34,9 @@ pub struct Settings {
     /// The workers that come when jobs wait.
     #[serde(default)]
     pub elastic: Elastic,
+    /// Its shares; each has a node of its name, as long as it is wanted.
+    #[serde(default)]
+    pub shares: Vec<Share>,
 }
 
 impl Settings {
@@ -75,6 +79,7 @@ mod tests {
             scheduler: Scheduler::Slurm,
             authority: true,
             elastic: Elastic::default(),
+            shares: Vec::new(),
         };
         let text = settings.to_json().expect("written");
         let read: Settings = serde_json::from_str(&text).expect("read");
@@ -83,6 +88,6 @@ mod tests {
         let older = text[..at].to_owned() + "}";
         let read: Settings = serde_json::from_str(&older).expect("read");
         assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
-        assert!(read.elastic.is_empty());
+        assert!(read.elastic.is_empty() && read.shares.is_empty());
     }
 }

@@ -9,6 +9,7 @@ use super::settle;
 use crate::authority::Authority;
 use crate::authority::told::Told;
 use crate::cli::Context;
+use crate::cli::share::members::refresh;
 use crate::deploy::Parts;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
@@ -115,6 +116,7 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
         revoked.told(told)
     });
     settle(context, &database, &deployment, &report)?;
+    refresh(context, &database, &deployment.name, &report)?;
     let removed = Removed {
         name: deployment.name,
         person: args.person,

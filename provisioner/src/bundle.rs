@@ -31,7 +31,7 @@ pub const CERTIFICATE_TOKEN: &str = "ipop.certificate-token";
 /// (the overlay, with prefix), `IPOP_FRONTEND4`, `IPOP_FRONTEND6` (the front end, without prefix); of a
 /// worker that comes when jobs wait also `IPOP_ELASTIC`.
 pub const ROLE_ENV: &str = "ipop.env";
-/// Rendered `/etc/exports.d/ipop.exports` (role `frontend` only).
+/// Rendered `/etc/exports.d/ipop.exports` (roles `frontend` and `share`).
 pub const EXPORTS: &str = "ipop.exports";
 /// The scheduler's name; none where there is no scheduler.
 pub const SCHEDULER: &str = "ipop.scheduler";

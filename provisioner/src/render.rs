@@ -28,6 +28,10 @@ const TEMPLATES: &[(&str, &str)] = &[
         "libvirt-volume.xml.j2",
         include_str!("../../templates/libvirt-volume.xml.j2"),
     ),
+    (
+        "share-exports.j2",
+        include_str!("../../templates/share-exports.j2"),
+    ),
 ];
 
 /// Renders a template. An undefined variable is an error, and values put into `.xml` templates are

@@ -10,6 +10,32 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mebibytes(pub u32);
 
+/// An amount of storage in GiB, written `20G` or `2T`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gibibytes(pub u32);
+
+impl FromStr for Gibibytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, factor) = match text.strip_suffix(['G', 'T']) {
+            Some(number) if text.ends_with('T') => (number, 1024),
+            Some(number) => (number, 1),
+            None => return Err(format!("`{text}` has no unit; write it like 20G or 2T")),
+        };
+        let amount = number.parse::<u32>().ok();
+        let amount = amount.and_then(|n| n.checked_mul(factor));
+        match amount {
+            Some(n) if (1..=MOST_GIB).contains(&n) => Ok(Self(n)),
+            _ => Err(format!(
+                "`{text}` is not an amount of storage from 1G to 16T; write it like 20G or 2T"
+            )),
+        }
+    }
+}
+
+/// As large as an ext4 file system of 4 KiB blocks without 64-bit numbers, in GiB.
+const MOST_GIB: u32 = 16 * 1024;
 /// Less does not boot.
 const LEAST: u32 = 256;
 
@@ -77,6 +103,10 @@ mod tests {
         assert_eq!("2G".parse(), Ok(Mebibytes(2048)));
         for bad in ["512", "64M", "xM", "9999999G", ""] {
             assert!(bad.parse::<Mebibytes>().is_err(), "{bad}");
+        }
+        assert_eq!("2T".parse(), Ok(Gibibytes(2048)));
+        for bad in ["20", "0G", "xG", "17T", "4294967295T", ""] {
+            assert!(bad.parse::<Gibibytes>().is_err(), "{bad}");
         }
         assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
         for bad in ["15", "0s", "m", "1d", "9999999h"] {

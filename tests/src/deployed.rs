@@ -100,6 +100,7 @@ impl Lab {
         fs::write(&ca, server.ca_pem()).expect("written");
         let settings = Settings {
             elastic: Default::default(),
+            shares: Vec::new(),
             sites,
             rendezvous: RendezvousConfig::External(ExternalConfig {
                 api: format!("unix:{}", server.socket().display()),

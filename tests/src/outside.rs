@@ -347,7 +347,12 @@ impl Drop for Outside {
             eprintln!("{}\n{}{}", status.what, status.stdout, status.stderr);
         }
         // Machines that run on take the processors from the tests that follow.
-        if !self.folder().exists() || self.provision(&["destroy", &self.name]).code == Some(0) {
+        if !self.folder().exists()
+            || self
+                .provision(&["destroy", &self.name, "--delete-data"])
+                .code
+                == Some(0)
+        {
             let _ = std::fs::remove_dir_all(&self.state);
         }
     }

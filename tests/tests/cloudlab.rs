@@ -224,6 +224,7 @@ fn wanted(slot: u32) -> WantedMachine {
         memory_mib: 512,
         cpus: 1,
         disk_gib: 4,
+        data_gib: None,
         slot,
     }
 }
@@ -492,6 +493,7 @@ ca_file = "ipop.ca"
         memory_mib: 512,
         cpus: 1,
         disk_gib: 4,
+        data_gib: None,
         bundle,
     }
 }
@@ -633,6 +635,7 @@ fn machines_of_an_experiment_become_hosts_of_several_workers_each() {
             memory_mib: 256,
             cpus,
             disk_gib: 1,
+            data_gib: None,
             bundle: Bundle::default(),
         };
         deployment.specs.insert(node, spec);

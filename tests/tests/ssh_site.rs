@@ -84,6 +84,7 @@ impl Deployment {
                 memory_mib: 512,
                 cpus: 1,
                 disk_gib: 4,
+                data_gib: None,
                 slot,
             })
             .collect();
@@ -186,6 +187,7 @@ ca_file = "ipop.ca"
         memory_mib: 512,
         cpus: 1,
         disk_gib: 4,
+        data_gib: None,
         bundle,
     }
 }

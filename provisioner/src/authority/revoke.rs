@@ -79,7 +79,14 @@ impl Authority {
         let _lock = lock(&self.dir)?;
         let kept = Kept::read(&self.dir, &node.name)?;
         let serials = kept.serials_without(&node.certified_groups(), now);
-        self.revoke_serials(&node.name, serials, &kept, &node.role, "in other groups now", now)
+        self.revoke_serials(
+            &node.name,
+            serials,
+            &kept,
+            &node.role,
+            "in other groups now",
+            now,
+        )
     }
 
     /// Revokes all certificates in what is kept of a node, and says why; the lock is held.

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use ipop_node::audit::Trail;
 use ipop_proto::authority::Serial;
 use ipop_proto::authority::proof::Proof;

@@ -212,6 +212,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         authority: plan.authority,
         elastic: plan.elastic.clone(),
         rules: plan.rules.clone(),
+        shares: Vec::new(),
     })
 }
 

@@ -6,8 +6,10 @@ use std::time::Instant;
 use clap::Args;
 
 use super::context::no_such_deployment;
+use super::share::kept;
 use super::{Context, apply};
-use crate::deploy::destroy::Removal;
+use crate::deploy::data::Deleted;
+use crate::deploy::destroy::{Leftover, Removal, plain};
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::real::Real;
@@ -26,10 +28,12 @@ const EXAMPLES: &str = "\
 Examples:
   provision destroy cluster
   provision destroy cluster --dry-run
+  provision destroy cluster --delete-data     the data of its shares as well, for good
 
-Removes machines, disks, networks, accounts, the roster group, the rendezvous, keys and logs. What
-cannot be removed is named, the exit code is then 10, and the command can be run again. Destroying
-what is already destroyed is no error.";
+Removes machines, disks, networks, accounts, the roster group, the rendezvous, keys and logs. The
+volumes with the data of shares stay and are named: a share of the same deployment and name has the
+data again. What cannot be removed is named, the exit code is then 10, and the command can be run
+again. Destroying what is already destroyed is no error.";
 
 /// Remove a deployment and everything it made.
 #[derive(Debug, Args)]
@@ -40,6 +44,9 @@ pub struct DestroyArgs {
     /// Show what would be removed, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Delete also the data of its shares
+    #[arg(long)]
+    pub delete_data: bool,
 }
 
 /// Runs the command.
@@ -55,7 +62,7 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
                 .collect();
             return Err(no_such_deployment(&name, &names));
         }
-        return Ok(nothing_left(context, name));
+        return gone(context, &database, name, args.delete_data);
     }
     let locking = if args.dry_run {
         context.locked(&database, &name)
@@ -65,7 +72,11 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
     let Some((_lock, deployment)) = locking? else {
         return Ok(nothing_left(context, name));
     };
-    locked(context, &database, &deployment, args.dry_run)
+    let how = How {
+        dry_run: args.dry_run,
+        delete_data: args.delete_data,
+    };
+    locked(context, &database, &deployment, how)
 }
 
 /// Locks a deployment that is to go, even if elastic workers are just being made or removed: that need
@@ -87,12 +98,21 @@ pub fn lock(
     }
 }
 
+/// How a deployment is destroyed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Only show what would be removed.
+    pub dry_run: bool,
+    /// Delete also data that outlives machines.
+    pub delete_data: bool,
+}
+
 /// Destroys a deployment that is locked.
 pub fn locked(
     context: &Context,
     database: &Database,
     deployment: &Deployment,
-    dry_run: bool,
+    how: How,
 ) -> Result<u8, CliError> {
     let name = &deployment.name;
     let interrupt = Interrupt::listen()?;
@@ -118,11 +138,14 @@ pub fn locked(
         events: &report,
         opened: Opened::default(),
     };
-    if dry_run {
+    if how.dry_run {
         let todo = engine.preview_destroy()?;
         return Ok(apply::show(context, name, &todo, BTreeMap::new()));
     }
-    let result = engine.destroy();
+    let result = match how.delete_data {
+        true => engine.destroy_with_data(),
+        false => engine.destroy(),
+    };
     drop(engine);
     match result {
         Ok(removal) => {
@@ -137,6 +160,31 @@ pub fn locked(
     }
 }
 
+/// Ends a destroy of what is destroyed: at most data is left of it.
+fn gone(
+    context: &Context,
+    database: &Database,
+    name: String,
+    delete_data: bool,
+) -> Result<u8, CliError> {
+    if !delete_data {
+        return Ok(nothing_left(context, name));
+    }
+    let Deleted { deleted, failed } = kept::delete(context, database, &name, None)?;
+    let leftover = failed.into_iter().map(|(resource, error)| Leftover {
+        resource,
+        why: error.one_line(),
+    });
+    let removal = Removal {
+        name,
+        removed: deleted,
+        leftover: leftover.collect(),
+        kept: Vec::new(),
+    };
+    Report::new(context.mode(), &[]).finish(&removal, text);
+    removal.check().map(|()| 0)
+}
+
 /// Says that there is nothing to remove.
 pub fn nothing_left(context: &Context, name: String) -> u8 {
     let removal = Removal {
@@ -149,5 +197,12 @@ pub fn nothing_left(context: &Context, name: String) -> u8 {
 }
 
 fn text(removal: &Removal) -> String {
-    format!("removed of `{}`: {}\n", removal.name, removal.summary())
+    let mut out = format!("removed of `{}`: {}\n", removal.name, removal.summary());
+    for data in &removal.kept {
+        out += &format!("kept: {} `{}`\n", plain(&data.kind), data.id);
+    }
+    if !removal.kept.is_empty() {
+        out += "a share of the same deployment and name has this data again; `provision gc` lists it\n";
+    }
+    out
 }

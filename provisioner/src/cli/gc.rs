@@ -32,8 +32,8 @@ Examples:
 What `provision` makes carries the name of the installation (this user's state directory on this
 machine) and of the deployment. What belongs to no recorded deployment is left over; that also works
 when the state database is lost. Things of other installations stay unless --any-owner is given, and
-things without such tags unless each is named by --also. A site that does not answer does not keep
-the others; the exit code is then 10.";
+things without such tags unless each is named by --also. Data that shares kept is listed and always
+stays. A site that does not answer does not keep the others; the exit code is then 10.";
 
 /// Find and remove what deployments left behind
 #[derive(Debug, Args)]
@@ -266,6 +266,10 @@ fn listing(groups: &[Group], now: SystemTime) -> String {
         if images == group.things.len() {
             continue;
         }
+        if let (Some(tags), Verdict::Kept) = (&group.tags, group.verdict) {
+            out += &kept_data(group, tags);
+            continue;
+        }
         let whose = match (&group.tags, group.verdict) {
             (None, Verdict::Remove) => "of an unknown owner, named".to_owned(),
             (None, _) => "of an unknown owner: stays unless named by --also".to_owned(),
@@ -283,6 +287,20 @@ fn listing(groups: &[Group], now: SystemTime) -> String {
         }
     }
     out
+}
+
+/// Data is no leftover: how it is used again, or deleted.
+fn kept_data(group: &Group, tags: &Tags) -> String {
+    let line = |thing: &Sighting| {
+        let node = thing.found.node.as_ref();
+        let share = node.map_or("?", |node| node.0.as_str());
+        let target = format!("{}/{share}", tags.deployment);
+        format!(
+            "data of `{target}` is kept for a share of that name: {thing}\n  \
+             `provision share destroy {target} --delete-data` deletes it\n"
+        )
+    };
+    group.things.iter().map(line).collect()
 }
 
 fn is_kept(group: &Group, thing: &Sighting) -> bool {

@@ -127,7 +127,7 @@ fn expire(context: &Context, database: &Database, name: &str) -> Result<u8, CliE
         return Ok(0);
     }
     eprintln!("the time of `{name}` is over: destroying it");
-    destroy::locked(context, database, &deployment, false)
+    destroy::locked(context, database, &deployment, destroy::How::default())
 }
 
 /// On somebody else's server no member may sign in any more. A server of the deployment's own is

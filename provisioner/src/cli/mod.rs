@@ -23,6 +23,7 @@ pub mod rendezvous;
 pub mod resume;
 mod revoked;
 pub mod scale;
+pub mod share;
 pub mod site;
 pub mod slurm;
 pub mod ssh;
@@ -112,6 +113,8 @@ pub enum Command {
     Policy(policy::PolicyArgs),
     /// Show who was let into an overlay, who was refused and who was taken out
     Audit(audit::AuditArgs),
+    /// Make, list and remove shares: folders for those who were let in
+    Share(share::ShareArgs),
     /// Remove a deployment and everything it made
     Destroy(destroy::DestroyArgs),
     /// Change when a deployment is destroyed by itself
@@ -148,6 +151,7 @@ impl Command {
             Self::Group(args) => group::run(context, args),
             Self::Policy(args) => policy::run(context, args),
             Self::Audit(args) => audit::run(context, args),
+            Self::Share(args) => share::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),
             Self::Gc(args) => gc::run(context, args),

@@ -54,7 +54,11 @@ pub fn run(context: &Context, args: ResumeArgs) -> Result<u8, CliError> {
         "names are used again by later deployments"
     );
     if deployment.phase == Phase::Destroying {
-        return super::destroy::locked(context, &database, &deployment, args.apply.dry_run);
+        let how = super::destroy::How {
+            dry_run: args.apply.dry_run,
+            ..Default::default()
+        };
+        return super::destroy::locked(context, &database, &deployment, how);
     }
     resume(
         context,

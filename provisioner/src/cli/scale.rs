@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::share::members::refresh;
 use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
@@ -131,14 +132,19 @@ pub fn run(context: &Context, args: ScaleArgs) -> Result<u8, CliError> {
         database.rescale(deployment.id, &text, &added, &scaling.removed)?;
     }
     let deployment = context.deployment(&database, &args.name)?;
-    super::resume::resume(
+    let code = super::resume::resume(
         context,
         &database,
         &deployment,
         &args.apply,
         &interrupt,
         began,
-    )
+    )?;
+    if is_other {
+        let report = Report::new(context.mode(), &[]);
+        refresh(context, &database, &deployment.name, &report)?;
+    }
+    Ok(code)
 }
 
 /// The site as it was when the deployment was made, or a new one as the sites file has it.

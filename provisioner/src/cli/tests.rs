@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 29] = [
+    let paths: [&[&str]; 35] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -35,6 +35,12 @@ fn the_help_of_every_subcommand_teaches() {
         &["policy"],
         &["policy", "explain"],
         &["audit"],
+        &["share"],
+        &["share", "create"],
+        &["share", "list"],
+        &["share", "status"],
+        &["share", "members"],
+        &["share", "destroy"],
         &["destroy"],
         &["extend"],
         &["gc"],
@@ -62,7 +68,7 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .collect();
     let known = [
         "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "policy",
-        "audit", "destroy", "extend", "gc", "site", "image",
+        "audit", "share", "destroy", "extend", "gc", "site", "image",
     ];
     assert_eq!(names, known);
 }
@@ -81,6 +87,8 @@ fn wrong_arguments_say_what_would_be_right() {
         "scale demo",
         "scale demo --workers 2",
         "ssh demo",
+        "share create demo/data --on local --size 20",
+        "share destroy demo",
         "clutser",
     ];
     let refuse = |line: &str| {
@@ -128,6 +136,10 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "scale demo --workers +1@local",
         "cluster --frontend local --workers 2@local --quorum 3",
         "status demo",
+        "share create demo/data --on local --size 20G",
+        "share status demo/data",
+        "share destroy demo/data",
+        "share list demo",
         "ssh demo/worker-0 -- true",
         "logs demo/worker-0",
         "audit demo",

@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime};
 use ipop_proto::audit::{self, Record};
 use serde::Serialize;
 
+use super::data::Deleted;
 use super::engine::{Engine, Images};
 use super::hands::remove_directory;
 use super::planner::{Observed, Plan};
 use crate::error::{CliError, ExitCode};
 use crate::event::Event;
-use crate::provider::{Health, Resource, Scope};
+use crate::provider::{DATA, Health, Resource, Scope};
 use crate::state::record::{Key, Owner, Phase, ResourceRecord, ResourceState};
 
 /// How long the removal of something that is found and was not recorded may take.
@@ -26,6 +27,8 @@ pub struct Removal {
     pub removed: Vec<Resource>,
     /// What could not be removed, and why.
     pub leftover: Vec<Leftover>,
+    /// Volumes with data that are kept for a later deployment of that name.
+    pub kept: Vec<Resource>,
 }
 
 /// A resource that could not be removed.
@@ -90,8 +93,19 @@ impl Engine<'_> {
         Ok(self.planned(&[], &recorded, &Observed::default()))
     }
 
-    /// Removes everything. What cannot be removed keeps back what it was made from, and no more.
+    /// Removes everything but data that outlives its machines. What cannot be removed keeps back what it
+    /// was made from, and no more.
     pub fn destroy(&self) -> Result<Removal, CliError> {
+        self.end(false)
+    }
+
+    /// Removes everything, and data as well: also what shares of the deployment left that were removed
+    /// before.
+    pub fn destroy_with_data(&self) -> Result<Removal, CliError> {
+        self.end(true)
+    }
+
+    fn end(&self, delete_data: bool) -> Result<Removal, CliError> {
         let id = self.deployment.id;
         self.database.set_phase(id, Phase::Destroying)?;
         let mut removal = Removal {
@@ -110,6 +124,9 @@ impl Engine<'_> {
             if !forgotten.is_empty() {
                 self.remove(&forgotten, &mut removal)?;
             }
+        }
+        if removal.leftover.is_empty() {
+            self.see_to_data(delete_data, &mut removal)?;
         }
         if removal.leftover.is_empty() {
             let destroyed = Record::new(audit::Event::Destroyed, SystemTime::now());
@@ -149,6 +166,34 @@ impl Engine<'_> {
         Ok(())
     }
 
+    /// Deletes data, or says what is kept.
+    fn see_to_data(&self, delete: bool, removal: &mut Removal) -> Result<(), CliError> {
+        for site in self.settings.sites.iter().map(|s| &s.name) {
+            if !delete {
+                // That nothing can be said of it now keeps nothing else.
+                let kept = self.data_at(site).unwrap_or_else(|error| {
+                    let why = error.one_line();
+                    self.events.emit(Event::Warning {
+                        message: format!("site {site} cannot be asked what data is kept: {why}"),
+                    });
+                    Vec::new()
+                });
+                removal
+                    .kept
+                    .extend(kept.into_iter().map(|data| data.resource));
+                continue;
+            }
+            let Deleted { deleted, failed } = self.delete_data_at(site, None)?;
+            removal.removed.extend(deleted);
+            let left = failed.into_iter().map(|(resource, error)| Leftover {
+                resource,
+                why: error.one_line(),
+            });
+            removal.leftover.extend(left);
+        }
+        Ok(())
+    }
+
     /// Machines' parts that the sites still find although all that is recorded is removed: of a
     /// database that was put back from an older copy, or made twice by a site. What has no node may
     /// be shared with other deployments, and is for `provision gc`.
@@ -170,7 +215,8 @@ impl Engine<'_> {
                 let (Some(node), Some(found_tags)) = (&found.node, &found.tags) else {
                     continue;
                 };
-                if *found_tags != tags || found.health == Health::Going {
+                let is_data = found.resource.kind == DATA;
+                if *found_tags != tags || found.health == Health::Going || is_data {
                     continue;
                 }
                 let key = Key {
@@ -198,11 +244,12 @@ impl Engine<'_> {
 }
 
 /// A kind in plain words.
-pub(super) fn plain(kind: &str) -> &str {
+pub fn plain(kind: &str) -> &str {
     match kind {
         "roster-group" => "roster group",
         "dir" => "rendezvous directory",
         "boot" => "boot action",
+        DATA => "data volume",
         other => other,
     }
 }

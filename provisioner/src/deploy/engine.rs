@@ -313,7 +313,7 @@ impl Engine<'_> {
             let items = self.items(scene, sites, &Observed::default(), &Images::new())?;
             let own = items
                 .into_iter()
-                .filter(|i| !matches!(i.scope, Scope::Site { .. }));
+                .filter(|i| !matches!(i.scope, Scope::Site { .. } | Scope::Data(_)));
             names.extend(own.map(|item| item.key));
         }
         let mut observed = Observed::default();

@@ -337,6 +337,7 @@ impl<'a> Hands<'a> {
             memory_mib: node.memory_mib,
             cpus: node.cpus,
             disk_gib: node.disk_gib,
+            data_gib: node.data_gib,
             bundle: personal::bundle(plan, node, &endpoint, &keys, provider.delivery())?
                 .with(personal::of_role(plan, node, &templates)?),
         });

@@ -12,6 +12,7 @@
 //! is recorded and observed to what is wanted. Every action is recorded before it is tried.
 
 pub mod apply;
+pub mod data;
 pub mod destroy;
 mod early;
 pub mod engine;

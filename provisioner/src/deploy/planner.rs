@@ -12,7 +12,8 @@
 //!
 //! Something is made after everything it needs, and removed after everything that was made for
 //! the same attempt and needs it. A node whose machine is to be replaced has a higher
-//! [`Item::node_attempt`] than what is recorded of it.
+//! [`Item::node_attempt`] than what is recorded of it. What outlives its node ([`Scope::Data`]) is made
+//! where the table says so, and never removed: it is released, and found there by whoever wants it next.
 
 #[cfg(test)]
 mod tests;
@@ -82,10 +83,7 @@ pub struct Action {
 impl Action {
     /// The node it is for, if for one.
     pub fn node(&self) -> Option<&NodeName> {
-        match &self.scope {
-            Scope::Node(node) => Some(node),
-            _ => None,
-        }
+        self.scope.node()
     }
 }
 
@@ -158,6 +156,7 @@ pub fn plan(
         };
         let stays = match record.scope {
             Scope::Site { keep } => why == Why::Unwanted && (keep || others(&record.key)),
+            Scope::Data(_) => true,
             _ => false,
         };
         match record.state {
@@ -210,6 +209,16 @@ fn fate(item: &Item, record: Option<&ResourceRecord>, observed: &Observed) -> Fa
         return Fate::Made(Why::New, 1);
     };
     let next = record.attempt.saturating_add(1);
+    if let Scope::Data(_) = item.scope {
+        let found = observed.found.contains_key(&item.key);
+        let is_there = found || !observed.asked.contains(&item.key.owner);
+        return match record.state {
+            ResourceState::Made if is_there => Fate::Stays,
+            ResourceState::Made => Fate::Made(Why::Gone, next),
+            ResourceState::Planned => Fate::Made(Why::Unfinished, record.attempt),
+            _ => Fate::Made(Why::New, next),
+        };
+    }
     let shared = matches!(item.scope, Scope::Site { .. });
     let health = match observed.found.get(&item.key) {
         _ if shared || !observed.asked.contains(&item.key.owner) => Some(Health::Present),
@@ -260,7 +269,8 @@ fn replace_dependents<'a>(
             else {
                 continue;
             };
-            if record.may_exist() && !matches!(fate, Fate::Replaced(_)) {
+            let outlives = matches!(record.scope, Scope::Data(_));
+            if record.may_exist() && !outlives && !matches!(fate, Fate::Replaced(_)) {
                 *fate = Fate::Replaced(record.attempt.saturating_add(1));
                 open.push(dependent);
             }

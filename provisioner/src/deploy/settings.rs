@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{CliError, ExitCode};
 use crate::plan::elastic::Elastic;
 use crate::plan::scheduler::Scheduler;
+use crate::plan::share::Share;
 use crate::rendezvous::config::RendezvousConfig;
 use crate::site::Site;
 use crate::state::record::Deployment;
@@ -37,6 +38,9 @@ pub struct Settings {
     /// Who may reach what; none where everybody reaches everybody.
     #[serde(default)]
     pub rules: Vec<AllowSection>,
+    /// Its shares; each has a node of its name, as long as it is wanted.
+    #[serde(default)]
+    pub shares: Vec<Share>,
 }
 
 impl Settings {
@@ -80,6 +84,7 @@ mod tests {
             authority: true,
             elastic: Elastic::default(),
             rules: crate::plan::tests::rules(),
+            shares: Vec::new(),
         };
         let text = settings.to_json().expect("written");
         let read: Settings = serde_json::from_str(&text).expect("read");
@@ -88,6 +93,6 @@ mod tests {
         let older = text[..at].to_owned() + "}";
         let read: Settings = serde_json::from_str(&older).expect("read");
         assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
-        assert!(read.elastic.is_empty() && read.rules.is_empty());
+        assert!(read.elastic.is_empty() && read.rules.is_empty() && read.shares.is_empty());
     }
 }

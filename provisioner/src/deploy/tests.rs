@@ -3,6 +3,7 @@
 mod authority;
 mod elastic;
 mod fakes;
+mod share;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -54,6 +55,7 @@ impl Bench {
         let sites = Sites::default().iter().cloned().collect();
         let settings = Settings {
             elastic: Elastic::default(),
+            shares: Vec::new(),
             sites,
             rendezvous: RendezvousConfig::default(),
             tag: "0000002a".to_owned(),

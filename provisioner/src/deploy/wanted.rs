@@ -58,9 +58,14 @@ pub fn settled(
             of_node.entry(node).or_default().push(record);
         }
     }
+    // What outlives the node's machines is of no attempt.
+    let is_of = |record: &ResourceRecord| {
+        let wanted = record.node().and_then(|n| attempts.get(n));
+        matches!(record.scope, Scope::Data(_)) || Some(&record.node_attempt) == wanted
+    };
     let stands = |record: &&ResourceRecord| {
         record.state == ResourceState::Made
-            && Some(&record.node_attempt) == record.node().and_then(|n| attempts.get(n))
+            && is_of(record)
             && (!observed.asked.contains(&record.key.owner)
                 || observed.found.get(&record.key) == Some(&Health::Present))
     };
@@ -97,7 +102,7 @@ impl Wanting<'_> {
         // machines on the rendezvous.
         let (machines, shared): (Vec<_>, Vec<_>) = of_sites
             .into_iter()
-            .partition(|item| matches!(item.scope, Scope::Node(_)));
+            .partition(|item| item.scope.node().is_some());
         items.extend(shared);
         items.extend(self.rendezvous(reached));
         items.extend(machines);
@@ -203,7 +208,7 @@ impl Wanting<'_> {
         let needed = self.needed(&steps);
         for step in steps {
             match &step.scope {
-                Scope::Node(node) if self.settled.contains(node) => {}
+                Scope::Node(node) | Scope::Data(node) if self.settled.contains(node) => {}
                 Scope::Site { .. } if !needed.contains(&step.resource) => {}
                 _ => items.push(self.item(&owner, step)),
             }
@@ -234,6 +239,9 @@ impl Wanting<'_> {
         let mut node_attempt = 1;
         if let Scope::Node(node) = &step.scope {
             node_attempt = self.attempts.get(node).copied().unwrap_or(1);
+        }
+        // What a machine is given is put together for its first part, with what its account has then.
+        if let Some(node) = step.scope.node() {
             // Only its own machine signs in.
             let is_own = |n: &NodePlan| *owner == Owner::Site(n.site.clone());
             let names: &[NodeName] = match self.node(node).is_some_and(is_own) {
@@ -277,6 +285,7 @@ impl From<&NodePlan> for WantedMachine {
             memory_mib: node.memory_mib,
             cpus: node.cpus,
             disk_gib: node.disk_gib,
+            data_gib: node.data_gib,
             slot: node.slot,
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{Place, Sighting};
-use crate::provider::{Resource, Tags};
+use crate::provider::{DATA, Resource, Tags};
 use crate::rendezvous::{ACCOUNT, DIR, PROCESS, ROSTER_GROUP};
 
 /// What the database records of deployments that are not destroyed. Empty when there is none.
@@ -63,6 +63,8 @@ pub enum Verdict {
     OtherOwner,
     /// Nobody knows who made it.
     UnknownOwner,
+    /// It is data that was kept on purpose. Never removed by this.
+    Kept,
 }
 
 /// Left over things of one deployment.
@@ -89,6 +91,7 @@ pub fn leftovers(seen: Vec<Sighting>, known: &Known, owner: &str, allowed: &Allo
             allowed.named.contains(&name)
         };
         let verdict = match &sighting.found.tags {
+            _ if resource.kind == DATA => Verdict::Kept,
             Some(tags) if tags.owner == owner || allowed.any_owner => Verdict::Remove,
             Some(_) => Verdict::OtherOwner,
             None if named() => Verdict::Remove,
@@ -262,6 +265,42 @@ mod tests {
         assert_eq!(groups.len(), 1, "{groups:?}");
         assert_eq!(ids(&groups[0]), ["i"]);
         assert_eq!(groups[0].things[0].found.handle.as_deref(), Some("i-0"));
+    }
+
+    #[test]
+    fn data_is_kept_whoever_owns_it_and_whatever_the_user_allows() {
+        let data = |owner, deployment| {
+            let name = format!("{owner}-{deployment}");
+            seen("local", DATA, &name, tags(owner, deployment, ""))
+        };
+        let things = vec![
+            data(ME, "gone"),
+            data(OTHER, "gone"),
+            data(ME, "lake"),
+            seen("machine", "directory", "/d/gone", tags(ME, "gone", "")),
+        ];
+        let known = Known {
+            resources: [(resource(DATA, &format!("{ME}-lake")), None)].into(),
+            ..Known::default()
+        };
+        let all = Allowed {
+            any_owner: true,
+            named: things
+                .iter()
+                .map(|s| format!("{DATA}/{}", s.found.resource.id))
+                .collect(),
+        };
+        let groups = leftovers(things, &known, ME, &all);
+        let kept: Vec<_> = groups.iter().map(|g| (g.verdict, ids(g))).collect();
+        let (mine, theirs) = (format!("{ME}-gone"), format!("{OTHER}-gone"));
+        assert_eq!(
+            kept,
+            [
+                (Verdict::Remove, vec!["/d/gone"]),
+                (Verdict::Kept, vec![mine.as_str()]),
+                (Verdict::Kept, vec![theirs.as_str()]),
+            ]
+        );
     }
 
     #[test]

@@ -327,7 +327,8 @@ mod tests {
     #[test]
     fn every_recipe_in_the_program_loads() {
         let source = Source::compiled_in();
-        assert_eq!(source.roles(), ["base", "frontend", "worker"]);
+        let roles = ["base", "frontend", "nfs", "share", "worker"];
+        assert_eq!(source.roles(), roles);
         for role in source.roles() {
             let recipe = Recipe::load(&source, &role).expect("a usable recipe");
             assert!(
@@ -425,7 +426,10 @@ mod tests {
         let error = Recipe::load(&Source::compiled_in(), "wroker")
             .expect_err("no such role")
             .to_string();
-        assert_eq!(error, "no role wroker (there are: base, frontend, worker)");
+        assert_eq!(
+            error,
+            "no role wroker (there are: base, frontend, nfs, share, worker)"
+        );
     }
 
     #[test]

@@ -72,6 +72,7 @@ pub fn invite(
         memory_mib: 0,
         cpus: 0,
         disk_gib: 0,
+        data_gib: None,
         slot: host,
         groups,
     })

@@ -11,6 +11,7 @@ mod recorded;
 pub mod roles;
 pub mod scale;
 pub mod scheduler;
+pub mod share;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -26,6 +27,7 @@ use self::lan::Lan;
 use self::network::{Net4, OverlayNets};
 use self::roles::Roles;
 use self::scheduler::Scheduler;
+use self::share::PlannedShare;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, check_deployment};
 use crate::site::{Site, Sites};
@@ -37,6 +39,9 @@ pub const WORKER: &str = "worker";
 
 /// Role of the machines of people who were invited: nothing of them is made here but an account.
 pub const MEMBER: &str = "member";
+
+/// Role of the nodes that serve a folder on a volume of its own.
+pub const SHARE: &str = "share";
 
 /// Name of a deployment when none is asked for; numbered when taken.
 const DEFAULT_NAME: &str = "cluster";
@@ -100,7 +105,9 @@ pub struct ClusterPlan {
     pub elastic: Elastic,
     /// Who may reach what; none where everybody reaches everybody.
     pub rules: Vec<AllowSection>,
-    /// Nodes: the front end, the workers, and the machines of members.
+    /// The shares; each has a node of its name.
+    pub shares: Vec<PlannedShare>,
+    /// Nodes: the front end, the workers and shares, and the machines of members.
     pub nodes: Vec<NodePlan>,
 }
 
@@ -109,7 +116,7 @@ pub struct ClusterPlan {
 pub struct NodePlan {
     /// Name.
     pub name: NodeName,
-    /// Part in the cluster, [`FRONTEND`] or [`WORKER`].
+    /// Part in the cluster, [`FRONTEND`], [`WORKER`] or [`SHARE`].
     pub role: String,
     /// Role whose image its machine starts from: the same, or one that extends it.
     pub image: String,
@@ -123,6 +130,9 @@ pub struct NodePlan {
     pub cpus: u32,
     /// Root disk in GiB.
     pub disk_gib: u32,
+    /// Volume for data that outlives the machine, in GiB; none but of shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_gib: Option<u32>,
     /// Position among the deployment's machines on its site, from 0.
     pub slot: u32,
     /// The groups that its person is in, of a member's.
@@ -136,13 +146,13 @@ impl ClusterPlan {
         &self.nodes[0]
     }
 
-    /// The workers.
+    /// The workers, and the shares, which are waited for as they are.
     pub fn workers(&self) -> &[NodePlan] {
         let others = &self.nodes[1..];
         &others[..others.partition_point(|n| n.role != MEMBER)]
     }
 
-    /// The front end and the workers, which are waited for.
+    /// The front end, the workers and the shares, which are waited for.
     pub fn machines(&self) -> &[NodePlan] {
         &self.nodes[..=self.workers().len()]
     }
@@ -256,6 +266,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
+                    data_gib: None,
                     slot: u32::try_from(slot).unwrap_or(u32::MAX),
                     groups: BTreeSet::new(),
                 });
@@ -280,6 +291,7 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         authority: true,
         elastic,
         rules: request.rules.clone(),
+        shares: Vec::new(),
         nodes,
     })
 }

@@ -10,7 +10,8 @@ use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
 use super::scheduler::Scheduler;
-use super::{ClusterPlan, FRONTEND, NodePlan, lan};
+use super::share::PlannedShare;
+use super::{ClusterPlan, FRONTEND, NodePlan, SHARE, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
 use crate::provider::Delivery;
@@ -20,7 +21,7 @@ use crate::secret::Secret;
 
 /// Name of the TUN device on every node.
 const INTERFACE: &str = "ipop0";
-/// Owner of the shared folder, to whom every client's every user is mapped: the clients of several
+/// Owner of shared folders, to whom every client's every user is mapped: the clients of several
 /// institutions each have a root of their own, and none of them is to be trusted with another's
 /// files. Debian's nobody and nogroup.
 const EXPORT_ID: u32 = 65534;
@@ -103,7 +104,13 @@ pub fn bundle(
     if node.role == FRONTEND {
         bundle.set(bundle::EXPORTS, exports(plan)?);
     }
-    if let Some(scheduler) = plan.scheduler.credential() {
+    let share = plan.shares.iter().find(|s| s.share.name == node.name);
+    if let (SHARE, Some(share)) = (node.role.as_str(), share) {
+        bundle.set(bundle::EXPORTS, share_exports(plan, share)?);
+    }
+    if let Some(scheduler) = plan.scheduler.credential()
+        && node.role != SHARE
+    {
         bundle.set(bundle::SCHEDULER, scheduler);
     }
     bundle.set(
@@ -317,6 +324,24 @@ fn values(plan: &ClusterPlan, node: &NodePlan) -> BTreeMap<String, String> {
     lines.map(|(key, value)| (short(key), value)).collect()
 }
 
+/// A share's exports(5): to its members by address, or to the overlay.
+pub fn share_exports(plan: &ClusterPlan, share: &PlannedShare) -> Result<String, CliError> {
+    #[derive(Serialize)]
+    struct Values<'a> {
+        deployment: &'a str,
+        share: &'a str,
+        id: u32,
+        clients: Vec<String>,
+    }
+    let values = Values {
+        deployment: &plan.name,
+        share: &share.share.name.0,
+        id: EXPORT_ID,
+        clients: share.exported_to(plan),
+    };
+    rendered("share-exports.j2", values)
+}
+
 /// The front end's exports(5): to the overlay, so that it stays the same as workers come and go.
 pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
     #[derive(Serialize)]
@@ -339,11 +364,12 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
         machines6,
         scheduler: plan.scheduler != Scheduler::None,
     };
-    render("exports.j2", values).map_err(|e| {
-        CliError::new(
-            ExitCode::Internal,
-            "cannot render the template `exports.j2`",
-        )
-        .caused_by(e)
+    rendered("exports.j2", values)
+}
+
+fn rendered(template: &str, values: impl Serialize) -> Result<String, CliError> {
+    render(template, values).map_err(|e| {
+        let message = format!("cannot render the template `{template}`");
+        CliError::new(ExitCode::Internal, message).caused_by(e)
     })
 }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use ipop_proto::address::{Overlay4, Overlay6, OverlayAddrs};
 
 use super::network::{Net4, OverlayNets};
-use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan};
+use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan, SHARE, share};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::site::Site;
@@ -20,7 +20,8 @@ impl ClusterPlan {
             CliError::new(ExitCode::Internal, message)
         };
         let nets = nets(deployment).ok_or_else(|| damaged("its overlay"))?;
-        let wanted = nodes.iter().filter(|n| n.wanted);
+        let records = nodes;
+        let wanted = records.iter().filter(|n| n.wanted);
         let mut nodes = wanted
             .map(|node| planned(node, nets).ok_or_else(|| damaged(&node.name.0)))
             .collect::<Result<Vec<_>, _>>()?;
@@ -33,6 +34,12 @@ impl ClusterPlan {
             return Err(damaged("it has no nodes"));
         }
         let settings = Settings::of(deployment)?;
+        for share in &settings.shares {
+            let mut own = nodes.iter_mut().filter(|n| n.role == SHARE);
+            if let Some(node) = own.find(|n| n.name == share.name) {
+                node.data_gib = Some(share.size_gib);
+            }
+        }
         let frontend = settings.sites.iter().find(|s| s.name == nodes[0].site);
         Ok(Self {
             name: deployment.name.clone(),
@@ -43,6 +50,7 @@ impl ClusterPlan {
             authority: settings.authority,
             elastic: settings.elastic,
             rules: settings.rules,
+            shares: share::planned(settings.shares, records, &nodes),
             nodes,
         })
     }
@@ -99,6 +107,7 @@ fn planned(node: &NodeRecord, nets: OverlayNets) -> Option<NodePlan> {
         memory_mib: node.memory_mib,
         cpus: node.cpus,
         disk_gib: node.disk_gib,
+        data_gib: None,
         slot: node.slot,
         groups: node.groups.clone(),
     })

@@ -238,6 +238,31 @@ impl Taken {
         size: Size,
     ) -> Result<NodePlan, CliError> {
         let number = (0..).find(|n| self.indices.insert(*n)).unwrap_or(u32::MAX);
+        let (host, slot) = self.place(plan, site)?;
+        Ok(NodePlan {
+            name: NodeName(format!("{WORKER}-{number}")),
+            role: WORKER.to_owned(),
+            image: image.to_owned(),
+            site: site.name.clone(),
+            addrs: plan.host(host),
+            memory_mib: size
+                .memory_mib
+                .or(site.memory_mib)
+                .unwrap_or(super::MEMORY_MIB),
+            cpus: size.cpus.or(site.cpus).unwrap_or(super::CPUS),
+            disk_gib: super::DISK_GIB,
+            data_gib: None,
+            slot,
+            groups: BTreeSet::new(),
+        })
+    }
+
+    /// The next machine's host in the overlay, and its position on the site.
+    pub(super) fn place(
+        &mut self,
+        plan: &ClusterPlan,
+        site: &Site,
+    ) -> Result<(u32, u32), CliError> {
         let slots = &mut self.slots;
         let slot = (0..)
             .find(|n| slots.insert((site.name.clone(), *n)))
@@ -253,21 +278,7 @@ impl Taken {
                 )
                 .hint("ask for fewer, or launch another cluster")
             })?;
-        Ok(NodePlan {
-            name: NodeName(format!("{WORKER}-{number}")),
-            role: WORKER.to_owned(),
-            image: image.to_owned(),
-            site: site.name.clone(),
-            addrs: plan.host(host),
-            memory_mib: size
-                .memory_mib
-                .or(site.memory_mib)
-                .unwrap_or(super::MEMORY_MIB),
-            cpus: size.cpus.or(site.cpus).unwrap_or(super::CPUS),
-            disk_gib: super::DISK_GIB,
-            slot,
-            groups: BTreeSet::new(),
-        })
+        Ok((host, slot))
     }
 }
 

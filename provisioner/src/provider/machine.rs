@@ -57,6 +57,8 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Size of the root disk in GiB; the file system grows into it at boot.
     pub disk_gib: u32,
+    /// Size of the volume for data that outlives the machine, in GiB; none of most.
+    pub data_gib: Option<u32>,
     /// Personal data.
     pub bundle: Bundle,
 }

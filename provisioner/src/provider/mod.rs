@@ -76,12 +76,18 @@ pub struct Tags {
     pub uid: String,
 }
 
+/// Resource kind of a volume in which a node's data outlives its machine, on every kind of site that has any.
+pub const DATA: &str = "data";
+
 /// For whom a thing is made, which decides when it is removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Scope {
     /// For one node's machine.
     Node(NodeName),
+    /// For one node, and it outlives the node: what it keeps its data in. The engine makes or finds it
+    /// and never removes it; that takes a user who says so.
+    Data(NodeName),
     /// For all machines of the deployment on this site (a network, an experiment).
     Deployment,
     /// For every deployment on this site (an uploaded image). The engine makes and removes it
@@ -91,6 +97,16 @@ pub enum Scope {
         /// Whether it outlives the last deployment.
         keep: bool,
     },
+}
+
+impl Scope {
+    /// The node it is for, if for one.
+    pub fn node(&self) -> Option<&NodeName> {
+        match self {
+            Self::Node(node) | Self::Data(node) => Some(node),
+            Self::Deployment | Self::Site { .. } => None,
+        }
+    }
 }
 
 /// One thing to make. Plain data, in the database from before the first try.
@@ -141,6 +157,8 @@ pub struct WantedMachine {
     pub cpus: u32,
     /// Root disk in GiB.
     pub disk_gib: u32,
+    /// Volume for data that outlives the machine, in GiB; none of most.
+    pub data_gib: Option<u32>,
     /// Position among the deployment's machines ever made on this site, from 0; stays with the
     /// node. Sites with fixed hosts choose the host by it.
     pub slot: u32,
@@ -166,7 +184,7 @@ pub struct Making<'a> {
     /// The same for every try of making this thing, another for the next thing of this name
     /// (after a removal): 32 hex digits. For APIs that take an idempotency token.
     pub token: &'a str,
-    /// The machine, for steps of [`Scope::Node`] whose node is on this site.
+    /// The machine, for steps of [`Scope::Node`] and [`Scope::Data`] whose node is on this site.
     pub machine: Option<&'a MachineSpec>,
     /// The images of [`SitePlan::images`].
     pub images: &'a BTreeMap<String, Image>,
@@ -282,6 +300,13 @@ pub trait Provider: Send + Sync {
     /// Whether its plan has steps for nodes whose machines are on other sites too: what such a
     /// machine is to the LAN that it joins. It is made before the machine and removed after it.
     fn keeps_members(&self) -> bool {
+        false
+    }
+
+    /// Whether its machines can have volumes that outlive them ([`Scope::Data`], kind [`DATA`]). They are
+    /// found again by the installation, the deployment's name and the node's name, and `remove` of one
+    /// deletes the data.
+    fn keeps_data(&self) -> bool {
         false
     }
 

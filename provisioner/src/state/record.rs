@@ -205,10 +205,7 @@ pub struct ResourceRecord {
 impl ResourceRecord {
     /// The node it is for, if for one.
     pub fn node(&self) -> Option<&NodeName> {
-        match &self.scope {
-            Scope::Node(node) => Some(node),
-            _ => None,
-        }
+        self.scope.node()
     }
 
     /// Whether it may exist by our doing.

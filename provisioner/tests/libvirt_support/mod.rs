@@ -252,6 +252,7 @@ impl Fixture {
                 memory_mib: s.memory_mib,
                 cpus: s.cpus,
                 disk_gib: s.disk_gib,
+                data_gib: None,
                 slot: slot as u32,
             })
             .collect();
@@ -380,6 +381,7 @@ impl Fixture {
             memory_mib: 256,
             cpus: 1,
             disk_gib: 1,
+            data_gib: None,
             bundle,
         }
     }

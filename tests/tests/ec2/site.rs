@@ -91,6 +91,7 @@ impl Site {
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,
+            data_gib: None,
             slot,
         };
         self.machines = (0..workers).map(worker).collect();
@@ -185,6 +186,7 @@ impl Site {
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,
+            data_gib: None,
             bundle,
         }
     }

@@ -98,6 +98,7 @@ impl Site {
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,
+            data_gib: None,
             slot: 0,
         };
         let plan = SitePlan {
@@ -205,6 +206,7 @@ impl Site {
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 2,
+            data_gib: None,
             bundle,
         }
     }

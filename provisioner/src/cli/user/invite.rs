@@ -17,6 +17,7 @@ use crate::audit::{Audit, By};
 use crate::authority::registrar::issuer;
 use crate::authority::{Authority, Revocation};
 use crate::cli::Context;
+use crate::cli::share::members::refresh;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
@@ -90,6 +91,7 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         }
     };
     settle(context, &database, &deployment, &report)?;
+    refresh(context, &database, &deployment.name, &report)?;
     let settings = Settings::of(&deployment)?;
     let rendezvous = Rendezvous::open(
         &context.layout,

@@ -61,7 +61,7 @@ pub fn run(context: &Context, args: UserArgs) -> Result<u8, CliError> {
 }
 
 /// Has the engine do what the database says is wanted now, and waits for no node.
-fn settle(
+pub(super) fn settle(
     context: &Context,
     database: &Database,
     before: &Deployment,

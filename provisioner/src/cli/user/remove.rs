@@ -10,6 +10,7 @@ use crate::audit::{Audit, By};
 use crate::authority::Authority;
 use crate::cli::Context;
 use crate::cli::revoked::{Revoked, joined};
+use crate::cli::share::members::refresh;
 use crate::deploy::Parts;
 use crate::deploy::real::Real;
 use crate::deploy::settings::Settings;
@@ -102,6 +103,7 @@ pub fn run(context: &Context, args: RemoveArgs) -> Result<u8, CliError> {
     let dir = context.layout.authority(&deployment.name);
     let revocation = revocation.map(|revoked| revoked.wait(&dir, &machines));
     settle(context, &database, &deployment, &report)?;
+    refresh(context, &database, &deployment.name, &report)?;
     let removed = Removed {
         name: deployment.name,
         person: args.person,

@@ -383,3 +383,70 @@ fn what_is_shared_goes_with_its_last_user_unless_it_is_to_be_kept() {
     model.recorded.get_mut(&image).expect("recorded").scope = Scope::Site { keep: true };
     assert_eq!(model.plan(&[]).released, [image]);
 }
+
+#[test]
+fn data_that_outlives_its_node_is_never_removed_whatever_is_recorded_and_there() {
+    let directory = key(&Owner::Files, "directory", "d");
+    let (data, domain) = (key(&site(), "data", "s"), key(&site(), "domain", "s"));
+    let of_node = Scope::Data(node(0));
+    let items = [
+        item(directory.clone(), Scope::Deployment, &[], 1),
+        item(data.clone(), of_node, &[&directory], 1),
+        item(domain.clone(), Scope::Node(node(0)), &[&data], 2),
+    ];
+    let states = [
+        ResourceState::Wanted,
+        ResourceState::Planned,
+        ResourceState::Made,
+        ResourceState::Removing,
+        ResourceState::Removed,
+    ];
+    let seen = [
+        None,
+        Some(Health::Present),
+        Some(Health::Broken),
+        Some(Health::Going),
+    ];
+    for (state, health, wanted) in states.iter().flat_map(|state| {
+        let each = seen.iter().map(move |health| (*state, *health));
+        each.flat_map(|(state, health)| [true, false].map(|wanted| (state, health, wanted)))
+    }) {
+        let record = |item: &Item, state| ResourceRecord {
+            key: item.key.clone(),
+            scope: item.scope.clone(),
+            after: item.after.clone(),
+            deadline: item.deadline,
+            state,
+            attempt: 1,
+            node_attempt: 1,
+            token: String::new(),
+            handle: None,
+            reached_at: None,
+            error: None,
+        };
+        // All that it stands on, and what stands on it, is made anew.
+        let recorded = [
+            record(&items[0], ResourceState::Removing),
+            record(&items[1], state),
+            record(&items[2], ResourceState::Made),
+        ];
+        let found = health.map(|health| (data.clone(), health));
+        let observed = Observed {
+            asked: [site()].into(),
+            found: found.into_iter().collect(),
+        };
+        let items = if wanted { &items[..] } else { &[] };
+        let plan = plan(items, &recorded, &observed, &|_| false);
+        let what = format!("{state:?}, {health:?}, wanted: {wanted}: {plan:?}");
+        let removed = |a: &&Action| a.verb == Verb::Remove && a.key == data;
+        assert_eq!(plan.actions.iter().filter(removed).count(), 0, "{what}");
+        let makes = plan
+            .actions
+            .iter()
+            .any(|a| a.verb == Verb::Make && a.key == data);
+        let stands = state == ResourceState::Made && health.is_some();
+        assert_eq!(makes, wanted && !stands, "{what}");
+        let released = state != ResourceState::Removed && !wanted;
+        assert_eq!(plan.released.contains(&data), released, "{what}");
+    }
+}

@@ -15,8 +15,8 @@ use crate::event::{Sink, Stage};
 use crate::layout::Layout;
 use crate::name::{NodeName, machine_name};
 use crate::provider::{
-    CheckLine, Delivery, Found, Health, Image, ImageForm, Machine, MachineState, Made, Making,
-    Provider, Removing, Resource, Scope, SitePlan, Step, Tags,
+    CheckLine, DATA, Delivery, Found, Health, Image, ImageForm, Machine, MachineState, Made,
+    Making, Provider, Removing, Resource, Scope, SitePlan, Step, Tags,
 };
 use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
@@ -427,6 +427,10 @@ impl Provider for Fakes {
         !self.world().remote
     }
 
+    fn keeps_data(&self) -> bool {
+        true
+    }
+
     fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
         let step = |resource: Resource, scope, after: &[&Resource]| Step {
             resource,
@@ -451,7 +455,14 @@ impl Provider for Fakes {
                 false => &[],
             };
             steps.push(step(volume.clone(), node.clone(), needs));
-            steps.push(step(domain, node, &[&network, &volume]));
+            let data = resource(DATA, &machine.node.0);
+            let mut needs = vec![&network, &volume];
+            if machine.data_gib.is_some() {
+                let scope = Scope::Data(machine.node.clone());
+                steps.push(step(data.clone(), scope, &[]));
+                needs.push(&data);
+            }
+            steps.push(step(domain, node, &needs));
         }
         Ok(steps)
     }
@@ -476,6 +487,11 @@ impl Provider for Fakes {
                 }
                 Some(node)
             }
+            Scope::Data(node) => {
+                let spec = making.machine.expect("a machine for its data");
+                assert!(spec.data_gib.is_some(), "{node}");
+                Some(node)
+            }
             _ => None,
         };
         self.make_thing(&step.resource, Some(making.tags), node, making.token)?;
@@ -498,7 +514,7 @@ impl Provider for Fakes {
         let ours = |(_, thing): &(&String, &Thing)| tags.is_none() || thing.tags.as_ref() == tags;
         let found = |(name, thing): (&String, &Thing)| {
             let (kind, id) = name.split_once(' ')?;
-            ["network", "image", "volume", "domain"]
+            ["network", "image", "volume", "domain", DATA]
                 .contains(&kind)
                 .then(|| Found {
                     resource: resource(kind, id),

@@ -132,6 +132,7 @@ mod tests {
                 memory_mib: 1024,
                 cpus: 1,
                 disk_gib: 73,
+                data_gib: None,
                 slot,
             })
             .collect();

@@ -137,6 +137,7 @@ mod tests {
             memory_mib: 1024,
             cpus: 1,
             disk_gib: 4,
+            data_gib: None,
             slot: number,
         }
     }

@@ -142,6 +142,7 @@ pub fn boot(
         initrd: None,
         cmdline: "console=ttyS0 panic=-1",
         disk: None,
+        data: None,
         personal: None,
         network: None,
         mac: "",

@@ -10,7 +10,7 @@ use virt::sys;
 
 use super::accel::Accel;
 use super::connection::Context;
-use super::tags;
+use super::{data, tags};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::provider::Tags;
@@ -25,6 +25,23 @@ pub struct Owner<'a> {
     pub node: &'a str,
     /// Role.
     pub role: &'a str,
+}
+
+/// A second disk, for data that outlives the machine.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Data<'a> {
+    /// qcow2 volume.
+    pub path: &'a str,
+    /// What the guest finds it by.
+    pub serial: &'a str,
+}
+
+impl<'a> Data<'a> {
+    /// The disk of a volume.
+    pub fn at(path: &'a str) -> Self {
+        let serial = data::SERIAL;
+        Self { path, serial }
+    }
 }
 
 /// What the domain template needs. Paths are the host's.
@@ -50,6 +67,8 @@ pub struct DomainValues<'a> {
     pub cmdline: &'a str,
     /// qcow2 root disk.
     pub disk: Option<&'a str>,
+    /// Disk for data that outlives the machine, on virtio-blk.
+    pub data: Option<Data<'a>>,
     /// SMBIOS structure with the personal data.
     pub personal: Option<&'a str>,
     /// Network and the interface's MAC address.
@@ -188,6 +207,7 @@ mod tests {
             initrd: Some("/pool/ipop-initrd-worker-0123456789ab"),
             cmdline: "root=LABEL=root console=ttyS0 x=\"<&'\"",
             disk: Some("/pool/ipop-demo-worker-0.qcow2"),
+            data: None,
             personal: Some("/pool/a,b/ipop-demo-worker-0.smbios"),
             network: Some("ipop-demo"),
             mac: "52:54:00:01:02:03",
@@ -218,6 +238,22 @@ mod tests {
             ..values(&ours)
         };
         insta::assert_snapshot!(domain_xml(values).unwrap());
+    }
+
+    #[test]
+    fn data_that_outlives_the_machine_is_on_a_disk_that_the_guest_knows_by_its_serial_number() {
+        let ours = ours();
+        let values = DomainValues {
+            initrd: None,
+            data: Some(Data::at("/pool/ipop-demo.lake-data.0123456789abcdef.data")),
+            ..values(&ours)
+        };
+        let xml = domain_xml(values).unwrap();
+        let disks = xml.split("<devices>").nth(1).unwrap();
+        let disks = disks.split("<interface").next().unwrap();
+        insta::assert_snapshot!(disks);
+        let guest = include_str!("../../../../images/share/files/usr/lib/ipop/volume");
+        assert!(guest.contains(&format!("serial={}\n", data::SERIAL)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::connection::Context;
 use super::network::{leases, network_name};
 use super::plan::{DISK, LOG, PERSONAL};
 use super::storage::{COMPLETE, Pool};
-use super::{CONSOLE, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, domain, tags};
+use super::{CONSOLE, DATA, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, data, domain, tags};
 use crate::error::CliError;
 use crate::name::{NodeName, RESOURCE_PREFIX, machine_name};
 use crate::provider::{Found, Health, Machine, MachineState, Resource, Tags};
@@ -151,13 +151,19 @@ fn domains(conn: &Connect) -> Result<Vec<Found>, CliError> {
     Ok(found)
 }
 
-/// The volumes among `names` that this tool made. They carry no tags: a machine's are its domain's
-/// or, where that is not there, its deployment's network's.
+/// The volumes among `names` that this tool made. They carry no tags: data's are in its name, a machine's
+/// are its domain's or, where that is not there, its deployment's network's.
 fn volumes(pool: &str, names: &[String], known: &[Found]) -> Vec<Found> {
     let complete: BTreeSet<_> = names.iter().map(String::as_str).collect();
     let mut found = BTreeMap::new();
     for name in names.iter().filter(|n| is_ours(n)) {
         if name.ends_with(COMPLETE) {
+            continue;
+        }
+        // Before all others: whatever its deployment is called, it is no part of an image.
+        if let Some((tags, node)) = data::of_volume(name) {
+            let whose = (Some(tags), Some(node), Health::Present);
+            found.insert((DATA, name.clone()), whose);
             continue;
         }
         if IMAGES.iter().any(|p| name.starts_with(p)) {
@@ -255,6 +261,7 @@ mod tests {
             "ipop-base-worker-0123456789ab.qcow2",
             "ipop-kernel-worker-0123456789ab",
             "ipop-kernel-worker-0123456789ab.complete",
+            "ipop-base-x.lake-data.0123456789abcdef.data",
             "somebody-elses.qcow2",
         ]
         .map(str::to_owned);
@@ -273,6 +280,7 @@ mod tests {
             [
                 "console p/ipop-a-b-worker-0.console a-b worker-0 Present",
                 "console p/ipop-lost-worker-0.console - - Present",
+                "data p/ipop-base-x.lake-data.0123456789abcdef.data base-x lake-data Present",
                 "image p/ipop-base-worker-0123456789ab.qcow2 - - Broken",
                 "image p/ipop-kernel-worker-0123456789ab - - Present",
                 "volume p/ipop-a-b-worker-0.smbios a-b worker-0 Present",

@@ -8,13 +8,13 @@ use virt::connect::Connect;
 
 use super::accel::Accel;
 use super::connection::{Context, Versions};
-use super::domain::{self, DomainValues, Owner, domain_xml, mac_address};
+use super::domain::{self, Data, DomainValues, Owner, domain_xml, mac_address};
 use super::network::{self, network_name};
 use super::plan::{DISK, Files, LOG, PERSONAL, Part};
 use super::storage::{NewVolume, Pool};
 use super::task::Task;
 use super::{
-    CONSOLE, DOMAIN, Host, IMAGE, IMAGES_LOCK, NETWORK, VOLUME, has_room, smbios, tags,
+    CONSOLE, DATA, DOMAIN, Host, IMAGE, IMAGES_LOCK, NETWORK, VOLUME, data, has_room, smbios, tags,
     unknown_kind, volume_of,
 };
 use crate::error::{CliError, ExitCode};
@@ -55,6 +55,11 @@ impl Host {
             VOLUME | CONSOLE => {
                 let spec = machine_of(step, wanted)?;
                 self.make_volume(&conn, &step.resource, spec, task)
+                    .map(volume)
+            }
+            DATA => {
+                let spec = machine_of(step, wanted)?;
+                self.make_data(&conn, &step.resource, spec, task)
                     .map(volume)
             }
             DOMAIN => {
@@ -203,18 +208,14 @@ impl Host {
         };
         let files = Files::of(&machine);
         let [disk, personal, console] =
-            [&files.disk, &files.personal, &files.console].map(|name| {
-                pool.path(name)?.ok_or_else(|| {
-                    CliError::new(
-                        ExitCode::Unavailable,
-                        format!("volume \"{name}\" of {} is gone", spec.node),
-                    )
-                    .hint(format!(
-                        "`provision resume {}` makes it again",
-                        spec.deployment
-                    ))
-                })
-            });
+            [&files.disk, &files.personal, &files.console].map(|name| there(&pool, name, spec));
+        let data = match spec.data_gib {
+            Some(_) => {
+                let name = data::volume_name(&wanted.tags, &spec.node);
+                Some(there(&pool, &name, spec)?)
+            }
+            None => None,
+        };
         let accel = self.acceleration(conn, &pool, &kernel, task)?.accel;
         task.go_on()?;
         let parallel = accel == Accel::Kvm || Versions::of(conn)?.tcg_is_parallel();
@@ -233,6 +234,7 @@ impl Host {
             initrd: initrd.as_deref(),
             cmdline: &spec.image.cmdline,
             disk: Some(&disk?),
+            data: data.as_deref().map(Data::at),
             personal: Some(&personal?),
             network: Some(&network_name(&spec.deployment)),
             mac: &mac_address(&machine),
@@ -256,6 +258,17 @@ pub(super) fn start(conn: &Connect, machine: &str, xml: &str) -> Result<(), CliE
                 "QEMU's own log on the libvirt host: /var/log/libvirt/qemu/{machine}.log"
             ))
         })
+}
+
+/// Path of a machine's volume on the host.
+fn there(pool: &Pool, name: &str, spec: &MachineSpec) -> Result<String, CliError> {
+    pool.path(name)?.ok_or_else(|| {
+        let message = format!("volume \"{name}\" of {} is gone", spec.node);
+        CliError::new(ExitCode::Unavailable, message).hint(format!(
+            "`provision resume {}` makes it again",
+            spec.deployment
+        ))
+    })
 }
 
 /// Path of an image's part on the host.

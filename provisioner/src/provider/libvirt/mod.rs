@@ -9,6 +9,7 @@ pub mod accel;
 mod check;
 pub mod config;
 pub mod connection;
+mod data;
 pub mod domain;
 mod errors;
 mod ffi;
@@ -43,8 +44,8 @@ use self::plan::{Files, Part};
 use self::storage::Pool;
 use self::upload::Progress;
 use super::{
-    CheckLine, Found, Image, ImageForm, Machine, MachineSpec, Made, Making, Provider, Removing,
-    Resource, SitePlan, Step, Tags,
+    CheckLine, DATA, Found, Image, ImageForm, Machine, MachineSpec, Made, Making, Provider,
+    Removing, Resource, SitePlan, Step, Tags,
 };
 use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
@@ -276,6 +277,10 @@ impl Host {
                 .map(|(tags, _)| tags),
             NETWORK => network::tags(conn, &resource.id)?,
             VOLUME | CONSOLE => network::tags(conn, &network::network_name(&ours.deployment))?,
+            DATA => {
+                let (_, name) = volume_of(resource)?;
+                return Ok(!data::is_of(name, ours));
+            }
             _ => None,
         };
         Ok(theirs.is_some_and(|t| t != *ours))
@@ -295,6 +300,7 @@ impl Host {
             DOMAIN => domain::remove(&conn, &resource.id),
             NETWORK => network::remove(&conn, &resource.id),
             VOLUME | CONSOLE | IMAGE => self.remove_volume(&conn, resource),
+            DATA => self.remove_data(&conn, resource),
             kind => Err(unknown_kind(kind)),
         }
     }
@@ -323,6 +329,10 @@ impl Provider for Libvirt {
 
     fn is_local(&self) -> bool {
         self.connection.is_local()
+    }
+
+    fn keeps_data(&self) -> bool {
+        true
     }
 
     /// A host with little to offer is not made faster by more starts at once.
@@ -369,6 +379,12 @@ impl Provider for Libvirt {
             host.find_all(&host.connection.open()?)
         })?;
         if let Some(tags) = tags {
+            // What earlier deployments of that name kept is this one's.
+            for data in found.iter_mut().filter(|f| f.resource.kind == DATA) {
+                let own = data.tags.iter_mut();
+                own.filter(|t| t.owner == tags.owner && t.deployment == tags.deployment)
+                    .for_each(|t| t.uid.clone_from(&tags.uid));
+            }
             // Images are everybody's.
             found.retain(|f| f.resource.kind == IMAGE || f.tags.as_ref() == Some(tags));
         }

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::config::LibvirtSite;
+use super::data;
 use super::network::network_name;
-use super::{CONSOLE, DOMAIN, IMAGE, NETWORK, VOLUME};
+use super::{CONSOLE, DATA, DOMAIN, IMAGE, NETWORK, VOLUME};
 use crate::name::{RESOURCE_PREFIX, machine_name};
 use crate::provider::{Image, Resource, Scope, SitePlan, Step};
 
@@ -148,6 +149,17 @@ pub(super) fn steps(site: &LibvirtSite, plan: &SitePlan<'_>) -> Vec<Step> {
         let mut after = vec![network.clone()];
         after.extend(images);
         after.extend(volumes);
+        if wanted.data_gib.is_some() {
+            // After nothing: it outlives all else.
+            let volume = in_pool(DATA, data::volume_name(plan.tags, &wanted.node));
+            steps.push(Step {
+                resource: volume.clone(),
+                scope: Scope::Data(wanted.node.clone()),
+                after: Vec::new(),
+                deadline: QUICK,
+            });
+            after.push(volume);
+        }
         let domain = Resource {
             kind: DOMAIN.into(),
             id: machine,
@@ -178,6 +190,7 @@ mod tests {
             memory_mib: 512,
             cpus: 1,
             disk_gib: 4,
+            data_gib: (role == "worker").then_some(20),
             slot: 0,
         });
         let plan = SitePlan {

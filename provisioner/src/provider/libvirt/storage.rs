@@ -14,6 +14,7 @@ use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
 
 use super::connection::Context;
+use super::data;
 use super::errors::{explain, is_disk_full};
 use crate::error::{CliError, ExitCode};
 use crate::render::render;
@@ -45,7 +46,7 @@ pub struct NewVolume<'a> {
 #[derive(Debug)]
 pub struct Pool {
     pub(super) conn: Connect,
-    pool: StoragePool,
+    pub(super) pool: StoragePool,
     name: String,
 }
 
@@ -130,7 +131,7 @@ impl Pool {
     /// Makes a volume and returns it with its path on the host. One of that name is replaced.
     pub fn create(&self, new: NewVolume<'_>) -> Result<(StorageVol, String), CliError> {
         self.remove(new.name)?;
-        let xml = xml("libvirt-volume.xml.j2", new)?;
+        let xml = volume_xml(new)?;
         let volume = match StorageVol::create_xml(&self.pool, &xml, 0) {
             // A file that libvirt has not heard of yet, such as the leftover of a rotated log.
             Err(e)
@@ -244,7 +245,8 @@ impl Pool {
             .iter()
             .filter(|n| prefixes.iter().any(|p| n.starts_with(p)))
         {
-            if name.ends_with(COMPLETE) {
+            // Data is nobody's image, whatever its deployment is called.
+            if name.ends_with(COMPLETE) || name.ends_with(data::SUFFIX) {
                 continue;
             }
             let Some(volume) = self.volume(name)? else {
@@ -307,6 +309,10 @@ impl Pool {
 struct PoolValues<'a> {
     name: &'a str,
     path: &'a Path,
+}
+
+pub(super) fn volume_xml(new: NewVolume<'_>) -> Result<String, CliError> {
+    xml("libvirt-volume.xml.j2", new)
 }
 
 fn xml(template: &str, values: impl Serialize) -> Result<String, CliError> {

@@ -143,6 +143,7 @@ mod tests {
                 memory_mib: 512,
                 cpus: 1,
                 disk_gib: 4,
+                data_gib: None,
                 slot: *slot,
             })
             .collect();

@@ -1,0 +1,116 @@
+//! Shares: machines come and go, their data stays.
+
+use super::*;
+use crate::bundle::EXPORTS;
+use crate::plan::share::{Share, add};
+use crate::provider::DATA;
+
+const SHARE: &str = "lake-data";
+
+impl Bench {
+    /// As the first part of `provision share create`.
+    fn want_share(&self, members: &[&str]) {
+        let database = self.database();
+        let deployment = database.deployment("demo").expect("read").expect("there");
+        let nodes = database.nodes(self.id).expect("read");
+        let plan = ClusterPlan::recorded(&deployment, &nodes).expect("whole");
+        let mut settings = Settings::of(&deployment).expect("whole");
+        let share = Share {
+            name: NodeName(SHARE.to_owned()),
+            size_gib: 2,
+            members: members.iter().map(|m| (*m).to_owned()).collect(),
+        };
+        let sites = Sites::default();
+        let site = sites.find("local").expect("there");
+        let size = Size {
+            memory_mib: None,
+            cpus: None,
+        };
+        let node = add(&plan, &nodes, site, &share, size).expect("room");
+        settings.shares.push(share);
+        let text = settings.to_json().expect("JSON");
+        let added = [node.record()];
+        database.rescale(self.id, &text, &added, &[]).expect("kept");
+    }
+
+    /// As the first part of `provision share destroy`.
+    fn unwant_share(&self) {
+        let database = self.database();
+        let deployment = database.deployment("demo").expect("read").expect("there");
+        let mut settings = Settings::of(&deployment).expect("whole");
+        settings.shares.clear();
+        let text = settings.to_json().expect("JSON");
+        let removed = [NodeName(SHARE.to_owned())];
+        let rescaled = database.rescale(self.id, &text, &[], &removed);
+        rescaled.expect("kept");
+    }
+
+    fn has(&self, kind: &str, id: &str) -> bool {
+        self.fakes.existing().contains(&format!("{kind} {id}"))
+    }
+}
+
+#[test]
+fn a_share_is_waited_for_and_its_data_outlives_machine_and_replacement() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["worker-1"]);
+    let outcome = bench.launch(LONG).expect("joined");
+    let own = outcome.nodes.iter().find(|n| n.name.0 == SHARE);
+    assert!(own.expect("waited for").stuck.is_none());
+    let exports = bench.fakes.given(SHARE, EXPORTS).expect("given");
+    let line = exports.lines().find(|l| l.starts_with('/')).expect("one");
+    assert!(
+        line.starts_with("/srv/share 10.") && line.contains(".3(rw,"),
+        "{line}"
+    );
+    assert_eq!(line.matches("all_squash").count(), 2, "{line}");
+    let births = |kind, id| bench.fakes.births(kind, id);
+    assert_eq!(births(DATA, SHARE), 1);
+    // Nothing is left to do, and nothing is done.
+    bench.launch(LONG).expect("as it is");
+    assert_eq!(births("domain", "ipop-demo-lake-data"), 1);
+
+    bench
+        .database()
+        .replace_node(bench.id, &NodeName(SHARE.to_owned()))
+        .expect("kept");
+    bench.launch(LONG).expect("another machine");
+    assert_eq!(births("domain", "ipop-demo-lake-data"), 2);
+    assert_eq!(births(DATA, SHARE), 1, "the same data");
+
+    bench.unwant_share();
+    bench.launch(LONG).expect("removed");
+    assert!(!bench.has("domain", "ipop-demo-lake-data"));
+    assert!(bench.has(DATA, SHARE));
+    bench.want_share(&["all"]);
+    bench.launch(LONG).expect("joined");
+    assert_eq!(births("domain", "ipop-demo-lake-data"), 3);
+    assert_eq!(births(DATA, SHARE), 1, "the same data");
+}
+
+#[test]
+fn destroy_keeps_data_and_says_so_unless_it_is_told_to_delete_it() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    bench.launch(LONG).expect("joined");
+    let removal = bench.destroy();
+    let names = |all: &[Resource]| all.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&removal.kept), [SHARE]);
+    assert!(!removal.removed.iter().any(|r| r.kind == DATA));
+    assert!(bench.has(DATA, SHARE));
+
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    bench.launch(LONG).expect("joined");
+    // Also what a share left that was removed before.
+    bench.unwant_share();
+    bench.launch(LONG).expect("removed");
+    let removal = bench.with(|engine| engine.destroy_with_data());
+    let removal = removal.expect("carried out");
+    assert_eq!(removal.kept, []);
+    assert!(removal.removed.iter().any(|r| r.kind == DATA));
+    assert!(!bench.has(DATA, SHARE));
+}

@@ -176,13 +176,13 @@ pub fn an_elastic_worker_comes_for_a_job_and_goes(outside: &Outside) {
     });
     outside.on(
         "frontend-0",
-        "sbatch --quiet -C elastic --output=/export/elastic --wrap hostname",
+        "su - ann -c \"sbatch --quiet -C elastic --output=elastic --wrap hostname\"",
     );
     wait_until("the worker's machine", Duration::from_secs(120), || {
         there().then_some(())
     });
     wait_until("the job on it", Duration::from_secs(300), || {
-        let said = outside.try_on("frontend-0", "cat /export/elastic");
+        let said = outside.try_on("frontend-0", "cat /export/home/ann/elastic");
         (said.stdout.trim() == worker).then_some(())
     });
     assert_eq!(elastic()["present"], serde_json::json!([worker]));

@@ -144,7 +144,8 @@ fn a_certificate_that_ends_is_renewed_for_the_same_key() {
     let log = lab.nodes[0].path("log");
     wait_until("a question that nobody answers", PATIENCE, || {
         let log = fs::read_to_string(&log).expect("there");
-        log.contains("is not renewed yet").then_some(())
+        log.contains("there is no other certificate yet")
+            .then_some(())
     });
     lab.start_registrar();
     let certificate = || lab.nodes[0].status()?.certificate;

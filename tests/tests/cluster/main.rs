@@ -7,7 +7,7 @@ mod jobs;
 mod person;
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ipop_tests::outside::{Outside, virsh};

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ipop_proto::address::OverlayAddrs;
+use ipop_proto::authority::groups;
 use ipop_proto::config::is_dns_label;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,8 @@ use crate::state::record::NodeRecord;
 
 /// Among a share's members: the whole overlay.
 pub const EVERYONE: &str = "all";
+/// Among a share's members: whoever is in the group of this name, now or later.
+const GROUP: &str = "group:";
 /// What a share exports, as a path on its machine.
 pub const FOLDER: &str = "/srv/share";
 
@@ -25,7 +28,7 @@ pub struct Share {
     pub name: NodeName,
     /// Size of its volume in GiB.
     pub size_gib: u32,
-    /// Who may mount it: nodes and persons by name, or [`EVERYONE`].
+    /// Who may mount it: nodes and persons by name, groups as `group:NAME`, or [`EVERYONE`].
     pub members: BTreeSet<String>,
 }
 
@@ -54,17 +57,20 @@ impl PlannedShare {
 
 impl ClusterPlan {
     /// Whether a share's member is somebody: a node or a person that is wanted, a worker that may come when
-    /// jobs wait, or [`EVERYONE`].
+    /// jobs wait, a group, in which nobody need be yet, or [`EVERYONE`].
     pub fn has_member(&self, records: &[NodeRecord], member: &str) -> bool {
         let mut wanted = records.iter().filter(|r| r.wanted);
+        if let Some(group) = member.strip_prefix(GROUP) {
+            return groups::check(&BTreeSet::from([group.to_owned()])).is_ok();
+        }
         member == EVERYONE
             || self.elastic.workers.iter().any(|w| w.name.0 == member)
             || wanted.any(|r| r.name.0 == member || r.person.as_deref() == Some(member))
     }
 }
 
-/// The shares with their members' addresses: those of nodes, and of all machines of persons, that are
-/// wanted. `nodes` are planned from `records`.
+/// The shares with their members' addresses: those of nodes, of all machines of persons, and of whoever is
+/// in a group, that are wanted. `nodes` are planned from `records`.
 pub(super) fn planned(
     shares: Vec<Share>,
     records: &[NodeRecord],
@@ -74,10 +80,13 @@ pub(super) fn planned(
         let is_member = |node: &&NodePlan| {
             let record = records.iter().find(|r| r.name == node.name);
             let person = record.and_then(|r| r.person.as_ref());
+            let groups = node.certified_groups().into_iter();
             person
                 .into_iter()
                 .chain([&node.name.0])
-                .any(|name| share.members.contains(name))
+                .cloned()
+                .chain(groups.map(|group| format!("{GROUP}{group}")))
+                .any(|name| share.members.contains(&name))
         };
         (!share.members.contains(EVERYONE)).then(|| {
             let members = nodes.iter().filter(is_member);
@@ -173,6 +182,11 @@ pub fn check_members(
     let Some(unknown) = members.iter().find(|m| !plan.has_member(records, m)) else {
         return Ok(());
     };
+    if let Some(group) = unknown.strip_prefix(GROUP) {
+        let message = format!("`{group}` cannot be the name of a group");
+        return Err(CliError::new(ExitCode::Usage, message)
+            .hint("it has 1 to 63 lower-case letters, digits and inner hyphens"));
+    }
     let message = format!("`{}` has no node and no person `{unknown}`", plan.name);
     let error = CliError::new(ExitCode::Name, message);
     let wanted = records.iter().filter(|r| r.wanted);
@@ -244,6 +258,15 @@ mod tests {
         );
         assert_eq!(of(&["bob"], &records), Some(vec![252]));
         assert_eq!(of(&["bob", EVERYONE], &records), None, "whoever is in");
+        assert_eq!(of(&["group:cluster"], &records), Some(vec![1, 2, 3]));
+        assert_eq!(of(&["group:lake"], &records), Some(vec![]), "nobody yet");
+        let mut grouped = plan.clone();
+        for node in grouped.nodes.iter_mut().skip(3).take(2) {
+            node.groups.insert("lake".to_owned());
+        }
+        let of_lake = share("data", &["group:lake", "bob"]);
+        let planned_for = planned(vec![of_lake], &records, &grouped.nodes);
+        assert_eq!(last_bytes(&planned_for[0]), Some(vec![254, 253, 252]));
         // An address is another's when the person is out: it is the machine that is asked about.
         records.pop();
         assert_eq!(of(&["carol"], &records), Some(vec![]));
@@ -282,6 +305,7 @@ mod tests {
         said.push(refused(&records, "alice", &["all"]));
         said.push(refused(&records, "data", &["alise"]));
         said.push(refused(&records, "data", &["somebody-else"]));
+        said.push(refused(&records, "data", &["group:Lake"]));
         records.push(NodeRecord {
             role: SHARE.to_owned(),
             name: NodeName("data".to_owned()),

@@ -13,6 +13,7 @@ use crate::audit::{Audit, By};
 use crate::authority::{Authority, Standing};
 use crate::cli::Context;
 use crate::cli::revoked::{Revoked, joined};
+use crate::cli::share::members::refresh;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::name::NodeName;
@@ -86,6 +87,7 @@ pub fn run(context: &Context, args: ChangeArgs, change: Change) -> Result<u8, Cl
     // What is recorded has changed: the rest can be done again.
     let (authority, revoked) = revoked
         .map_err(|error| error.hint(format!("`provision resume {}` tries it again", args.name)))?;
+    refresh(context, &database, &deployment.name, &report)?;
     let revocation = revoked.map(|revoked| revoked.wait(&dir, &[]));
     let changed = Changed {
         revocation,

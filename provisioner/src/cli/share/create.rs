@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   provision share create lake/lake-data --on local --size 20G
   provision share create lake/lake-data --on local --size 20G --members alice --members worker-0
+  provision share create lake/photos --on local --size 5G --members group:diving
 
 Whoever is let in is known by the addresses that the overlay's authority gave to that node, or to
 all machines of that person; all users of all clients are one user in the share. If the data of an
@@ -43,7 +44,8 @@ pub struct CreateArgs {
     /// Size of its volume: more than that is never stored
     #[arg(long, value_name = "SIZE")]
     pub size: Gibibytes,
-    /// Who may mount it: nodes, persons with all their machines, or `all` of the overlay; may be repeated
+    /// Who may mount it: nodes, persons with all their machines, `group:NAME`, or `all` of the overlay;
+    /// may be repeated
     #[arg(long, value_name = "WHO", value_delimiter = ',', default_value = EVERYONE)]
     pub members: Vec<String>,
     /// Memory of its machine [default: the site's, else 512M]

@@ -31,8 +31,8 @@ pub struct MembersArgs {
     /// The deployment and the share
     #[arg(value_name = "NAME/SHARE")]
     pub target: ShareTarget,
-    /// Who may mount it too: nodes, persons with all their machines, or `all` of the overlay; may be
-    /// repeated
+    /// Who may mount it too: nodes, persons with all their machines, `group:NAME`, or `all` of the
+    /// overlay; may be repeated
     #[arg(long, value_name = "WHO", value_delimiter = ',')]
     pub add: Vec<String>,
     /// Who may mount it no more; may be repeated

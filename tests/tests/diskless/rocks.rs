@@ -40,7 +40,7 @@ const ROLL: &str = "/srv/roll";
 /// device with its root, and the address that this machine's name stands for there.
 const INSTALL: &str = r#"
 set -eu
-mkdir -p /srv/cluster /srv/roll /etc/munge
+mkdir -p /export /srv/cluster /srv/roll /etc/munge
 mount -t tmpfs -o size=64m,mode=755 export /export
 mount -t tmpfs -o size=16m,mode=711 cluster /srv/cluster
 mkdir /export/home

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use ipop_proto::audit::Record;
@@ -23,6 +23,7 @@ use provisioner::secret::Secret;
 use provisioner::site::{Site, Sites};
 use provisioner::state::Database;
 use provisioner::state::record::NewDeployment;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::ejabberd::{DOMAIN, Ejabberd, Options};
@@ -149,7 +150,7 @@ impl Lab {
     }
 
     /// Runs `provision` on the owner's machine.
-    pub fn provision(&self, words: &[&str]) -> std::process::Output {
+    pub fn provision(&self, words: &[&str]) -> Output {
         let mut command = self
             .place
             .command(&scale::provision().display().to_string());
@@ -401,6 +402,17 @@ fn demo() -> ClusterPlan {
         ..Request::default()
     };
     plan(&request, &Sites::default(), &World::default()).expect("planned")
+}
+
+/// The result of a command that succeeded, which with `--json` is the last line that it says.
+pub fn said(output: &Output) -> Value {
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let last = text
+        .lines()
+        .last()
+        .expect("a line for each event, and one for the result");
+    serde_json::from_str(last).expect("JSON")
 }
 
 fn record(layout: &Layout, plan: &ClusterPlan, settings: &Settings) {

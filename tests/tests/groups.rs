@@ -2,15 +2,14 @@
 //! Needs root; see the crate's documentation.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
 use std::time::{Duration, Instant};
 
 use ipop_proto::config::parse_rules;
 use ipop_proto::invitation::Invitation;
-use ipop_tests::deployed::{Lab, Node, PATIENCE};
+use ipop_tests::deployed::{Lab, Node, PATIENCE, said};
 use ipop_tests::wait_until;
 use provisioner::provider::Delivery;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const RULES: &str = r#"
 [[allow]]
@@ -72,16 +71,6 @@ fn connects(from: &Node, to: &Node, port: u16) -> bool {
     let to = SocketAddr::new(to.addr.parse().expect("an address"), port);
     let connect = || TcpStream::connect_timeout(&to, ANSWER).is_ok();
     from.netns.inside(connect)
-}
-
-fn said(output: &Output) -> Value {
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text
-        .lines()
-        .last()
-        .expect("a line for each event, and one for the result");
-    serde_json::from_str(last).expect("JSON")
 }
 
 /// What each reaches of each, by numbers and port.

@@ -2,18 +2,17 @@
 //! crate's documentation.
 
 use std::fs;
-use std::process::Output;
 use std::time::Instant;
 
 use ipop_node::xmpp::{self, Event, Password, QueryError};
 use ipop_proto::audit::Record;
 use ipop_proto::authority::issue::Issuer;
-use ipop_tests::deployed::{Lab, PATIENCE};
+use ipop_tests::deployed::{Lab, PATIENCE, said};
 use ipop_tests::ejabberd::DOMAIN;
 use ipop_tests::wait_until;
 use provisioner::authority::read_list;
 use provisioner::provider::Delivery;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const REVOKED: &str = "the peer is refused: the certificate is revoked";
 /// What the machines of the deployment do not let through: all that has to do with the server.
@@ -39,16 +38,6 @@ fn linked() -> (Lab, usize) {
         }
     }
     (lab, alice)
-}
-
-fn said(output: &Output) -> Value {
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let last = text
-        .lines()
-        .last()
-        .expect("a line for each event, and one for the result");
-    serde_json::from_str(last).expect("JSON")
 }
 
 /// What became of alice is recorded, in order, with time, key and who did it.

@@ -1,22 +1,25 @@
 //! Compiles `images/` into the binary: writes a table of its files for `image::source`.
+//!
+//! Nothing that it writes or tells cargo has an absolute path in it, so that working trees may share
+//! a target directory.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 fn main() {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images");
+    // Cargo runs this in the package's folder.
+    let images = Path::new("../images");
     let mut files = Vec::new();
-    collect(&images, &mut files);
+    collect(images, &mut files);
     files.sort();
     let mut table = String::from("&[\n");
     for file in &files {
-        let name = file.strip_prefix(&images).expect("below images");
-        let full = file.canonicalize().expect("a listed file");
+        let name = file.strip_prefix(images).expect("below images");
+        let full = format!("/{}", file.display());
         writeln!(
             table,
-            "    ({:?}, include_bytes!({:?})),",
+            "    ({:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {full:?}))),",
             name.display().to_string(),
-            full.display().to_string()
         )
         .expect("a string takes every write");
     }

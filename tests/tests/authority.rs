@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, SystemTime};
 
 use ipop_proto::audit::key_id;
 use ipop_proto::authority::Validity;
 use ipop_proto::authority::issue::{Issuer, Subject};
 use ipop_proto::link::Identity;
-use ipop_tests::deployed::{Lab, PATIENCE};
+use ipop_tests::deployed::{Lab, PATIENCE, said};
 use ipop_tests::wait_until;
 use provisioner::plan::personal::First;
 use provisioner::provider::Delivery;
@@ -103,6 +104,89 @@ fn a_machine_gets_its_certificate_once_and_a_stolen_account_gets_neither_that_no
         assert!(!lab.nodes[2].netns.reaches(&addr), "{addr} answers");
     }
     assert!(lab.nodes[0].is_linked_to("worker-0"), "the others stay");
+}
+
+#[test]
+fn nothing_is_signed_while_the_authoritys_key_is_locked() {
+    let mut lab = Lab::of_people();
+    lab.start_registrar();
+    let alice = lab.invite("alice");
+    for number in [0, alice] {
+        let keys = lab.keys(&lab.plan.nodes[number], Delivery::Enrolment);
+        lab.place(number, &keys, Delivery::Enrolment);
+    }
+    lab.nodes[0].start();
+    wait_until("the first certificate", PATIENCE, || {
+        lab.nodes[0].status()?.certificate
+    });
+    let key = lab.layout.authority("demo").join("ca.key");
+    let [right, wrong] = ["correct horse", "correct horsf"].map(|passphrase| {
+        let path = lab.layout.state.join(passphrase);
+        fs::write(&path, format!("{passphrase}\n")).expect("written");
+        path.display().to_string()
+    });
+    let authority = |lab: &Lab, command: &str, file: Option<&str>| {
+        let file = file.map(|file| ["--passphrase-file", file]);
+        let words = ["authority", command, "demo", "--json"];
+        lab.provision(
+            &[
+                &words,
+                file.iter()
+                    .flatten()
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .as_slice(),
+            ]
+            .concat(),
+        )
+    };
+    let is_now = |output: &Output, custody: &str| {
+        assert_eq!(said(output)["custody"], custody, "{output:?}");
+    };
+    let refused = |output: &Output, code: i32, words: &str| {
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(words), "{error}");
+    };
+    is_now(&authority(&lab, "show", None), "plain");
+    is_now(&authority(&lab, "encrypt", Some(&right)), "unlocked");
+    let text = fs::read_to_string(&key).expect("there");
+    assert!(
+        text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"),
+        "{text}"
+    );
+    is_now(&authority(&lab, "lock", None), "locked");
+
+    // Whoever asks waits; whoever was let in stays.
+    lab.nodes[1].start();
+    lab.nodes[1].trouble("no certificate yet");
+    refused(
+        &lab.provision(&["user", "invite", "demo", "bob"]),
+        6,
+        "locked",
+    );
+    refused(
+        &lab.provision(&["user", "remove", "demo", "alice"]),
+        6,
+        "authority unlock",
+    );
+    refused(
+        &authority(&lab, "unlock", Some(&wrong)),
+        3,
+        "the passphrase is wrong",
+    );
+    refused(&authority(&lab, "unlock", None), 2, "--passphrase-file");
+    is_now(&authority(&lab, "show", None), "locked");
+    assert!(
+        lab.audit(&["--event", "certified", "--node", "alice"])
+            .is_empty()
+    );
+
+    is_now(&authority(&lab, "unlock", Some(&right)), "unlocked");
+    lab.nodes[1].meets(&lab.nodes[0]);
+    is_now(&authority(&lab, "decrypt", Some(&right)), "plain");
+    let text = fs::read_to_string(&key).expect("there");
+    assert!(text.starts_with("-----BEGIN PRIVATE KEY-----"), "{text}");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! authority/ca.pem            0644  what nodes believe
-//! authority/ca.key            0600  what nodes' certificates are signed with
+//! authority/ca.key            0600  what nodes' certificates are signed with; under a passphrase if
+//!                                   its owner said so ([`custody`])
 //! authority/ca.crl            0644  who is a member no more, once somebody is
 //! authority/told.json         0600  which nodes said that they have that list
 //! authority/nodes/NAME.json   0600  what is kept of a node, the serial numbers of its certificates too
@@ -12,12 +13,15 @@
 //! machine's personal data. A directory whose certificate is there and whose key is gone is an
 //! error, since another authority would keep new nodes apart from those that there are.
 
+pub mod custody;
 mod distribution;
 mod herald;
 mod kept;
+mod keyring;
 mod refusals;
 pub mod registrar;
 mod revoke;
+mod sealed;
 #[cfg(test)]
 mod tests;
 pub mod told;
@@ -44,8 +48,11 @@ use crate::plan::NodePlan;
 use crate::rendezvous::{files, password};
 use crate::secret::Secret;
 
+use custody::KeyFile;
 use kept::{Kept, Token};
+pub use keyring::KeyringError;
 pub use revoke::{Revocation, list_path, read_list};
+pub use sealed::SealError;
 
 /// How far a node's clock may be behind ours when it shows its certificate first.
 const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
@@ -68,6 +75,21 @@ pub enum AuthorityError {
     /// Its certificate is there without the key.
     #[error("the key {} of the overlay's authority is gone", .0.display())]
     NoKey(PathBuf),
+    /// The key is under a passphrase, which nobody has given since the machine started.
+    #[error("the key {} of the overlay's authority is locked", .0.display())]
+    Locked(PathBuf),
+    /// The key cannot be encrypted or decrypted.
+    #[error("cannot use the key {} of the overlay's authority", path.display())]
+    Seal {
+        /// The key's file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: SealError,
+    },
+    /// The key cannot be unlocked or locked.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// Nothing can be signed.
     #[error("cannot make a certificate of the authority in {}", dir.display())]
     Issue {
@@ -166,11 +188,8 @@ impl Authority {
         let _lock = lock(dir)?;
         let issuer = match std::fs::read_to_string(&certificate) {
             Ok(certificate) => {
-                let pem = std::fs::read_to_string(&key).map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound => AuthorityError::NoKey(key.clone()),
-                    _ => file(&key)(error),
-                })?;
-                Issuer::from_pem(&pem, &certificate).map_err(issue)?
+                let pem = KeyFile::new(dir, &certificate).read()?;
+                Issuer::from_pem(pem.expose(), &certificate).map_err(issue)?
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let name = format!("{overlay} authority");
@@ -441,6 +460,18 @@ impl From<AuthorityError> for CliError {
             AuthorityError::NoKey(_) => {
                 cli.hint("put it back from a backup: without it no node can be added")
             }
+            AuthorityError::Locked(_) => Self {
+                code: ExitCode::Missing,
+                ..cli.hint("`provision authority unlock NAME` asks for its passphrase")
+            },
+            AuthorityError::Seal { source, .. } => Self {
+                code: ExitCode::Config,
+                ..cli.caused_by(source)
+            },
+            AuthorityError::Keyring(_) => Self {
+                code: ExitCode::Missing,
+                ..cli.hint("without it the key can only be kept unencrypted")
+            },
             AuthorityError::Issue { source, .. } => cli.caused_by(source),
             AuthorityError::Identity { source, .. } => cli.caused_by(source),
             AuthorityError::List { source, .. } => cli.caused_by(source).hint(

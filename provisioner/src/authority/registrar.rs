@@ -5,6 +5,8 @@
 //! what is signed is what is recorded of it, and [`Authority::grant`] says for which key.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ipop_node::xmpp::{self, Event, Password, RevocationsAnswer, Session};
@@ -15,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::herald::{Herald, LOOK};
 use super::refusals::{Refusal, Refusals};
-use super::{Authority, GrantError, key_of};
+use super::{Authority, AuthorityError, GrantError, key_of};
 use crate::audit::{Audit, By};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -36,12 +38,24 @@ pub fn issuer(rendezvous: &Rendezvous) -> String {
     format!("{}/{RESOURCE}", rendezvous.jid(OPERATOR))
 }
 
+/// What became of a request.
+enum Answer {
+    /// Its certificate, PEM.
+    Signed(String),
+    /// It is to be told so.
+    Refused,
+    /// Nothing can be signed now, and why. The node asks again when it has waited for an answer.
+    Later(AuthorityError),
+}
+
 /// The registrar of one deployment.
 #[derive(Debug, Clone)]
 pub struct Registrar {
     layout: Layout,
     deployment: String,
     refusals: Refusals,
+    /// That the key is locked was said, and not since that it was unlocked.
+    said_locked: Arc<AtomicBool>,
 }
 
 impl Registrar {
@@ -51,6 +65,7 @@ impl Registrar {
             layout: layout.clone(),
             deployment: deployment.to_owned(),
             refusals: Refusals::default(),
+            said_locked: Arc::default(),
         }
     }
 
@@ -117,7 +132,18 @@ impl Registrar {
             Event::CertificateRequest { from, id, request } => {
                 let (own, asking) = (self.clone(), from.clone());
                 let answer = blocking(move || own.answer(&asking, &request)).await?;
-                session.answer_certificate(from, id, answer);
+                let is_later = matches!(answer, Answer::Later(_));
+                let was_later = self.said_locked.swap(is_later, Ordering::Relaxed);
+                match answer {
+                    Answer::Signed(certificate) => {
+                        session.answer_certificate(from, id, Some(certificate));
+                    }
+                    Answer::Refused => session.answer_certificate(from, id, None),
+                    Answer::Later(why) if !was_later => {
+                        eprintln!("certificates of {} are not signed: {why}", self.deployment);
+                    }
+                    Answer::Later(_) => {}
+                }
             }
             Event::Revocations { from, id, .. } => {
                 session.answer_revocations(from, id, RevocationsAnswer::Forbidden);
@@ -150,8 +176,8 @@ impl Registrar {
         }
     }
 
-    /// The certificate that the account `from` (a full JID) asks for; none where it is refused.
-    fn answer(&self, from: &str, request: &CertificateRequest) -> Result<Option<String>, CliError> {
+    /// What the account `from` (a full JID) gets for its request.
+    fn answer(&self, from: &str, request: &CertificateRequest) -> Result<Answer, CliError> {
         let refused = |audit: &Audit, node: Option<&NodeName>, why: &str| {
             let refusal = Refusal {
                 account: from.split('/').next().unwrap_or_default().to_owned(),
@@ -160,7 +186,7 @@ impl Registrar {
             };
             self.refusals
                 .note(audit, &refusal, key_of(request), Instant::now());
-            Ok(None)
+            Ok(Answer::Refused)
         };
         let Some((database, deployment)) = self.deployment()? else {
             return refused(&self.audit_of(&[]), None, "the deployment is gone");
@@ -178,7 +204,11 @@ impl Registrar {
         };
         let now = SystemTime::now();
         let dir = self.layout.authority(&self.deployment);
-        let authority = Authority::open(&dir, &self.deployment, audit.clone(), now)?;
+        let authority = match Authority::open(&dir, &self.deployment, audit.clone(), now) {
+            Ok(authority) => authority,
+            Err(error @ AuthorityError::Locked(_)) => return Ok(Answer::Later(error)),
+            Err(error) => return Err(error.into()),
+        };
         let mut node = find()?;
         loop {
             let Some(recorded) = node else {
@@ -195,7 +225,7 @@ impl Registrar {
                 Some(now_recorded) if now_recorded.groups != recorded.groups => {
                     authority.regroup(now_recorded, now)?;
                 }
-                _ => return Ok(Some(certificate)),
+                _ => return Ok(Answer::Signed(certificate)),
             }
         }
     }

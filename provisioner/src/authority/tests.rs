@@ -11,7 +11,7 @@ use crate::plan::tests::demo;
 use crate::plan::{MEMBER, member};
 
 /// The authority in `dir`, which writes down beside it what it does.
-fn open(dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
+pub(super) fn open(dir: &Path, now: SystemTime) -> Result<Authority, AuthorityError> {
     let audit = Audit::new(&layout(dir), "demo", By::Registrar, &[]);
     Authority::open(dir, "demo", audit, now)
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::ColorChoice;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::authority::custody::KeyFile;
 use crate::cli::Global;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -107,7 +108,8 @@ impl Context {
         Err(no_such_deployment(name, &names))
     }
 
-    /// Locks a deployment that is to be changed: one that is there and not on its way out.
+    /// Locks a deployment that is to be changed: one that is there and not on its way out, and whose
+    /// authority can sign what comes of it.
     pub fn locked_to_change(
         &self,
         database: &Database,
@@ -121,6 +123,9 @@ impl Context {
             let message = format!("`{name}` is being destroyed");
             return Err(CliError::new(ExitCode::Name, message)
                 .hint(format!("`provision destroy {name}` finishes that")));
+        }
+        if let Some(key) = KeyFile::of(&self.layout.authority(name))? {
+            key.usable()?;
         }
         Ok((lock, deployment))
     }

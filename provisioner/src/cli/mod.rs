@@ -8,6 +8,7 @@ use crate::error::CliError;
 
 pub mod apply;
 pub mod audit;
+pub mod authority;
 pub mod cluster;
 pub mod context;
 pub mod destroy;
@@ -113,6 +114,8 @@ pub enum Command {
     Policy(policy::PolicyArgs),
     /// Show who was let into an overlay, who was refused and who was taken out
     Audit(audit::AuditArgs),
+    /// Show how the key of an overlay's authority is kept, and keep it under a passphrase
+    Authority(authority::AuthorityArgs),
     /// Make, list and remove shares: folders for those who were let in
     Share(share::ShareArgs),
     /// Remove a deployment and everything it made
@@ -151,6 +154,7 @@ impl Command {
             Self::Group(args) => group::run(context, args),
             Self::Policy(args) => policy::run(context, args),
             Self::Audit(args) => audit::run(context, args),
+            Self::Authority(args) => authority::run(context, args),
             Self::Share(args) => share::run(context, args),
             Self::Destroy(args) => destroy::run(context, args),
             Self::Extend(args) => extend::run(context, args),

@@ -181,10 +181,15 @@ impl Power<'_> {
         if !is_unfinished && self.scaling(&deployment, &wanted)? == Scaling::default() {
             return Ok(());
         }
-        // Another command works on it: later.
-        let Ok((_lock, deployment)) = self.context.locked_to_change(self.database, self.name)
-        else {
-            return Ok(());
+        let (_lock, deployment) = match self.context.locked_to_change(self.database, self.name) {
+            Ok(locked) => locked,
+            // What its owner has to do something about: a key that is locked, a full disk.
+            Err(error) if error.code == ExitCode::Missing => {
+                self.failed(&error);
+                return self.directory.write(&self.report);
+            }
+            // Another command works on it: later.
+            Err(_) => return Ok(()),
         };
         self.report.is_busy = true;
         self.directory.write(&self.report)?;
@@ -199,18 +204,18 @@ impl Power<'_> {
                 self.report.trouble = None;
                 self.tried = None;
             }
-            Err(error) => {
-                self.report.failures += 1;
-                self.report.trouble = Some(error.one_line());
-                self.tried = Some(Instant::now());
-                eprintln!(
-                    "workers of {} do not follow: {}",
-                    self.name,
-                    error.one_line()
-                );
-            }
+            Err(error) => self.failed(&error),
         }
         self.directory.write(&self.report)
+    }
+
+    /// Keeps why the workers do not follow, and when that was tried.
+    fn failed(&mut self, error: &CliError) {
+        let text = error.one_line();
+        eprintln!("workers of {} do not follow: {text}", self.name);
+        self.report.failures += 1;
+        self.report.trouble = Some(text);
+        self.tried = Some(Instant::now());
     }
 
     fn scaling(

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 35] = [
+    let paths: [&[&str]; 37] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -35,6 +35,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["policy"],
         &["policy", "explain"],
         &["audit"],
+        &["authority"],
+        &["authority", "encrypt"],
         &["share"],
         &["share", "create"],
         &["share", "list"],
@@ -67,8 +69,24 @@ fn no_subcommand_is_without_a_snapshot_of_its_help() {
         .map(|c| c.get_name())
         .collect();
     let known = [
-        "cluster", "resume", "scale", "status", "list", "ssh", "logs", "user", "group", "policy",
-        "audit", "share", "destroy", "extend", "gc", "site", "image",
+        "cluster",
+        "resume",
+        "scale",
+        "status",
+        "list",
+        "ssh",
+        "logs",
+        "user",
+        "group",
+        "policy",
+        "audit",
+        "authority",
+        "share",
+        "destroy",
+        "extend",
+        "gc",
+        "site",
+        "image",
     ];
     assert_eq!(names, known);
 }

@@ -218,7 +218,12 @@ impl<'a> Hands<'a> {
     fn remove_by_owner(&self, action: &Action, deadline: Instant) -> Result<(), CliError> {
         let resource = &action.key.resource;
         match &action.key.owner {
-            Owner::Files => remove_directory(self.own_directory(resource)?),
+            Owner::Files => {
+                let own = self.own_directory(resource)?;
+                let name = &self.engine.deployment.name;
+                authority::custody::forget(&self.engine.layout.authority(name));
+                remove_directory(own)
+            }
             Owner::Rendezvous => {
                 // Where nothing is to stay, the authority goes as well.
                 if let (Some(node), Some(_)) = (action.node(), self.plan) {

@@ -35,6 +35,9 @@ pub enum IssueError {
     /// The authority's certificate cannot be used.
     #[error(transparent)]
     Authority(#[from] super::AuthorityError),
+    /// Key and certificate are of two authorities.
+    #[error("the key is not that of the authority's certificate")]
+    OtherKey,
     /// The certificate is none that could be revoked.
     #[error("the certificate cannot be revoked: {0}")]
     Certificate(String),
@@ -156,6 +159,13 @@ impl Issuer {
     /// Reads the PEM texts of a key (PKCS#8) and its certificate.
     pub fn from_pem(key: &str, certificate: &str) -> Result<Self, IssueError> {
         let key = KeyPair::from_pem(key).map_err(made("read the authority's key"))?;
+        let certified = pem::parse(certificate)
+            .map_err(|error| super::AuthorityError::Pem(error.to_string()))?;
+        let (_, certified) = x509_parser::parse_x509_certificate(certified.contents())
+            .map_err(|error| super::AuthorityError::Pem(error.to_string()))?;
+        if certified.public_key().raw != key.subject_public_key_info() {
+            return Err(IssueError::OtherKey);
+        }
         let issuer = rcgen::Issuer::from_ca_cert_pem(certificate, key);
         Ok(Self {
             issuer: issuer.map_err(made("read the authority's certificate"))?,

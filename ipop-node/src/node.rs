@@ -1,5 +1,6 @@
 //! The one task that owns the protocol's state, and the loop that drives it.
 
+mod audit;
 mod membership;
 mod policy;
 mod report;
@@ -19,6 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use self::audit::Audit;
 use self::membership::{Renewal, Renewals};
 use self::switching::Switching;
 use crate::control::{self, Answer, Question, Request};
@@ -165,6 +167,8 @@ struct Node {
     renewals: Option<Renewals>,
     /// Where members are known by name.
     names: Option<NameService>,
+    /// Where what happens to links is written down, if somewhere.
+    audit: Option<Audit>,
 }
 
 impl Node {
@@ -210,6 +214,7 @@ impl Node {
             membership: None,
             renewals: None,
             names: name_service(&config),
+            audit: Self::records(&config.node.name, config.audit.as_ref())?,
             config,
         })
     }
@@ -254,7 +259,8 @@ impl Node {
         loop {
             let switch = self.switching.as_ref().map(Switching::poll_timeout);
             let renewal_at = self.renewals.as_ref().map(Renewals::next);
-            let due = [self.overlay.poll_timeout(), switch, renewal_at];
+            let audit_at = self.audit.as_ref().and_then(Audit::next);
+            let due = [self.overlay.poll_timeout(), switch, renewal_at, audit_at];
             timer.set(due.into_iter().flatten().min());
             tokio::select! {
                 biased;
@@ -267,6 +273,9 @@ impl Node {
                     self.overlay.handle_timeout(now);
                     self.switch_timeout(now);
                     self.ask_for_renewal(now, renewal);
+                    if let Some(audit) = &mut self.audit {
+                        audit.look(now);
+                    }
                     self.put_out();
                 }
                 question = control.next() => {
@@ -327,6 +336,7 @@ impl Node {
     fn put_out(&mut self) {
         let mut lists = Vec::new();
         while let Some(output) = self.overlay.poll_output() {
+            self.record(&output);
             match output {
                 Output::Transmit(transmit) => self.datapath.send(&transmit),
                 Output::Packet(packet) => self.datapath.deliver(&packet),
@@ -342,14 +352,20 @@ impl Node {
                     account,
                     fingerprint,
                     why,
+                    is_new: true,
+                    ..
                 } => {
                     let fingerprint = fingerprint.map(tracing::field::display);
                     tracing::warn!(account, fingerprint, why, "peer refused");
                 }
+                // Told before.
+                Output::Refused { .. } => {}
                 Output::Denied { peer, count, last } => {
                     tracing::warn!(peer, count, %last, "peer sends what no rule allows");
                 }
-                Output::LinkUp { peer, fingerprint } => {
+                Output::LinkUp {
+                    peer, fingerprint, ..
+                } => {
                     let fingerprint = fingerprint.map(tracing::field::display);
                     tracing::info!(peer, fingerprint, "link up");
                     self.links_changed();
@@ -358,6 +374,7 @@ impl Node {
                     peer,
                     fingerprint,
                     why,
+                    ..
                 } => {
                     let fingerprint = fingerprint.map(tracing::field::display);
                     tracing::info!(peer, fingerprint, why, "link down");
@@ -535,6 +552,7 @@ impl Node {
             tracing::debug!("the XMPP server does not answer the good-bye");
         }
         self.put_out();
+        self.end_records().await;
     }
 }
 

@@ -4,9 +4,11 @@ mod authorized;
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use authorized::{DAYS, DOMAIN, Lab, PATIENCE, office, program, run};
+use ipop_proto::audit::Event;
 use ipop_proto::status::LinkState;
 use ipop_testbed::netns::Netns;
 use ipop_testbed::wait_until;
@@ -43,6 +45,24 @@ fn an_account_with_the_right_password_and_no_certificate_gets_no_link_and_is_nam
         people.lines().any(|line| line.starts_with(&alarm)),
         "{people}"
     );
+    for honest in 0..2 {
+        let up = lab.record(honest, &Event::LinkUp, &format!("node-{}", 1 - honest));
+        assert_eq!(up.key, Some(lab.key(1 - honest as u8)));
+        // The thief's own key, and what he claims.
+        let refused = lab.record(honest, &Event::LinkRefused, "node-2");
+        assert_eq!(refused.key, Some(lab.key(2)));
+        assert_eq!(refused.account, Some(format!("node-2@{DOMAIN}")));
+        assert_eq!(refused.addrs, lab.nodes[2].addrs());
+        assert_eq!(refused.why, Some(lab.refusal(honest, 2)));
+        let records = lab.records(honest);
+        let has_link = |r: &ipop_proto::audit::Record| {
+            r.event == Event::LinkUp && r.node.as_deref() == Some("node-2")
+        };
+        assert!(!records.iter().any(has_link), "{records:?}");
+        let file = lab.nodes[honest].file("audit.jsonl");
+        let mode = fs::metadata(file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
     let own = people.lines().find(|line| line.starts_with("certificate"));
     assert_eq!(own, Some("certificate node-0.test.ipop, 89 d left"));
 }
@@ -102,6 +122,13 @@ fn a_certificate_is_renewed_while_the_node_runs() {
     });
     assert_eq!(lab.peer(0, 1).expect("present").link, LinkState::Up);
     assert_eq!(lab.peer(1, 0).expect("present").link, LinkState::Up);
+    let renewed = lab.record(0, &Event::CertificateRenewed, "node-0");
+    assert_eq!(renewed.key, Some(lab.key(0)));
+    assert!(renewed.serial.is_some(), "{renewed:?}");
+    // What was refused, and its own that it read again, are none.
+    let events = lab.records(0).into_iter().map(|record| record.event);
+    let renewals = events.filter(|event| *event == Event::CertificateRenewed);
+    assert_eq!(renewals.count(), 1);
     // New links are made with it: nothing else would be believed.
     lab.nodes[1].kill();
     lab.certify(1, DAYS);

@@ -6,6 +6,7 @@ use std::fs;
 use std::time::Instant;
 
 use authorized::{Lab, PATIENCE, files, program, run};
+use ipop_proto::audit::Event;
 use ipop_proto::authority::RevocationList;
 use ipop_proto::status::LinkState;
 use ipop_testbed::wait_until;
@@ -104,6 +105,20 @@ fn every_member_drops_a_revoked_one_without_the_server_and_refuses_it_from_then_
             kept.iter().map(RevocationList::number).collect::<Vec<_>>(),
             [1]
         );
+    }
+    let key = lab.key(GONE);
+    for node in 0..usize::from(GONE) {
+        let gone = format!("node-{GONE}");
+        let up = lab.record(node, &Event::LinkUp, &gone);
+        let down = lab.record(node, &Event::LinkDown, &gone);
+        assert_eq!(
+            (up.key.as_ref(), down.key.as_ref()),
+            (Some(&key), Some(&key))
+        );
+        assert_eq!(down.why.as_deref(), Some(REVOKED));
+        assert!(up.time <= down.time, "{up:?} {down:?}");
+        let taken = lab.record(node, &Event::ListInForce, &format!("node-{node}"));
+        assert_eq!(taken.list, Some(1));
     }
     is_shut_out(&lab);
     // The server comes back, and so does the revoked one: with it others would be reached.

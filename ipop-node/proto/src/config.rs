@@ -4,6 +4,7 @@
 //! it can be shown, logged and kept in a manifest.
 
 mod allow;
+mod audit;
 mod authority;
 mod names;
 mod rules;
@@ -19,6 +20,7 @@ use crate::address::{MacAddr, Overlay4, Overlay6, OverlayAddrs};
 use crate::signal::Fingerprint;
 
 pub use self::allow::{AllowSection, PortList, Protocol, Selector};
+pub use self::audit::AuditSection;
 pub use self::authority::AuthoritySection;
 pub use self::names::{NamesSection, ResolverKind};
 pub use self::rules::{RulesError, parse_rules};
@@ -54,6 +56,9 @@ pub struct NodeConfig {
     /// `[names]`; without it members are known by their addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<NamesSection>,
+    /// `[audit]`; without it what happens to links is in the log alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditSection>,
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
@@ -317,6 +322,9 @@ impl NodeConfig {
         self.switch.check(self)?;
         if let Some(names) = &self.names {
             names.check()?;
+        }
+        if let Some(audit) = &self.audit {
+            audit.check()?;
         }
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;

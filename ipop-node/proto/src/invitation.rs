@@ -235,6 +235,7 @@ impl Invitation {
                 ca_file: Path::new(CA_FILE).to_owned(),
             }),
             ice: IceSection::default(),
+            audit: None,
             authority: terms.admission.as_ref().map(|admission| AuthoritySection {
                 certificate: AUTHORITY_FILE.into(),
                 revoked: None,

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipop_proto::address::MacAddr;
 use ipop_proto::config::{
-    AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection, OverlayMode,
-    OverlaySection, XmppSection, is_dns_label,
+    AuditSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
+    OverlayMode, OverlaySection, XmppSection, is_dns_label,
 };
 use ipop_proto::switch::Settings;
 use ipop_proto::switch::guard::{Allowed, Place};
@@ -213,6 +213,16 @@ fingerprint = "00:bb:cc:dd:ee:ff:00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff
 "#;
 
 #[test]
+fn records_go_to_a_file_that_has_a_place() {
+    let with = |file: &str| NodeConfig::parse(&format!("{GOOD}[audit]\nfile = \"{file}\"\n"));
+    let config = with("/var/lib/ipop-node/audit.jsonl").expect("good");
+    let text = toml::to_string(&config).expect("TOML");
+    assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    let error = with("audit.jsonl").expect_err("relative").to_string();
+    assert!(error.contains("audit.file"), "{error}");
+}
+
+#[test]
 fn peers_need_no_server() {
     let config = NodeConfig::parse(STATIC).expect("good");
     let text = toml::to_string(&config).expect("TOML");
@@ -369,6 +379,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
     );
     (names, addrs, 1280..=9000u16, servers, ice).prop_map(
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
+            audit: ice.3.then(|| AuditSection {
+                file: path.clone().into(),
+            }),
             authority: ice.3.then(|| AuthoritySection {
                 certificate: path.clone().into(),
                 revoked: (mtu % 2 == 0).then(|| path.clone().into()),

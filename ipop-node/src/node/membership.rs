@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ipop_proto::audit::{Event, Record};
 use ipop_proto::authority::{ListError, RevocationList, dns_name};
 use ipop_proto::overlay::Identity;
 use ipop_proto::status::{CertificateStatus, RevocationListStatus};
@@ -142,6 +143,10 @@ impl Node {
     pub(super) fn revoked(&mut self, list: &RevocationList, from: Option<&str>) {
         let (number, count) = (list.number(), list.revoked().len());
         tracing::info!(number, count, from, "revocation list taken");
+        self.record_own(Event::ListInForce, |record| Record {
+            list: Some(number),
+            ..record
+        });
         self.keep_lists();
         if self.overlay.is_revoked() {
             tracing::error!("this node's own certificate is revoked: no peer has a link with it");
@@ -200,9 +205,19 @@ impl Node {
     /// Shows the certificate that is in the identity file now. One that peers would refuse is left
     /// where it is.
     pub(super) fn renew_certificate(&mut self) {
+        let before = self.serial();
         match self.read_certificate() {
             Ok(Some(identity)) => {
                 tracing::info!(fingerprint = %identity.fingerprint(), "certificate renewed");
+                let serial = self.serial();
+                // The file is also read when something else has changed.
+                if serial != before {
+                    self.record_own(Event::CertificateRenewed, |record| Record {
+                        key: identity.key_id(),
+                        serial,
+                        ..record
+                    });
+                }
                 self.overlay.set_identity(identity);
                 self.apply_rules();
             }
@@ -212,6 +227,12 @@ impl Node {
                 tracing::error!(error, "certificate not renewed, the old one stays");
             }
         }
+    }
+
+    /// The serial number of this node's certificate.
+    fn serial(&self) -> Option<String> {
+        let certified = self.membership.as_ref()?.certified.as_ref()?;
+        Some(certified.serial.to_string())
     }
 
     fn read_certificate(&mut self) -> Result<Option<Identity>, SettingsError> {

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use ipop_node::audit::Trail;
+use ipop_proto::audit::{Event, Record, key_id};
 use ipop_proto::status::PeerStatus;
 pub use ipop_testbed::ejabberd::DOMAIN;
 use ipop_testbed::ejabberd::{Ejabberd, Options};
@@ -137,7 +139,45 @@ ca_file = "server.pem"
         let config = config.replace("[overlay]\n", &format!("[overlay]\n{extra}"));
         let authority =
             "[authority]\ncertificate = \"authority.pem\"\nrevoked = \"authority.crl\"\n";
-        self.nodes[usize::from(number)].start(&format!("{config}{authority}"));
+        let audit = self.audit_section(number);
+        self.nodes[usize::from(number)].start(&format!("{config}{authority}{audit}"));
+    }
+
+    /// Has it keep records.
+    fn audit_section(&self, number: u8) -> String {
+        let file = self.nodes[usize::from(number)].file("audit.jsonl");
+        format!("[audit]\nfile = {file:?}\n")
+    }
+
+    /// Waits until a node has kept a record of this event about another one, and gives the last one.
+    pub fn record(&self, node: usize, event: &Event, about: &str) -> Record {
+        wait_until(&format!("a record of {event} of {about}"), PATIENCE, || {
+            let records = self.records(node).into_iter().rev();
+            let mut records = records.filter(|record| record.event == *event);
+            records.find(|record| record.node.as_deref() == Some(about))
+        })
+    }
+
+    /// What a node has kept, as it is on the disk.
+    pub fn records(&self, node: usize) -> Vec<Record> {
+        let file = self.nodes[node].file("audit.jsonl");
+        let kept = Trail::new(file, u64::MAX, false).read().expect("readable");
+        assert_eq!(kept.damaged, 0);
+        let name = format!("node-{node}");
+        assert!(kept.records.iter().all(|record| record.by == name));
+        kept.records
+    }
+
+    /// What the key of a node is known by in records, as OpenSSL sees it.
+    pub fn key(&self, number: u8) -> String {
+        let identity = self.nodes[usize::from(number)].file("identity.pem");
+        let der = Command::new("openssl")
+            .args(["pkey", "-pubout", "-outform", "DER", "-in"])
+            .arg(identity)
+            .output()
+            .expect("it runs");
+        assert!(der.status.success(), "{der:?}");
+        key_id(&der.stdout)
     }
 
     /// Has a node read its files again.

@@ -182,6 +182,7 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
+        audit: None,
         authority: keys.membership.as_ref().map(authority),
         xmpp: Some(XmppSection {
             jid: keys.account.jid.clone(),

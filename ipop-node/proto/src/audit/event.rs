@@ -25,12 +25,24 @@ pub enum Event {
     AccountClosed,
     /// The overlay was taken down.
     Destroyed,
+    /// A link to a node came up.
+    LinkUp,
+    /// A link to a node went down.
+    LinkDown,
+    /// A link was refused, or what somebody claimed.
+    LinkRefused,
+    /// Packets were dropped that no rule allows.
+    Denied,
+    /// A node has its next certificate.
+    CertificateRenewed,
+    /// Things happened that have no record, so often.
+    LeftOut,
     /// What a newer version writes.
     Other(String),
 }
 
 /// The names of those that this version writes.
-const NAMES: [(Event, &str); 8] = [
+const NAMES: [(Event, &str); 14] = [
     (Event::Invited, "invited"),
     (Event::Certified, "certified"),
     (Event::Refused, "refused"),
@@ -39,6 +51,12 @@ const NAMES: [(Event, &str); 8] = [
     (Event::ListInForce, "list-in-force"),
     (Event::AccountClosed, "account-closed"),
     (Event::Destroyed, "destroyed"),
+    (Event::LinkUp, "link-up"),
+    (Event::LinkDown, "link-down"),
+    (Event::LinkRefused, "link-refused"),
+    (Event::Denied, "denied"),
+    (Event::CertificateRenewed, "certificate-renewed"),
+    (Event::LeftOut, "left-out"),
 ];
 
 impl Event {

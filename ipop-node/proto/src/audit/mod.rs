@@ -33,7 +33,7 @@ pub struct Record {
     /// The person whose machine that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub person: Option<String>,
-    /// The account (a bare JID) that it came by.
+    /// The account (a bare JID) that it came by, or the peer's name by configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     /// The node's key: SHA-256 of its SubjectPublicKeyInfo in hexadecimal digits.
@@ -48,7 +48,7 @@ pub struct Record {
     /// Overlay addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addrs: Vec<String>,
-    /// Who did it, or says so: `owner` (a command) or `registrar`.
+    /// Who did it, or says so: `owner` (a command), `registrar`, or a node's name.
     #[serde(default)]
     pub by: String,
     /// Why, or how.

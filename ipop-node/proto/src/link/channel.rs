@@ -206,6 +206,11 @@ impl Channel {
         self.current.shown()
     }
 
+    /// What the key of that certificate is known by in records.
+    pub(super) fn shown_key(&self) -> Option<String> {
+        self.current.shown_key()
+    }
+
     /// What the authority says of the peer by that certificate, where there is one.
     pub(super) fn certified(&self) -> Option<&Certified> {
         self.current.certified()

@@ -17,7 +17,7 @@ use rtc_dtls::endpoint::{Endpoint, EndpointEvent};
 use rtc_shared::TransportProtocol;
 use rtc_shared::error::Error;
 
-use super::identity::{Identity, fingerprint_of};
+use super::identity::{Identity, fingerprint_of, key_of};
 use super::key_tap::KeyTap;
 use super::record::{Form, HANDSHAKE};
 use super::trust::{Expected, Untrusted};
@@ -252,6 +252,12 @@ impl Association {
             .peer_certificates
             .first()
             .map(|der| fingerprint_of(der))
+    }
+
+    /// What the key of that certificate is known by in records.
+    pub(super) fn shown_key(&self) -> Option<String> {
+        let state = self.endpoint.get_connection_state(PEER)?;
+        state.peer_certificates.first().and_then(|der| key_of(der))
     }
 
     fn is_established(&self) -> bool {

@@ -6,8 +6,11 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use rtc_dtls::crypto::Certificate;
 use rtc_dtls::crypto_provider::SignatureScheme;
 use sha2::{Digest, Sha256};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer as _;
 
 use super::provider;
+use crate::audit::key_id;
 use crate::authority::CERTIFICATE;
 use crate::signal::Fingerprint;
 
@@ -118,6 +121,14 @@ impl Identity {
         self.fingerprint
     }
 
+    /// What its key is known by in records ([`crate::audit::key_id`]).
+    pub fn key_id(&self) -> Option<String> {
+        self.certificate
+            .certificate
+            .first()
+            .and_then(|der| key_of(der))
+    }
+
     /// The certificate and those between it and the authority, as DER.
     pub fn chain(&self) -> &[impl AsRef<[u8]> + use<>] {
         &self.certificate.certificate
@@ -157,6 +168,12 @@ impl fmt::Debug for Identity {
 
 fn sections(text: &str) -> Result<Vec<Pem>, IdentityError> {
     pem::parse_many(text).map_err(|error| IdentityError::Pem(error.to_string()))
+}
+
+/// What the key of a certificate (DER) is known by in records; nothing where that cannot be read.
+pub(super) fn key_of(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(key_id(certificate.public_key().raw))
 }
 
 /// SHA-256 over a certificate's DER form (RFC 8122 section 5).

@@ -385,6 +385,11 @@ impl Link {
         self.channel.as_ref()?.shown()
     }
 
+    /// What the key of that certificate is known by in records ([`crate::audit::key_id`]).
+    pub fn shown_key(&self) -> Option<String> {
+        self.channel.as_ref()?.shown_key()
+    }
+
     /// What the authority says of the peer, once it has shown its certificate, where there is one.
     pub fn certified(&self) -> Option<&Certified> {
         self.channel.as_ref()?.certified()

@@ -12,7 +12,7 @@ use super::peer::{Peer, PeerId};
 use super::{Output, Overlay};
 use crate::config::OverlayMode;
 use crate::gather::Inbound;
-use crate::link::{LinkEvent, stun_username};
+use crate::link::{Link, LinkEvent, stun_username};
 use crate::net::{DatagramClass, Transmit};
 use crate::signal::TerminateReason;
 use crate::status::{DropReason, LinkState};
@@ -199,10 +199,11 @@ impl Overlay {
                     peer.failure = None;
                     peer.backoff.reset();
                     peer.setup = Some(now.duration_since(peer.since));
-                    let shown = peer.session.as_ref().and_then(|s| s.link.shown());
+                    let link = peer.session.as_ref().map(|session| &session.link);
                     self.outputs.push_back(Output::LinkUp {
                         peer: peer.name.clone(),
-                        fingerprint: shown,
+                        fingerprint: link.and_then(Link::shown),
+                        key: link.and_then(Link::shown_key),
                     });
                     self.gossip_linked(now, id);
                 }

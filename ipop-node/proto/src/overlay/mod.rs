@@ -116,14 +116,22 @@ pub enum Output {
         /// The way.
         path: Option<PeerPath>,
     },
-    /// A peer is not what it claims to be, or somebody answers in its place; to log.
+    /// A peer is not what it claims to be, or somebody answers in its place; said each time.
     Refused {
         /// Its bare JID, or the name of a peer by configuration.
         account: String,
+        /// The node name that it claims.
+        peer: String,
+        /// The addresses that it claims.
+        addrs: OverlayAddrs,
         /// Of the certificate that was shown, if one was.
         fingerprint: Option<Fingerprint>,
+        /// What the key of that is known by in records.
+        key: Option<String>,
         /// Why.
         why: String,
+        /// Whether it has not been said of late; to log then. An account that has many has none that is new.
+        is_new: bool,
     },
     /// A newer revocation list is in force; to keep, so that this node does not forget it, and to log.
     Revoked {
@@ -147,6 +155,8 @@ pub enum Output {
         peer: String,
         /// Of the certificate that the peer has shown.
         fingerprint: Option<Fingerprint>,
+        /// What the key of that is known by in records.
+        key: Option<String>,
     },
     /// A link went down after having been up.
     LinkDown {
@@ -154,6 +164,8 @@ pub enum Output {
         peer: String,
         /// Of the certificate that the peer had shown.
         fingerprint: Option<Fingerprint>,
+        /// What the key of that is known by in records.
+        key: Option<String>,
         /// Why.
         why: String,
     },

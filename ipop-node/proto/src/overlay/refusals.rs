@@ -37,26 +37,30 @@ impl Noted for Refusal {
 impl Overlay {
     /// A peer of an overlay with an authority is not what it claims to be.
     pub(super) fn refuse(&mut self, now: Instant, id: PeerId, why: &str) {
-        let Some(account) = self.table.get(id).map(account) else {
+        let Some(found) = self.table.get(id) else {
             return;
         };
+        let (account, peer, addrs) = (account(found), found.name.clone(), found.addrs);
         if self.trust.is_none() {
             return;
         }
         let session = self.table.get(id).and_then(|peer| peer.session.as_ref());
         let fingerprint = session.and_then(|session| session.link.shown());
+        let key = session.and_then(|session| session.link.shown_key());
         let refusal = Refusal {
             account: account.clone(),
             why: why.to_owned(),
         };
-        if self.refusals.note(refusal, now) {
-            let why = why.to_owned();
-            self.outputs.push_back(Output::Refused {
-                account,
-                fingerprint,
-                why,
-            });
-        }
+        let is_new = self.refusals.note(refusal, now);
+        self.outputs.push_back(Output::Refused {
+            account,
+            peer,
+            addrs,
+            fingerprint,
+            key,
+            why: why.to_owned(),
+            is_new,
+        });
     }
 
     /// Who was refused in an overlay with an authority, and why; the newest last.

@@ -364,6 +364,7 @@ impl Overlay {
             peer.since = now;
         }
         let fingerprint = session.link.shown();
+        let key = session.link.shown_key();
         session.link.close();
         while let Some(transmit) = session.link.poll_transmit() {
             self.send(now, id, transmit);
@@ -382,6 +383,7 @@ impl Overlay {
             self.outputs.push_back(Output::LinkDown {
                 peer: name,
                 fingerprint,
+                key,
                 why: why.to_owned(),
             });
         }

@@ -409,9 +409,15 @@ impl World {
                             .push(format!("list {} from {from}", list.number()));
                         node.kept = list.pem();
                     }
-                    Output::Refused { account, why, .. } => {
+                    Output::Refused {
+                        account,
+                        why,
+                        is_new: true,
+                        ..
+                    } => {
                         node.events.push(format!("refused {account}: {why}"));
                     }
+                    Output::Refused { .. } => {}
                     Output::Denied { peer, count, last } => {
                         node.events.push(format!("denied {peer}: {last}, {count}"));
                     }

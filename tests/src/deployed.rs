@@ -151,6 +151,11 @@ impl Lab {
 
     /// Runs `provision` on the owner's machine.
     pub fn provision(&self, words: &[&str]) -> Output {
+        self.command(words).output().expect("`ip` runs")
+    }
+
+    /// The same, still to be run.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = self
             .place
             .command(&scale::provision().display().to_string());
@@ -159,7 +164,7 @@ impl Lab {
             .env("IPOP_STATE_DIR", &self.layout.state)
             .env("IPOP_CACHE_DIR", &self.layout.cache)
             .stdin(Stdio::null());
-        command.output().expect("`ip` runs")
+        command
     }
 
     /// What `provision audit` has of it.
@@ -168,9 +173,7 @@ impl Lab {
         let output = self.provision(&words);
         assert!(output.status.success(), "{output:?}");
         assert!(output.stderr.is_empty(), "{output:?}");
-        let text = String::from_utf8(output.stdout).expect("UTF-8");
-        let read = |line| Record::from_line(line).expect("a record");
-        text.lines().map(read).collect()
+        records(&output)
     }
 
     /// Invites a machine of a person's; gives its number.
@@ -413,6 +416,13 @@ pub fn said(output: &Output) -> Value {
         .last()
         .expect("a line for each event, and one for the result");
     serde_json::from_str(last).expect("JSON")
+}
+
+/// The records that `provision audit --json` printed.
+pub fn records(output: &Output) -> Vec<Record> {
+    let text = std::str::from_utf8(&output.stdout).expect("UTF-8");
+    let read = |line| Record::from_line(line).expect("a record");
+    text.lines().map(read).collect()
 }
 
 fn record(layout: &Layout, plan: &ClusterPlan, settings: &Settings) {

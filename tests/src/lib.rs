@@ -8,6 +8,7 @@
 //! The `ipop-node` under test is the file that `IPOP_NODE_BINARY` names, otherwise the newer of the
 //! static build (`scripts/build-node`) and the debug build (`cargo build -p ipop-node`).
 
+pub mod answering;
 pub mod capture;
 pub mod deployed;
 pub mod ec2;

@@ -1,13 +1,15 @@
 //! A person who is removed by `provision user remove`, and whose machine wants to stay. Needs root; see the
 //! crate's documentation.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
 
 use ipop_node::xmpp::{self, Event, Password, QueryError};
-use ipop_proto::audit::Record;
+use ipop_proto::audit::{Event as Happened, Record};
 use ipop_proto::authority::issue::Issuer;
-use ipop_tests::deployed::{Lab, PATIENCE, said};
+use ipop_tests::answering;
+use ipop_tests::deployed::{Lab, PATIENCE, records, said};
 use ipop_tests::ejabberd::DOMAIN;
 use ipop_tests::wait_until;
 use provisioner::authority::read_list;
@@ -82,6 +84,65 @@ fn assert_is_written_down(lab: &Lab) {
     assert!(row.contains("alice") && row.contains("list 1"), "{row}");
     let wrong = lab.provision(&["audit", "demi"]);
     assert_eq!(wrong.status.code(), Some(4), "{wrong:?}");
+}
+
+/// What the machines have recorded of alice's links is there too, beside what the owner's side has.
+fn assert_was_seen_by_machines(lab: &Lab) {
+    let words = ["audit", "demo", "--nodes", "--node", "alice", "--json"];
+    let machines = ["frontend-0", "worker-0", "worker-1"];
+    let output = answering::provision(lab, &[], &words);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let all = records(&output);
+    assert!(all.is_sorted_by_key(|record| record.time), "{all:?}");
+    let of = |event: Happened, by: &str| {
+        let mut of = all.iter().filter(|r| r.event == event && r.by == by);
+        of.next_back()
+            .unwrap_or_else(|| panic!("no {event} of {by} in {all:?}"))
+    };
+    let signed = of(Happened::Certified, "registrar");
+    for machine in machines {
+        let (up, down) = (
+            of(Happened::LinkUp, machine),
+            of(Happened::LinkDown, machine),
+        );
+        for record in [up, down] {
+            assert_eq!(record.key, signed.key);
+        }
+        // The server's word may come before the list, but not to the one that it does not reach.
+        let why = down.why.as_deref();
+        let by_server = machine != "worker-1" && why == Some("the peer is no longer a member");
+        assert!(why == Some(REVOKED) || by_server, "{down:?}");
+    }
+    // What one machine has, and no other; and one that does not answer.
+    let words = [
+        "audit",
+        "demo",
+        "--from",
+        "worker-0",
+        "--event",
+        "link-down",
+    ];
+    let one = answering::provision(lab, &[], &words);
+    let table = String::from_utf8_lossy(&one.stdout);
+    assert!(one.status.success() && table.contains("alice"), "{one:?}");
+    let mut rows = table.lines().skip(1);
+    assert!(rows.all(|row| row.contains("worker-0")), "{table}");
+    let words = ["audit", "demo", "--nodes", "--event", "link-down", "--json"];
+    let partly = answering::provision(lab, &["worker-1"], &words);
+    assert_eq!(partly.status.code(), Some(5), "{partly:?}");
+    let warning = String::from_utf8_lossy(&partly.stderr);
+    assert!(
+        warning.contains("warning: records of `worker-1` are missing")
+            && warning.contains("No route to host"),
+        "{warning}"
+    );
+    let by: BTreeSet<_> = records(&partly).into_iter().map(|r| r.by).collect();
+    assert_eq!(by, machines[..2].iter().map(ToString::to_string).collect());
+    // Hers is not asked.
+    let words = ["audit", "demo", "--from", "alice"];
+    let hers = answering::provision(lab, &[], &words);
+    assert_eq!(hers.status.code(), Some(4), "{hers:?}");
 }
 
 /// Tells the front end a list of the authority, as somebody else than the one who signs.
@@ -180,6 +241,7 @@ fn a_removed_person_is_out_in_seconds_also_of_who_cannot_reach_the_server_and_st
     };
     is_shut_out(&lab);
     assert_is_written_down(&lab);
+    assert_was_seen_by_machines(&lab);
 
     // Whoever runs the server gives it the account back. It forgets what it knows, and has its key.
     let gone = &mut lab.nodes[alice];

@@ -1,4 +1,6 @@
-//! `provision audit`: who was invited, got a certificate, was refused and was taken out.
+//! `provision audit`: who was invited, got a certificate, was refused and was taken out; and who linked.
+
+mod nodes;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,10 +23,14 @@ Examples:
   provision audit lake                             all that is recorded, oldest first
   provision audit lake --since 2h --event refused
   provision audit lake --node alice-laptop --json  one record a line, for other programs
+  provision audit lake --nodes --since 1h          and what machines saw: who had links with them
+  provision audit lake --from frontend-0 --event link-refused
 
-Events: invited, certified, refused, revoked, not-revoked, list-in-force, account-closed, destroyed.
-Records stay when the deployment is destroyed. A key is the SHA-256 of the node's public key
-(SubjectPublicKeyInfo), shortened in the table.";
+Events: invited, certified, refused, revoked, not-revoked, list-in-force, account-closed, destroyed;
+of nodes: link-up, link-down, link-refused, denied, certificate-renewed, list-in-force, left-out.
+The owner's records stay when the deployment is destroyed; those of nodes go with their machines. A
+key is the SHA-256 of the node's public key (SubjectPublicKeyInfo), shortened in the table. With a
+machine that does not answer the exit code is 5, after all that the others have.";
 
 /// Digits of a key that people are shown.
 const KEY_DIGITS: usize = 12;
@@ -44,6 +50,12 @@ pub struct AuditArgs {
     /// Only what is about this node
     #[arg(long)]
     pub node: Option<String>,
+    /// Also what the deployment's machines have recorded of links, merged by time
+    #[arg(long)]
+    pub nodes: bool,
+    /// The same, only of this node's machine; may be repeated
+    #[arg(long, value_name = "NODE")]
+    pub from: Vec<String>,
 }
 
 /// From when on.
@@ -106,13 +118,28 @@ pub fn run(context: &Context, args: AuditArgs) -> Result<u8, CliError> {
             path.display()
         );
     }
-    let records = args.chosen(kept.records, SystemTime::now());
+    let mut records = kept.records;
+    let mut code = 0;
+    if args.nodes || !args.from.is_empty() {
+        let deployment = context.deployment(&database, name)?;
+        let nodes = database.nodes(deployment.id)?;
+        let asked = nodes::chosen(&deployment, &nodes, &args.from)?;
+        let gathered = nodes::gather(context, &database, &deployment, &nodes, &asked);
+        for warning in &gathered.warnings {
+            eprintln!("warning: {}", harmless(warning));
+        }
+        records.extend(gathered.records);
+        if gathered.is_partial {
+            code = ExitCode::Unavailable as u8;
+        }
+    }
+    let records = args.chosen(records, SystemTime::now());
     if context.global.json {
         print!("{}", lines(&records)?);
     } else {
         print!("{}", text(name, &records));
     }
-    Ok(0)
+    Ok(code)
 }
 
 impl AuditArgs {

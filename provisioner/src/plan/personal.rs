@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipop_proto::config::{
-    AllowedSection, AuthoritySection, IceSection, NamesSection, NodeConfig, NodeSection,
-    OffloadSection, OverlayMode, OverlaySection, ResolverKind, SwitchSection, XmppSection,
+    AllowedSection, AuditSection, AuthoritySection, IceSection, NamesSection, NodeConfig,
+    NodeSection, OffloadSection, OverlayMode, OverlaySection, ResolverKind, SwitchSection,
+    XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -30,6 +31,8 @@ const EXPORT_ID: u32 = 65534;
 const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
 /// Where a node keeps its key and its certificate.
 const IDENTITY: &str = "/var/lib/ipop-node/identity.pem";
+/// Where it keeps records of what happened to its links.
+pub const AUDIT: &str = "/var/lib/ipop-node/audit.jsonl";
 /// Public half of the host key that the image's `ipop-metadata` unit makes.
 const HOST_KEY: &str = "/etc/ssh/ipop_host_ed25519_key.pub";
 
@@ -182,7 +185,7 @@ pub fn config(
             // A port of the front end's bridge is no station.
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
-        audit: None,
+        audit: Some(AuditSection { file: AUDIT.into() }),
         authority: keys.membership.as_ref().map(authority),
         xmpp: Some(XmppSection {
             jid: keys.account.jid.clone(),

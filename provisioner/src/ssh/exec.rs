@@ -97,11 +97,19 @@ pub(super) fn run(
 
 /// Runs a child that must succeed, and gives the beginning of what it printed.
 pub(crate) fn output(command: Command, limits: &Limits<'_>) -> Result<String, CliError> {
-    const KEPT: usize = 1 << 20;
+    output_up_to(1 << 20, command, limits)
+}
+
+/// The same of one that may print more: `keep` bytes.
+pub(crate) fn output_up_to(
+    keep: usize,
+    command: Command,
+    limits: &Limits<'_>,
+) -> Result<String, CliError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed =
         |e| CliError::new(ExitCode::Missing, format!("cannot run `{program}`")).caused_by(e);
-    let ended = run(command, None, KEPT, limits, &|_| {}).map_err(failed)?;
+    let ended = run(command, None, keep, limits, &|_| {}).map_err(failed)?;
     let why = match ended.end {
         End::Status(Some(0)) => return Ok(String::from_utf8_lossy(&ended.stdout).into_owned()),
         End::Status(Some(status)) => format!("status {status}"),

@@ -9,4 +9,4 @@ pub mod target;
 pub mod transport;
 pub mod upload;
 
-pub(crate) use exec::output;
+pub(crate) use exec::{output, output_up_to};

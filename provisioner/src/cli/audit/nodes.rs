@@ -1,0 +1,312 @@
+//! What nodes keep themselves, fetched from their machines.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use ipop_node::audit::Kept;
+use ipop_proto::audit::Record;
+
+use crate::cli::{Context, ssh};
+use crate::error::{CliError, ExitCode};
+use crate::name::NodeName;
+use crate::plan::personal::AUDIT;
+use crate::ssh::transport::Limits;
+use crate::state::Database;
+use crate::state::record::{Deployment, NodeRecord};
+
+/// How long one machine may take for all that it has.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Machines that are asked at the same time. All are reached through the front end, whose sshd lets ten in
+/// who have not signed in yet.
+const AT_ONCE: usize = 4;
+/// Most bytes of one machine's records, the newest: it has two files of 4 MiB.
+const MOST: usize = 9 << 20;
+
+/// What came of asking machines.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// What they have.
+    pub records: Vec<Record>,
+    /// What is to be said of it.
+    pub warnings: Vec<String>,
+    /// Whether some machine could not be asked.
+    pub is_partial: bool,
+}
+
+/// The nodes whose machines are asked: those that are named, or all that are not a person's own.
+pub(super) fn chosen<'a>(
+    deployment: &Deployment,
+    nodes: &'a [NodeRecord],
+    names: &[String],
+) -> Result<Vec<&'a NodeRecord>, CliError> {
+    if names.is_empty() {
+        return Ok(nodes.iter().filter(|node| node.person.is_none()).collect());
+    }
+    let mut chosen: Vec<&NodeRecord> = Vec::new();
+    for name in names {
+        let node = ssh::node(deployment, nodes, name)?;
+        if let Some(person) = &node.person {
+            let message = format!("`{name}` is {person}'s own machine: its records are not yours");
+            return Err(CliError::new(ExitCode::Name, message)
+                .hint("without --from, --nodes asks all machines that `provision` made"));
+        }
+        if chosen.iter().all(|other| other.name != node.name) {
+            chosen.push(node);
+        }
+    }
+    Ok(chosen)
+}
+
+/// Asks the machines of `asked`, some at a time. One that does not answer is a warning.
+pub(super) fn gather(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    nodes: &[NodeRecord],
+    asked: &[&NodeRecord],
+) -> Gathered {
+    let words = [script(AUDIT)];
+    let commands = asked.iter().map(|node| {
+        let command = ssh::command(context, database, deployment, nodes, node, &words);
+        (&node.name, command)
+    });
+    let said = all(commands.collect());
+    let mut gathered = Gathered::default();
+    for (name, said) in said {
+        gathered.take(deployment, nodes, name, said);
+    }
+    gathered
+}
+
+/// What came of asking one machine: what it printed.
+type Asked<'a> = (&'a NodeName, Result<String, CliError>);
+
+/// Runs all, some at a time; the answers are in the order of the questions.
+fn all(commands: Vec<(&NodeName, Result<Command, CliError>)>) -> Vec<Asked<'_>> {
+    let count = commands.len();
+    let waiting = Mutex::new(commands.into_iter().enumerate());
+    let next = || waiting.lock().ok()?.next();
+    let done = Mutex::new(Vec::with_capacity(count));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(count) {
+            scope.spawn(|| {
+                while let Some((at, (name, command))) = next() {
+                    let limits = Limits::within(PATIENCE);
+                    let said = command
+                        .and_then(|command| crate::ssh::output_up_to(MOST, command, &limits));
+                    if let Ok(mut done) = done.lock() {
+                        done.push((at, (name, said)));
+                    }
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, asked)| asked).collect()
+}
+
+/// Prints both files, the older one first. The node may make the one to the other meanwhile: then both
+/// names are of the same file, and nothing of what it had is lost.
+fn script(file: &str) -> String {
+    format!(
+        "[ -e {file} ] || exit 0; exec 3<{file}; \
+         {{ if [ -e {file}.1 ]; then exec 4<{file}.1; \
+         [ /proc/self/fd/3 -ef /proc/self/fd/4 ] || cat <&4; fi; cat <&3; }} | tail -c {MOST}"
+    )
+}
+
+impl Gathered {
+    fn take(
+        &mut self,
+        deployment: &Deployment,
+        nodes: &[NodeRecord],
+        name: &NodeName,
+        said: Result<String, CliError>,
+    ) {
+        let said = match said {
+            Ok(said) => said,
+            Err(error) => {
+                self.is_partial = true;
+                let why = error.one_line();
+                self.warnings
+                    .push(format!("records of `{name}` are missing: {why}"));
+                return;
+            }
+        };
+        if said.is_empty() {
+            let warning = format!(
+                "`{name}` has no records: it had no link yet, or an older version made `{}`",
+                deployment.name
+            );
+            self.warnings.push(warning);
+            return;
+        }
+        let mut kept = Kept::default();
+        // What is longer begins in the middle of a line.
+        let cut = (said.len() >= MOST).then(|| said.find('\n')).flatten();
+        kept.take(said[cut.unwrap_or_default()..].as_bytes());
+        if kept.damaged > 0 {
+            let lines = kept.damaged;
+            let warning = format!("{lines} lines of `{name}` are no records and are left out");
+            self.warnings.push(warning);
+        }
+        let person = |record: &Record| {
+            let about = record.node.as_ref()?;
+            let node = nodes.iter().find(|node| node.name.0 == *about)?;
+            node.person.clone()
+        };
+        // Nobody writes in another's name, whoever has the machine.
+        self.records
+            .extend(kept.records.into_iter().map(|record| Record {
+                by: name.0.clone(),
+                person: person(&record),
+                ..record
+            }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::SystemTime;
+
+    use ipop_proto::audit::Event;
+
+    use super::*;
+    use crate::plan::tests::demo;
+    use crate::state::record::Phase;
+
+    fn deployment() -> Deployment {
+        Deployment {
+            id: 1,
+            name: "demo".to_owned(),
+            uid: "00112233445566ff".to_owned(),
+            owner: "11223344".to_owned(),
+            expires: None,
+            quorum: None,
+            created: SystemTime::UNIX_EPOCH,
+            phase: Phase::Joined,
+            domain: "demo.ipop".to_owned(),
+            net4: String::new(),
+            net6: String::new(),
+            settings: "{}".to_owned(),
+        }
+    }
+
+    fn record(number: u64) -> Record {
+        Record {
+            node: Some("frontend-0".to_owned()),
+            list: Some(number),
+            by: "owner".to_owned(),
+            ..Record::new(Event::LinkUp, SystemTime::UNIX_EPOCH)
+        }
+    }
+
+    fn lines(numbers: std::ops::Range<u64>) -> String {
+        let lines = numbers.map(|number| record(number).to_line().expect("JSON"));
+        lines.collect()
+    }
+
+    fn printed(file: &str) -> String {
+        let mut command = Command::new("sh");
+        command.args(["-c", &script(file)]);
+        crate::ssh::output_up_to(MOST, command, &Limits::within(PATIENCE)).expect("it runs")
+    }
+
+    #[test]
+    fn both_files_are_printed_and_none_is_printed_twice() {
+        let dir = tempfile::tempdir().expect("directory");
+        let path = dir.path().join("audit.jsonl");
+        let older = dir.path().join("audit.jsonl.1");
+        let file = path.to_str().expect("UTF-8");
+        assert_eq!(printed(file), "");
+        fs::write(&path, lines(5..7)).expect("written");
+        assert_eq!(printed(file), lines(5..7));
+        fs::write(&older, lines(0..5)).expect("written");
+        assert_eq!(printed(file), lines(0..7));
+        // As while the node makes it the older one.
+        fs::remove_file(&older).expect("removed");
+        fs::hard_link(&path, &older).expect("linked");
+        assert_eq!(printed(file), lines(5..7));
+        // Of more than there may be, the newest.
+        let many = lines(0..(MOST as u64 / 80));
+        fs::write(&older, &many).expect("written");
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, lines(5..7)).expect("written");
+        let printed = printed(file);
+        assert!(printed.len() == MOST && many.len() > MOST);
+        assert!(printed.ends_with(&lines(5..7)));
+    }
+
+    #[test]
+    fn machines_are_asked_side_by_side_and_one_that_fails_costs_no_other_its_records() {
+        let names = ["a", "b", "c", "d", "e", "f"].map(|name| NodeName(name.to_owned()));
+        let commands = names.iter().map(|name| {
+            let mut command = Command::new("sh");
+            let word =
+                format!("[ {name} != c ] || {{ echo no route >&2; exit 255; }}; echo {name}");
+            command.args(["-c", &word]);
+            (name, Ok(command))
+        });
+        let said = all(commands.collect());
+        let order: Vec<_> = said.iter().map(|(name, _)| name.0.as_str()).collect();
+        assert_eq!(order, ["a", "b", "c", "d", "e", "f"]);
+        let nodes: Vec<_> = demo().nodes.iter().map(|node| node.record()).collect();
+        let mut gathered = Gathered::default();
+        for (name, said) in said {
+            let said = said.map(|_| lines(0..1));
+            gathered.take(&deployment(), &nodes, name, said);
+        }
+        assert!(gathered.is_partial);
+        assert_eq!(gathered.records.len(), 5);
+        let [warning] = gathered.warnings.as_slice() else {
+            panic!("{:?}", gathered.warnings);
+        };
+        assert!(
+            warning.contains("`c`") && warning.contains("no route"),
+            "{warning}"
+        );
+    }
+
+    #[test]
+    fn a_machine_says_nothing_in_anothers_name_and_rubbish_is_told() {
+        let node = NodeRecord {
+            person: Some("alice".to_owned()),
+            ..demo().nodes[0].record()
+        };
+        let said = format!("{}rubbish\n{}", lines(0..1), lines(1..2));
+        let mut gathered = Gathered::default();
+        let name = NodeName("worker-0".to_owned());
+        gathered.take(&deployment(), &[node], &name, Ok(said));
+        assert!(!gathered.is_partial);
+        for (number, record) in gathered.records.iter().enumerate() {
+            assert_eq!(record.list, Some(number as u64));
+            assert_eq!(record.by, "worker-0");
+            assert_eq!(record.person.as_deref(), Some("alice"));
+        }
+        assert_eq!(gathered.records.len(), 2);
+        assert_eq!(
+            gathered.warnings,
+            ["1 lines of `worker-0` are no records and are left out"]
+        );
+    }
+
+    #[test]
+    fn people_own_machines_are_left_alone() {
+        let mut nodes: Vec<_> = demo().nodes.iter().map(|node| node.record()).collect();
+        let last = nodes.last_mut().expect("some");
+        last.person = Some("alice".to_owned());
+        let person = last.name.0.clone();
+        let first = nodes[0].name.0.clone();
+        let all = chosen(&deployment(), &nodes, &[]).expect("some");
+        assert_eq!(all.len(), nodes.len() - 1);
+        let twice = chosen(&deployment(), &nodes, &[first.clone(), first]).expect("one");
+        assert_eq!(twice.len(), 1);
+        for wrong in [person, "nobody".to_owned()] {
+            let error = chosen(&deployment(), &nodes, &[wrong]).expect_err("not asked");
+            assert_eq!(error.code, ExitCode::Name);
+        }
+    }
+}

@@ -27,7 +27,8 @@ Examples:
   provision audit lake --from frontend-0 --event link-refused
 
 Events: invited, certified, refused, revoked, not-revoked, list-in-force, account-closed, destroyed;
-of nodes: link-up, link-down, link-refused, denied, certificate-renewed, list-in-force, left-out.
+of nodes: link-up, link-down, link-refused, denied, certificate-renewed, list-in-force, left-out;
+of shares: mounted, unmounted.
 The owner's records stay when the deployment is destroyed; those of nodes go with their machines. A
 key is the SHA-256 of the node's public key (SubjectPublicKeyInfo), shortened in the table. With a
 machine that does not answer the exit code is 5, after all that the others have.";

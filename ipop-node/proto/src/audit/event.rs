@@ -35,6 +35,10 @@ pub enum Event {
     Denied,
     /// A node has its next certificate.
     CertificateRenewed,
+    /// A machine has a share mounted.
+    Mounted,
+    /// A machine has it mounted no more.
+    Unmounted,
     /// Things happened that have no record, so often.
     LeftOut,
     /// What a newer version writes.
@@ -42,7 +46,7 @@ pub enum Event {
 }
 
 /// The names of those that this version writes.
-const NAMES: [(Event, &str); 14] = [
+const NAMES: [(Event, &str); 16] = [
     (Event::Invited, "invited"),
     (Event::Certified, "certified"),
     (Event::Refused, "refused"),
@@ -56,6 +60,8 @@ const NAMES: [(Event, &str); 14] = [
     (Event::LinkRefused, "link-refused"),
     (Event::Denied, "denied"),
     (Event::CertificateRenewed, "certificate-renewed"),
+    (Event::Mounted, "mounted"),
+    (Event::Unmounted, "unmounted"),
     (Event::LeftOut, "left-out"),
 ];
 

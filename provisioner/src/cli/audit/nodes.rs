@@ -20,8 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Machines that are asked at the same time. All are reached through the front end, whose sshd lets ten in
 /// who have not signed in yet.
 const AT_ONCE: usize = 4;
-/// Most bytes of one machine's records, the newest: it has two files of 4 MiB.
-const MOST: usize = 9 << 20;
+/// Where a share's machine keeps who had it mounted.
+const MOUNTS: &str = "/var/lib/ipop-share/audit.jsonl";
+/// Most bytes of one machine's records, the newest: it has two files of 4 MiB, a share's machine twice
+/// as many.
+const MOST: usize = 18 << 20;
 
 /// What came of asking machines.
 #[derive(Debug, Default)]
@@ -66,7 +69,7 @@ pub(super) fn gather(
     nodes: &[NodeRecord],
     asked: &[&NodeRecord],
 ) -> Gathered {
-    let words = [script(AUDIT)];
+    let words = [script(&[AUDIT, MOUNTS])];
     let commands = asked.iter().map(|node| {
         let command = ssh::command(context, database, deployment, nodes, node, &words);
         (&node.name, command)
@@ -107,14 +110,17 @@ fn all(commands: Vec<(&NodeName, Result<Command, CliError>)>) -> Vec<Asked<'_>> 
     done.into_iter().map(|(_, asked)| asked).collect()
 }
 
-/// Prints both files, the older one first. The node may make the one to the other meanwhile: then both
-/// names are of the same file, and nothing of what it had is lost.
-fn script(file: &str) -> String {
-    format!(
-        "[ -e {file} ] || exit 0; exec 3<{file}; \
-         {{ if [ -e {file}.1 ]; then exec 4<{file}.1; \
-         [ /proc/self/fd/3 -ef /proc/self/fd/4 ] || cat <&4; fi; cat <&3; }} | tail -c {MOST}"
-    )
+/// Prints both files of each name, the older one first. The machine may make the one to the other
+/// meanwhile: then both names are of the same file, and nothing of what it had is lost.
+fn script(files: &[&str]) -> String {
+    let print = |file: &&str| {
+        format!(
+            "if [ -e {file} ]; then exec 3<{file}; if [ -e {file}.1 ]; then exec 4<{file}.1; \
+             [ /proc/self/fd/3 -ef /proc/self/fd/4 ] || cat <&4; fi; cat <&3; fi; "
+        )
+    };
+    let all: String = files.iter().map(print).collect();
+    format!("{{ {all}}} | tail -c {MOST}")
 }
 
 impl Gathered {
@@ -152,18 +158,24 @@ impl Gathered {
             let warning = format!("{lines} lines of `{name}` are no records and are left out");
             self.warnings.push(warning);
         }
-        let person = |record: &Record| {
-            let about = record.node.as_ref()?;
-            let node = nodes.iter().find(|node| node.name.0 == *about)?;
-            node.person.clone()
+        let about = |record: &Record| match (&record.node, record.addrs.as_slice()) {
+            (Some(name), _) => nodes.iter().find(|node| node.name.0 == *name),
+            // A share knows who mounts it by the address.
+            (None, [addr]) => nodes.iter().find(|n| n.ipv4 == *addr || n.ipv6 == *addr),
+            (None, _) => None,
         };
         // Nobody writes in another's name, whoever has the machine.
-        self.records
-            .extend(kept.records.into_iter().map(|record| Record {
+        self.records.extend(kept.records.into_iter().map(|record| {
+            let about = about(&record);
+            Record {
                 by: name.0.clone(),
-                person: person(&record),
+                person: about.and_then(|node| node.person.clone()),
+                node: record
+                    .node
+                    .or_else(|| about.map(|node| node.name.0.clone())),
                 ..record
-            }));
+            }
+        }));
     }
 }
 
@@ -211,7 +223,7 @@ mod tests {
 
     fn printed(file: &str) -> String {
         let mut command = Command::new("sh");
-        command.args(["-c", &script(file)]);
+        command.args(["-c", &script(&["/nonexistent/records", file])]);
         crate::ssh::output_up_to(MOST, command, &Limits::within(PATIENCE)).expect("it runs")
     }
 
@@ -291,6 +303,29 @@ mod tests {
             gathered.warnings,
             ["1 lines of `worker-0` are no records and are left out"]
         );
+    }
+
+    #[test]
+    fn who_mounted_a_share_is_named_where_the_address_is_a_nodes() {
+        let node = demo().nodes[1].record();
+        let mounted = |addr: &str| Record {
+            addrs: vec![addr.to_owned()],
+            ..Record::new(Event::Mounted, SystemTime::UNIX_EPOCH)
+        };
+        let of = [
+            mounted(&node.ipv4),
+            mounted(&node.ipv6),
+            mounted("192.0.2.1"),
+        ];
+        let said = of.iter().map(|record| record.to_line().expect("JSON"));
+        let mut gathered = Gathered::default();
+        let name = NodeName("lake-data".to_owned());
+        let nodes = [node.clone()];
+        gathered.take(&deployment(), &nodes, &name, Ok(said.collect()));
+        let names = gathered.records.iter().map(|record| record.node.clone());
+        let known = Some(node.name.0);
+        assert_eq!(names.collect::<Vec<_>>(), [known.clone(), known, None]);
+        assert_eq!(gathered.records[2].addrs, ["192.0.2.1"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod link;
 pub mod names;
 pub mod net;
 pub mod overlay;
+pub mod pinning;
 pub mod policy;
 pub mod service;
 pub mod signal;

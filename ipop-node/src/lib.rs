@@ -22,6 +22,7 @@ pub mod metadata;
 mod names;
 pub mod node;
 pub mod notify;
+pub mod pins;
 pub mod requester;
 pub mod revocation;
 pub mod services;

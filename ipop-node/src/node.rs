@@ -2,6 +2,7 @@
 
 mod audit;
 mod membership;
+mod pinning;
 mod policy;
 mod report;
 mod switching;
@@ -27,6 +28,7 @@ use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
 use crate::names::NameService;
 use crate::notify::Notifier;
+use crate::pins::PinFile;
 use crate::services::ice_servers;
 use crate::settings::{Membership, Settings};
 use crate::tun::{self, Device, TunError};
@@ -90,6 +92,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         enrolment,
         identity,
         membership,
+        pinning,
         ssh_host_key,
     } = settings;
     let mut renewal = Renewal::new().map_err(system("handle SIGHUP"))?;
@@ -113,6 +116,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let mut node = Node::new(source, config, device, session, identity, ssh_host_key)?;
     if let Some(membership) = membership {
         node.believe(membership);
+    }
+    if let Some((file, pins)) = pinning {
+        node.overlay.set_pins(Instant::now(), pins);
+        node.pin_file = Some(file);
     }
     node.apply_rules();
     node.add_peers();
@@ -163,6 +170,8 @@ struct Node {
     ssh_host_key: Option<String>,
     /// Its place in an overlay with an authority.
     membership: Option<Membership>,
+    /// Where it is kept whom the owner has approved; none where nobody has to be.
+    pin_file: Option<PinFile>,
     /// When to look whether it is time for another certificate; none where nobody is asked for one.
     renewals: Option<Renewals>,
     /// Where members are known by name.
@@ -212,6 +221,7 @@ impl Node {
             session,
             ssh_host_key,
             membership: None,
+            pin_file: None,
             renewals: None,
             names: name_service(&config),
             audit: Self::records(&config.node.name, config.audit.as_ref())?,
@@ -360,6 +370,14 @@ impl Node {
                 }
                 // Told before.
                 Output::Refused { .. } => {}
+                Output::Waits {
+                    account,
+                    peer,
+                    fingerprint,
+                } => {
+                    let fingerprint = fingerprint.map(tracing::field::display);
+                    tracing::info!(account, peer, fingerprint, "peer waits to be approved");
+                }
                 Output::Denied { peer, count, last } => {
                     tracing::warn!(peer, count, %last, "peer sends what no rule allows");
                 }
@@ -503,6 +521,12 @@ impl Node {
                 }
                 Answer::Done
             }
+            Request::Approve {
+                peer,
+                code,
+                fingerprint,
+            } => self.approve(&peer, code.as_deref(), fingerprint),
+            Request::Forget { peer } => self.forget(&peer),
         };
         // Whoever asked may have hung up.
         let _ = question.reply.send(answer);

@@ -6,9 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipop_proto::authority::{Authority, AuthorityError, ListError, Refused};
-use ipop_proto::config::{ConfigError, NodeConfig, XmppSection};
+use ipop_proto::config::{ConfigError, NodeConfig, PinningSection, XmppSection};
 use ipop_proto::link::{Identity, IdentityError};
+use ipop_proto::pinning::{Pins, PinsError};
 
+use crate::pins::PinFile;
 use crate::requester::RequestError;
 use crate::xmpp::{Account, Enrolment, Password};
 
@@ -31,6 +33,8 @@ pub struct Settings {
     pub identity: Option<Identity>,
     /// Whom to believe about peers, and what it says of this node.
     pub membership: Option<Membership>,
+    /// Whom the owner has approved, and where that is kept, where peers by account have to be.
+    pub pinning: Option<(PinFile, Pins)>,
     /// The public SSH host key to report.
     pub ssh_host_key: Option<String>,
 }
@@ -85,6 +89,15 @@ pub enum SettingsError {
         #[source]
         source: ListError,
     },
+    /// The file of those who were approved cannot be used.
+    #[error("unusable file of approved peers {}", path.display())]
+    Pins {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: PinsError,
+    },
     /// The certificate in the identity file does not make this node a member.
     #[error("this node's certificate in {} would be refused by its peers", path.display())]
     Certificate {
@@ -131,6 +144,14 @@ impl Settings {
         };
         let path = config.node.identity.as_ref();
         let path = path.map(|path| locate(path, credentials));
+        let pinning = match (&config.pinning, &path) {
+            (Some(section), Some(identity)) => {
+                let file = pin_file(section, identity);
+                let pins = file.load()?;
+                Some((file, pins))
+            }
+            _ => None,
+        };
         let (membership, identity) = match (&config.authority, path) {
             (Some(section), Some(path)) => {
                 let (membership, identity) = membership(&config, section, path, credentials)?;
@@ -153,9 +174,16 @@ impl Settings {
             enrolment,
             identity,
             membership,
+            pinning,
             ssh_host_key,
         })
     }
+}
+
+fn pin_file(section: &PinningSection, identity: &Path) -> PinFile {
+    let kept = section.keep.clone();
+    let kept = kept.or_else(|| Some(state_directory()?.join("pins.json")));
+    PinFile(kept.unwrap_or_else(|| identity.with_extension("pins")))
 }
 
 /// Reads and checks the configuration alone.

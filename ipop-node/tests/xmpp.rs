@@ -132,6 +132,7 @@ fn advertisement(name: &str) -> Advertisement {
         },
         linked: vec!["other".to_owned()],
         version: "0.1.0".to_owned(),
+        fingerprint: None,
     }
 }
 
@@ -493,6 +494,7 @@ async fn a_member_answers_for_its_status() {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        pinning: None,
         policy: None,
     };
     let (expected, asked) = (status.clone(), a.jid.clone());

@@ -72,6 +72,7 @@ impl FakeNode {
             role,
             linked: linked.iter().map(|name| (*name).to_owned()).collect(),
             version: "0.1.0".to_owned(),
+            fingerprint: None,
         });
     }
 
@@ -136,6 +137,7 @@ fn status(name: &str) -> NodeStatus {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        pinning: None,
         policy: None,
     }
 }

@@ -240,6 +240,7 @@ impl LightNode {
             role: self.role(),
             linked: linked.into_iter().cloned().collect(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            fingerprint: None,
         }
     }
 
@@ -272,6 +273,7 @@ impl LightNode {
             certificate: None,
             names: None,
             refused: Vec::new(),
+            pinning: None,
             policy: None,
         }
     }

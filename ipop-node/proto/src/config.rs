@@ -7,6 +7,7 @@ mod allow;
 mod audit;
 mod authority;
 mod names;
+mod pinning;
 mod rules;
 mod switch;
 
@@ -23,6 +24,7 @@ pub use self::allow::{AllowSection, PortList, Protocol, Selector};
 pub use self::audit::AuditSection;
 pub use self::authority::AuthoritySection;
 pub use self::names::{NamesSection, ResolverKind};
+pub use self::pinning::PinningSection;
 pub use self::rules::{RulesError, parse_rules};
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
@@ -41,6 +43,9 @@ pub struct NodeConfig {
     /// `[authority]`; without it a peer is who its account or its `[[peer]]` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthoritySection>,
+    /// `[pinning]`; without it, and without an authority, whoever has a member's account is that member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinning: Option<PinningSection>,
     /// `[xmpp]`; without it the only peers are those in `[[peer]]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xmpp: Option<XmppSection>,
@@ -318,6 +323,9 @@ impl NodeConfig {
         }
         if let Some(authority) = &self.authority {
             authority.check(self)?;
+        }
+        if self.pinning.is_some() {
+            PinningSection::check(self)?;
         }
         self.switch.check(self)?;
         if let Some(names) = &self.names {

@@ -4,7 +4,7 @@
 //! provisioner asks for over XMPP.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::de::value::{self, StrDeserializer};
 use serde::de::{Deserializer, IntoDeserializer as _};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::OverlayAddrs;
 use crate::candidate::CandidateKind;
 use crate::config::{AllowSection, OverlayMode};
+use crate::signal::Fingerprint;
 
 /// How far a node's role is (its services, apart from the overlay itself).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Advertisement {
     pub linked: Vec<String>,
     /// Version of `ipop-node`.
     pub version: String,
+    /// Of the certificate that it shows, on a node with `[pinning]`: what its peers' owners approve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// Where the node stands with its XMPP server.
@@ -340,6 +344,44 @@ pub struct RevocationListStatus {
     pub revoked: usize,
 }
 
+/// Whom this node's owner has approved, on a node with `[pinning]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinningStatus {
+    /// Of this node's own certificate.
+    pub fingerprint: Fingerprint,
+    /// Who has no link before its key is approved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<PinnedStatus>,
+    /// How often somebody came who is not looked at, because so many wait already.
+    #[serde(default)]
+    pub unheard: u64,
+    /// Who was approved, whether it is there or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approved: Vec<PinnedStatus>,
+}
+
+/// A peer that is, or is to be, approved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedStatus {
+    /// Its bare JID.
+    pub account: String,
+    /// Its node name.
+    pub name: String,
+    /// Its IPv4 overlay address.
+    pub ipv4: Ipv4Addr,
+    /// Its IPv6 overlay address.
+    pub ipv6: Ipv6Addr,
+    /// Of its certificate; none where it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// Forty digits that its owner sees, too, when nobody between the two lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// How it is not what was approved, where something was: its key is the approved one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
+}
+
 /// Who may reach what, on a node with rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyStatus {
@@ -402,9 +444,13 @@ pub struct NodeStatus {
     /// Where members are known by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub names: Option<NamesStatus>,
-    /// Who was refused, because the authority does not say what they claim; the newest last.
+    /// Who was refused, because the authority does not say what they claim, or because it is not what was
+    /// approved; the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<AlarmStatus>,
+    /// Whom this node's owner has approved, and who waits for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinning: Option<PinningStatus>,
     /// Who may reach what, where there are rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyStatus>,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipop_proto::address::MacAddr;
 use ipop_proto::config::{
     AuditSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
-    OverlayMode, OverlaySection, XmppSection, is_dns_label,
+    OverlayMode, OverlaySection, PinningSection, XmppSection, is_dns_label,
 };
 use ipop_proto::switch::Settings;
 use ipop_proto::switch::guard::{Allowed, Place};
@@ -174,6 +174,17 @@ fn each_defect_is_named_by_key_or_line() {
             "authority-issuer-and-identity-of-others",
             "[node]",
             "[authority]\ncertificate = \"ca.pem\"\nissuer = \"a@b/c\"\n[node]\nidentity = \"i\"",
+        ),
+        (
+            "pinning-with-an-authority",
+            "[node]",
+            "[pinning]\n[authority]\ncertificate = \"ca.pem\"\n[node]\nidentity = \"i\"",
+        ),
+        ("pinning-without-identity", "[node]", "[pinning]\n[node]"),
+        (
+            "pinning-of-something-else",
+            "[node]",
+            "[pinning]\npins = \"p\"\n[node]\nidentity = \"i\"",
         ),
     ];
     let mut all = String::new();
@@ -390,6 +401,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
                 token_file: None,
                 given: None,
             }),
+            pinning: (!ice.3 && mtu % 2 == 0).then(|| PinningSection {
+                keep: (mtu % 3 == 0).then(|| path.clone().into()),
+            }),
             xmpp: Some(XmppSection {
                 jid: format!("{node}@{overlay}.ipop"),
                 servers: servers
@@ -402,7 +416,7 @@ fn config() -> impl Strategy<Value = NodeConfig> {
             }),
             node: NodeSection {
                 name: node,
-                identity: ice.3.then(|| path.clone().into()),
+                identity: (ice.3 || mtu % 2 == 0).then(|| path.clone().into()),
                 ssh_host_key: ice.3.then(|| path.clone().into()),
                 groups: BTreeSet::new(),
                 control: path.into(),

@@ -67,6 +67,7 @@ fn advertised() -> Advertisement {
         },
         linked: vec!["frontend-0".to_owned()],
         version: "0.1.0".to_owned(),
+        fingerprint: None,
     }
 }
 
@@ -98,6 +99,7 @@ fn node_status() -> NodeStatus {
         certificate: None,
         names: None,
         refused: Vec::new(),
+        pinning: None,
         policy: None,
     }
 }

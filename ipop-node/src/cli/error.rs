@@ -27,6 +27,8 @@ pub enum Exit {
     Refused = 7,
     /// The machine is not linked in time.
     NotIn = 8,
+    /// The peer is not the one to approve or to forget.
+    Pinning = 9,
 }
 
 /// One sentence, its causes, and what to do.
@@ -116,6 +118,9 @@ impl From<SettingsError> for CliError {
                 "authority.revoked names a PEM file with the list that `ipop-node authority revoke` \
                  makes; authority.keep is the node's own, and is made anew if you remove it, but what \
                  it knew is forgotten then"
+            }
+            SettingsError::Pins { .. } => {
+                "take it from a backup; without the file nobody is approved, and all have to be again"
             }
             SettingsError::Authority { .. } => {
                 "authority.certificate names a PEM file with the certificate of the overlay's authority"

@@ -1,11 +1,13 @@
 //! The command line. One file per subcommand.
 
+mod approve;
 mod authority;
 mod check;
 mod error;
 mod identity;
 mod join;
 mod metadata;
+mod peers;
 mod policy;
 mod role;
 mod run;
@@ -36,6 +38,9 @@ pub struct Cli {
 enum Command {
     Run(run::Args),
     Status(status::Args),
+    Peers(peers::Args),
+    Approve(approve::Args),
+    Forget(approve::ForgetArgs),
     Role(role::Args),
     Check(check::Args),
     Policy(policy::Args),
@@ -58,12 +63,13 @@ Exit codes:
   6  the TUN device cannot be made, for want of permission or because its name is taken
   7  the rendezvous refuses this machine
   8  the machine has joined and is not linked yet
+  9  the peer is not one to approve or to forget
 
 Environment:
   CREDENTIALS_DIRECTORY  where relative paths are looked up first (set by systemd)
   NOTIFY_SOCKET          where readiness is reported (set by systemd)
-  STATE_DIRECTORY        where the newest revocation list is kept (set by systemd), unless
-                         authority.keep says so
+  STATE_DIRECTORY        where the newest revocation list and approved peers are kept (set by
+                         systemd), unless authority.keep or pinning.keep says so
   RUST_LOG               what is logged to standard error, unless --log says so
 
 Files:
@@ -74,6 +80,9 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Peers(args) => peers::run(&args),
+        Command::Approve(args) => approve::run(&args),
+        Command::Forget(args) => approve::forget(&args),
         Command::Role(args) => role::run(args),
         Command::Check(args) => check::run(&args),
         Command::Policy(args) => policy::run(args),

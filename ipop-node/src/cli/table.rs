@@ -6,7 +6,7 @@ use std::fmt::Write;
 use ipop_proto::config::OverlayMode;
 use ipop_proto::status::{
     AlarmStatus, CertificateStatus, DatapathStatus, DropReason, LinkState, NamesStatus, NodeStatus,
-    PairEnd, PeerStatus, RevocationListStatus, RoleState, SignIn, SwitchStatus,
+    PairEnd, PeerStatus, PinningStatus, RevocationListStatus, RoleState, SignIn, SwitchStatus,
 };
 
 /// The text of `ipop-node status`.
@@ -56,10 +56,16 @@ pub fn table(status: &NodeStatus) -> String {
         let count = policy.rules.len();
         field("rules", &format!("{count}, see `ipop-node policy`"));
     }
+    if let Some(pinning) = &status.pinning {
+        field("approved", &pinning.approved.len().to_string());
+    }
     field("role", &role(&status.role));
     field("candidates", &or_none(status.candidates.iter().map(end)));
     field("dropped", &drops(&status.drops));
     peers(&mut out, &status.peers);
+    if let Some(status) = &status.pinning {
+        waiting(&mut out, status);
+    }
     let of_switch = status.switch.iter().flat_map(|status| &status.alarms);
     let denied = status.policy.iter().flat_map(|policy| &policy.denied);
     alarms(
@@ -67,6 +73,21 @@ pub fn table(status: &NodeStatus) -> String {
         status.refused.iter().chain(of_switch).chain(denied),
     );
     out
+}
+
+/// Who has no link before its key is approved.
+fn waiting(out: &mut String, status: &PinningStatus) {
+    for (at, peer) in status.waiting.iter().enumerate() {
+        if at == 0 {
+            line(out, "");
+            line(out, "WAITING to be approved, see `ipop-node peers`");
+        }
+        let code = peer.code.as_deref().unwrap_or("without a key");
+        line(out, &format!("    {}: {code}", peer.name));
+    }
+    if status.unheard > 0 {
+        line(out, &format!("    {} more, not looked at", status.unheard));
+    }
 }
 
 fn alarms<'a>(out: &mut String, alarms: impl Iterator<Item = &'a AlarmStatus>) {
@@ -314,10 +335,11 @@ fn bytes(n: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ipop_proto::address::OverlayAddrs;
     use ipop_proto::candidate::CandidateKind;
-    use ipop_proto::status::PolicyStatus;
+    use ipop_proto::signal::Fingerprint;
+    use ipop_proto::status::{PinnedStatus, PolicyStatus};
 
     use super::*;
 
@@ -350,6 +372,11 @@ mod tests {
 
     #[test]
     fn a_status_is_shown_as_reviewed() {
+        insta::assert_snapshot!(table(&status()));
+    }
+
+    /// One with everything in it.
+    pub fn status() -> NodeStatus {
         let end = |addr: &str, kind| {
             Some(PairEnd {
                 kind,
@@ -370,7 +397,7 @@ mod tests {
             drops: BTreeMap::from([(DropReason::NoLink, 3)]),
             ..peer(3, "worker-1", LinkState::Down { why })
         };
-        let status = NodeStatus {
+        NodeStatus {
             name: "frontend-0".to_owned(),
             overlay: "demo".to_owned(),
             jid: "frontend-0@demo.ipop/ipop-0".to_owned(),
@@ -426,6 +453,20 @@ mod tests {
                 age_ms: 1_000,
                 count: 1,
             }],
+            pinning: Some(PinningStatus {
+                fingerprint: Fingerprint([1; 32]),
+                waiting: vec![PinnedStatus {
+                    account: "worker-2@demo.ipop".to_owned(),
+                    name: "worker-2".to_owned(),
+                    ipv4: [10, 73, 0, 4].into(),
+                    ipv6: "fd5a::4".parse().expect("valid"),
+                    fingerprint: Some(Fingerprint([4; 32])),
+                    code: Some(["01234"; 8].join(" ")),
+                    changed: None,
+                }],
+                unheard: 2,
+                approved: Vec::new(),
+            }),
             policy: Some(PolicyStatus {
                 rules: vec![toml::from_str("from = \"any\"\nto = \"any\"").expect("a rule")],
                 denied: vec![AlarmStatus {
@@ -437,8 +478,7 @@ mod tests {
                 }],
                 ..PolicyStatus::default()
             }),
-        };
-        insta::assert_snapshot!(table(&status));
+        }
     }
 
     #[test]

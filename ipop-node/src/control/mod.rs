@@ -5,7 +5,8 @@ mod server;
 
 use std::path::PathBuf;
 
-use ipop_proto::status::{NodeStatus, RoleState};
+use ipop_proto::signal::Fingerprint;
+use ipop_proto::status::{NodeStatus, PinnedStatus, RoleState};
 use serde::{Deserialize, Serialize};
 
 pub use client::{ClientError, ask};
@@ -25,6 +26,22 @@ pub enum Request {
         /// The new state.
         role: RoleState,
     },
+    /// The owner approves a peer that waits. One of `code` and `fingerprint` says which one is meant.
+    Approve {
+        /// Node name or account.
+        peer: String,
+        /// Comparison code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<String>,
+        /// Of the peer's certificate.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<Fingerprint>,
+    },
+    /// The owner takes it back.
+    Forget {
+        /// Node name or account.
+        peer: String,
+    },
 }
 
 /// What comes back.
@@ -35,6 +52,13 @@ pub enum Answer {
     Status(Box<NodeStatus>),
     /// Done.
     Done,
+    /// To [`Request::Approve`] and [`Request::Forget`]: who that was.
+    Pinned(Box<PinnedStatus>),
+    /// Understood, and not done.
+    NotDone {
+        /// Why.
+        why: String,
+    },
     /// Not understood.
     Error {
         /// What is wrong with the request.
@@ -63,6 +87,20 @@ mod tests {
             (
                 role,
                 r#"{"request":"role","role":{"state":"failed","detail":"no mount"}}"#,
+            ),
+            (
+                Request::Approve {
+                    peer: "b".to_owned(),
+                    code: Some("01234".to_owned()),
+                    fingerprint: None,
+                },
+                r#"{"request":"approve","peer":"b","code":"01234"}"#,
+            ),
+            (
+                Request::Forget {
+                    peer: "b".to_owned(),
+                },
+                r#"{"request":"forget","peer":"b"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).expect("JSON"), json);

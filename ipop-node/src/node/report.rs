@@ -45,6 +45,7 @@ impl Node {
             certificate: self.certificate(),
             names: self.names.as_ref().map(NameService::status),
             refused: self.overlay.refusals(now),
+            pinning: self.overlay.pinning(),
             policy: self.policy(now),
         }
     }
@@ -57,6 +58,7 @@ impl Node {
             role: self.role.clone(),
             linked: self.linked.clone(),
             version: VERSION.to_owned(),
+            fingerprint: self.overlay.pinned_by(),
         }
     }
 }

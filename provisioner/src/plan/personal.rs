@@ -187,6 +187,7 @@ pub fn config(
         },
         audit: Some(AuditSection { file: AUDIT.into() }),
         authority: keys.membership.as_ref().map(authority),
+        pinning: None,
         xmpp: Some(XmppSection {
             jid: keys.account.jid.clone(),
             servers: endpoint.servers.clone(),

@@ -242,6 +242,7 @@ mod tests {
             role,
             linked: linked.iter().map(|l| (*l).to_owned()).collect(),
             version: "0.1.0".to_owned(),
+            fingerprint: None,
         }
     }
 

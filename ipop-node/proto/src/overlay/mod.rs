@@ -14,8 +14,12 @@
 //! In an overlay with an authority ([`Overlay::set_authority`]) who a peer is, is what its certificate
 //! says: presence is a claim, which nobody's addresses are given up for, and which a handshake grants
 //! or refuses.
+//!
+//! In an overlay without one this node's owner can be asked about every peer by account
+//! ([`Overlay::set_pins`]): it has no link before its key is approved, and is that key from then on.
 
 mod admission;
+mod approval;
 mod backoff;
 mod data;
 mod demux;
@@ -23,6 +27,7 @@ mod icmp;
 mod packet;
 mod path;
 mod peer;
+mod pinning;
 mod policy;
 mod presence;
 mod refusals;
@@ -49,9 +54,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use self::admission::Admission;
+pub use self::approval::{ApprovalError, Proof};
 use self::demux::Demux;
 pub use self::path::{PeerKey, PeerPath};
 use self::peer::{Peer, PeerId};
+use self::pinning::Approvals;
 use self::policy::Rules;
 use self::refusals::Refusals;
 use self::session::Session;
@@ -133,6 +140,15 @@ pub enum Output {
         /// Whether it has not been said of late; to log then. An account that has many has none that is new.
         is_new: bool,
     },
+    /// Somebody came by an account whom this node's owner has not approved; to log.
+    Waits {
+        /// Its bare JID.
+        account: String,
+        /// The node name that it says it has.
+        peer: String,
+        /// Of the certificate that it says it has.
+        fingerprint: Option<Fingerprint>,
+    },
     /// A newer revocation list is in force; to keep, so that this node does not forget it, and to log.
     Revoked {
         /// The list.
@@ -186,6 +202,8 @@ pub struct Overlay {
     admission: Admission,
     /// Whom to believe, in an overlay with an authority.
     trust: Option<OverlayTrust>,
+    /// Who was approved, where peers by account have to be.
+    approvals: Option<Approvals>,
     refusals: Refusals,
     /// Who may reach what, where there are rules.
     rules: Option<Rules>,
@@ -226,6 +244,7 @@ impl Overlay {
             drops: BTreeMap::new(),
             admission: Admission::default(),
             trust: None,
+            approvals: None,
             refusals: Refusals::default(),
             rules: None,
             denials_at: None,
@@ -415,8 +434,8 @@ impl Overlay {
         names
     }
 
-    /// The name of a peer that somebody vouches for: this node's configuration, the authority when it
-    /// has a link, or the server, of whom
+    /// The name of a peer that somebody vouches for: this node's configuration, the authority or this
+    /// node's owner when it has a link, or the server, of whom
     /// it is an account. One that calls itself otherwise is known by its account, which is no node
     /// name, for it has an `@`; so is one with the name of a peer by configuration.
     pub fn vouched_name(&self, peer: PeerKey) -> Option<&str> {
@@ -432,7 +451,8 @@ impl Overlay {
     }
 
     fn vouched<'a>(&self, peer: &'a Peer) -> &'a str {
-        if peer.configured.is_some() || self.trust.is_some() && peer.is_up() {
+        let is_vouched_for = self.trust.is_some() || self.approvals.is_some();
+        if peer.configured.is_some() || is_vouched_for && peer.is_up() {
             return &peer.name;
         }
         let account = bare(&peer.jid);

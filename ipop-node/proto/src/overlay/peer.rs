@@ -13,7 +13,7 @@ use super::traffic::Traffic;
 use crate::address::OverlayAddrs;
 use crate::link::Keys;
 use crate::net::Route;
-use crate::signal::SessionId;
+use crate::signal::{Fingerprint, SessionId};
 use crate::status::{Advertisement, LinkState, PeerStatus};
 
 /// Names a peer for as long as the process runs.
@@ -43,12 +43,16 @@ pub(super) struct Peer {
     pub(super) configured: Option<StaticPeer>,
     pub(super) name: String,
     pub(super) addrs: OverlayAddrs,
+    /// Of the certificate that it says it has, where peers are approved by that.
+    pub(super) key: Option<Fingerprint>,
     /// Resources that are signed in, the one that counts last: the newest, or when no session with
     /// that came about, one before. More than one only while the server has not noticed the end of
     /// a connection.
     pub(super) resources: Vec<(String, Advertisement)>,
     /// Why no link to this peer is made.
     pub(super) refused: Option<String>,
+    /// This node begins the next session, although the peer sorts first.
+    pub(super) asks: bool,
     pub(super) session: Option<Session>,
     /// The session that ended last.
     pub(super) last: Option<SessionId>,
@@ -73,7 +77,10 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(now: Instant, jid: String, advertisement: &Advertisement) -> Self {
         let (name, addrs) = (advertisement.name.clone(), advertisement.addrs);
-        Self::without_link(now, jid, name, addrs, None)
+        Self {
+            key: advertisement.fingerprint,
+            ..Self::without_link(now, jid, name, addrs, None)
+        }
     }
 
     pub(super) fn configured(now: Instant, peer: StaticPeer) -> Self {
@@ -93,8 +100,10 @@ impl Peer {
             configured,
             name,
             addrs,
+            key: None,
             resources: Vec::new(),
             refused: None,
+            asks: false,
             session: None,
             last: None,
             failure: None,

@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use super::Overlay;
 use super::peer::{Peer, PeerId};
+use super::pinning::Unfit;
 use super::table::bare;
 use crate::authority::Claim;
 use crate::link::IceRole;
+use crate::pinning::Standing;
 use crate::signal::TerminateReason;
 use crate::status::Advertisement;
 
@@ -16,8 +18,13 @@ impl Overlay {
         if self.left || self.me.is_none() || own {
             return;
         }
+        let standing = self.advertised(bare(&jid), &advertisement);
+        // What somebody else says who has the account does not matter to the approved peer.
+        let is_heard = !matches!(&standing, Some(it) if *it != Standing::Approved);
+        let key = advertisement.fingerprint;
         let id = match self.table.by_jid(&jid) {
             Some(id) => id,
+            None if !self.has_place(&jid, &advertisement) => return,
             None => self
                 .table
                 .insert(Peer::new(now, jid.clone(), &advertisement)),
@@ -37,16 +44,18 @@ impl Overlay {
             Some((_, known)) => *known = advertisement,
             None => peer.resources.push((jid, advertisement)),
         }
-        let lost = peer.session.as_ref().is_some_and(|s| {
-            (came && s.was_up && !names_me) || (named_me && !names_me && s.is_settled(now))
-        });
+        let lost = is_heard
+            && peer.session.as_ref().is_some_and(|s| {
+                (came && s.was_up && !names_me) || (named_me && !names_me && s.is_settled(now))
+            });
         // What was asked of it before it came (back) will not be answered.
-        let moot = came
+        let moot = is_heard
+            && came
             && peer
                 .session
                 .as_ref()
                 .is_some_and(|s| s.role == IceRole::Controlling && !s.was_up);
-        if came {
+        if came && is_heard {
             peer.backoff.reset();
             if peer.session.is_none() {
                 peer.since = now;
@@ -64,7 +73,15 @@ impl Overlay {
         if moot {
             self.end(now, id, "the peer signed in anew", None);
         }
+        self.trim_resources(id);
         self.take_newest(now, id);
+        let Some(Standing::Changed(why) | Standing::Refused(why)) = standing else {
+            return;
+        };
+        // Otherwise it was told with the peer itself.
+        if self.table.get(id).is_some_and(|it| it.refused.is_none()) {
+            self.refuse_key(now, id, key, &why);
+        }
     }
 
     pub(super) fn gone(&mut self, now: Instant, jid: &str) {
@@ -99,15 +116,22 @@ impl Overlay {
     }
 
     /// Makes the newest resource of a peer the one that counts, and sees to its addresses.
-    fn take_newest(&mut self, now: Instant, id: PeerId) {
+    pub(super) fn take_newest(&mut self, now: Instant, id: PeerId) {
+        let counting = self.table.get(id).and_then(|peer| self.counting(peer));
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
-        if let Some((jid, advertisement)) = peer.resources.last() {
+        if let Some((jid, advertisement)) = counting.and_then(|at| peer.resources.get(at)) {
             // A session that never worked was with the older resource.
             let stale = peer.jid != *jid && peer.session.as_ref().is_some_and(|s| !s.was_up);
             let claim = Claim::of(advertisement);
-            let is_new = self.trust.is_some() && peer.claim() != claim;
+            let is_other = peer.claim() != claim || peer.key != advertisement.fingerprint;
+            let is_vouched_for = self.trust.is_some() || self.approvals.is_some();
+            let is_new = is_vouched_for && is_other;
+            if is_new && self.approvals.is_some() && peer.is_up() {
+                // Whoever that is, it was told when it came.
+                return self.advance(now, id);
+            }
             peer.jid.clone_from(jid);
             if is_new && peer.is_up() {
                 // Whoever says so, the certificate of the link says otherwise.
@@ -120,6 +144,7 @@ impl Overlay {
             }
             let moved = peer.addrs != advertisement.addrs;
             peer.name.clone_from(&advertisement.name);
+            peer.key = advertisement.fingerprint;
             let addrs = advertisement.addrs;
             if moved {
                 self.table.release(id);
@@ -147,10 +172,14 @@ impl Overlay {
         let Some(peer) = self.table.get_mut(id) else {
             return;
         };
-        let newly = peer.refused.is_none() && refused.is_some();
-        peer.refused.clone_from(&refused);
-        if let (true, Some(why)) = (newly, refused) {
-            self.refuse(now, id, &why);
+        let why = refused.as_ref().map(|unfit| unfit.why.clone());
+        let newly = peer.refused != why;
+        peer.refused = why;
+        if let (true, Some(Unfit { why, is_alarm })) = (newly, refused) {
+            match is_alarm {
+                true => self.refuse(now, id, &why),
+                false => self.tell_waiting(id),
+            }
             self.end(now, id, &why, Some(TerminateReason::GeneralError));
         }
     }

@@ -1,4 +1,4 @@
-//! Who was refused because the authority does not say what they claim.
+//! Who was refused because the authority does not say what they claim, or because they are not what was approved.
 
 use std::time::Instant;
 
@@ -6,6 +6,7 @@ use super::peer::{Peer, PeerId};
 use super::table::bare;
 use super::{Output, Overlay};
 use crate::journal::{Journal, Noted};
+use crate::signal::Fingerprint;
 use crate::status::AlarmStatus;
 
 /// The refusals of late.
@@ -35,17 +36,32 @@ impl Noted for Refusal {
 }
 
 impl Overlay {
-    /// A peer of an overlay with an authority is not what it claims to be.
+    /// A peer of an overlay with an authority, or where peers are approved, is not what it claims to be.
     pub(super) fn refuse(&mut self, now: Instant, id: PeerId, why: &str) {
+        let Some(peer) = self.table.get(id) else {
+            return;
+        };
+        let session = peer.session.as_ref();
+        let shown = session.and_then(|session| session.link.shown());
+        self.refuse_key(now, id, shown.or(peer.key), why);
+    }
+
+    /// The same of somebody with this key, as far as that is known.
+    pub(super) fn refuse_key(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        fingerprint: Option<Fingerprint>,
+        why: &str,
+    ) {
         let Some(found) = self.table.get(id) else {
             return;
         };
-        let (account, peer, addrs) = (account(found), found.name.clone(), found.addrs);
-        if self.trust.is_none() {
+        if self.trust.is_none() && self.approvals.is_none() {
             return;
         }
-        let session = self.table.get(id).and_then(|peer| peer.session.as_ref());
-        let fingerprint = session.and_then(|session| session.link.shown());
+        let (account, peer, addrs) = (account(found), found.name.clone(), found.addrs);
+        let session = found.session.as_ref();
         let key = session.and_then(|session| session.link.shown_key());
         let refusal = Refusal {
             account: account.clone(),
@@ -63,7 +79,7 @@ impl Overlay {
         });
     }
 
-    /// Who was refused in an overlay with an authority, and why; the newest last.
+    /// Who was refused in an overlay with an authority, or where peers are approved, and why; the newest last.
     pub fn refusals(&self, now: Instant) -> Vec<AlarmStatus> {
         self.refusals.status(now)
     }

@@ -84,8 +84,12 @@ impl Overlay {
         let Some(peer) = self.table.get(id) else {
             return;
         };
-        if peer.refused.is_some() {
+        if peer.refused.is_some() || !self.stands(peer) {
             return self.terminate(from, sid, TerminateReason::GeneralError);
+        }
+        if let Some(why) = self.is_other_key(id, description.fingerprint) {
+            self.refuse_key(now, id, Some(description.fingerprint), &why);
+            return self.terminate(from, sid, TerminateReason::SecurityError);
         }
         let ours = peer
             .session
@@ -136,11 +140,16 @@ impl Overlay {
 
     /// The peer answered our session.
     fn accepted(&mut self, now: Instant, id: PeerId, description: &LinkDescription) {
+        let other_key = self.is_other_key(id, description.fingerprint);
         let Some(session) = self.table.get_mut(id).and_then(|p| p.session.as_mut()) else {
             return;
         };
         if !session.is_unanswered() {
             return;
+        }
+        if let Some(why) = other_key {
+            self.refuse_key(now, id, Some(description.fingerprint), &why);
+            return self.fail(now, id, why, Some(TerminateReason::SecurityError));
         }
         match session.link.set_remote(now, description) {
             Ok(()) => {
@@ -173,6 +182,9 @@ impl Overlay {
             TerminateReason::ConnectivityError => "the peer found no working path",
             TerminateReason::SecurityError => "the peer refused our certificate",
             TerminateReason::AlternativeSession => "the peer keeps another session",
+            TerminateReason::GeneralError if self.approvals.is_some() => {
+                "the peer refused the session; its owner may not have approved this node yet"
+            }
             TerminateReason::GeneralError => "the peer refused the session",
         };
         self.fail(now, id, why.to_owned(), None);
@@ -182,6 +194,9 @@ impl Overlay {
     fn initiate(&mut self, now: Instant, id: PeerId) {
         if self.table.get(id).is_some_and(|p| p.configured.is_some()) {
             return self.link_static(now, id);
+        }
+        if let Some(peer) = self.table.get_mut(id) {
+            peer.asks = false;
         }
         let mut random = [0; 16];
         self.rng.fill_bytes(&mut random);
@@ -306,7 +321,8 @@ impl Overlay {
         let Some(me) = &self.me else {
             return false;
         };
-        peer.is_present() && peer.refused.is_none() && *me < peer.jid
+        let is_first = *me < peer.jid || peer.asks;
+        peer.is_present() && peer.refused.is_none() && is_first && self.stands(peer)
     }
 
     /// The session is over and another one is wanted.
@@ -332,6 +348,10 @@ impl Overlay {
         }
         if never_worked {
             return self.take_next(now, id);
+        }
+        if self.approvals.is_some() {
+            // It may have come to claim something else while it had the link.
+            return self.take_newest(now, id);
         }
         self.advance(now, id);
     }

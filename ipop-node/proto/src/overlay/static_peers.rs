@@ -50,7 +50,7 @@ impl Overlay {
             refused = Some("it has this node's own certificate".to_owned());
         }
         let id = self.table.insert(Peer::configured(now, peer));
-        let refused = refused.or_else(|| self.take_claim(id).err());
+        let refused = refused.or_else(|| self.take_claim(id).err().map(|unfit| unfit.why));
         if let Some(peer) = self.table.get_mut(id) {
             peer.refused = refused;
         }

@@ -80,21 +80,9 @@ impl Table {
     /// Whether a peer can have the addresses that it claims, as far as those of other peers do not
     /// matter. The error says why not.
     pub(super) fn admits(&self, id: PeerId, me: &OverlayAddrs) -> Result<(), String> {
-        for addr in self.addrs(id) {
-            if me.is(addr) {
-                return Err(format!("it advertises this node's own address {addr}"));
-            }
-            let inside = match addr {
-                IpAddr::V4(v4) => me.ipv4.contains(v4),
-                IpAddr::V6(v6) => me.ipv6.contains(v6),
-            };
-            if !inside || addr.is_multicast() || addr.is_unspecified() {
-                return Err(format!(
-                    "it advertises {addr}, which is outside the overlay's network"
-                ));
-            }
-        }
-        Ok(())
+        self.peers
+            .get(&id)
+            .map_or(Ok(()), |peer| fits(&peer.addrs, me))
     }
 
     /// Routes the addresses of a peer to it, if they are nobody else's. The error says whose.
@@ -187,6 +175,25 @@ impl Table {
         }
         due
     }
+}
+
+/// Whether another node than `me` can have these addresses, whoever it is. The error says why not.
+pub(super) fn fits(addrs: &OverlayAddrs, me: &OverlayAddrs) -> Result<(), String> {
+    for addr in [IpAddr::from(addrs.ipv4.addr), addrs.ipv6.addr.into()] {
+        if me.is(addr) {
+            return Err(format!("it advertises this node's own address {addr}"));
+        }
+        let inside = match addr {
+            IpAddr::V4(v4) => me.ipv4.contains(v4),
+            IpAddr::V6(v6) => me.ipv6.contains(v6),
+        };
+        if !inside || addr.is_multicast() || addr.is_unspecified() {
+            return Err(format!(
+                "it advertises {addr}, which is outside the overlay's network"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The bare part of a JID.

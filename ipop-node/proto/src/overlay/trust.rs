@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::peer::{Peer, PeerId};
+use super::pinning::Unfit;
 use super::{Identity, Overlay};
 use crate::authority::{Authority, Claim, Refused, WallClock};
 use crate::gossip::Gossip;
@@ -80,11 +81,17 @@ impl Overlay {
 
     /// Gives a peer the addresses that it claims, or says why it cannot have them. With an authority
     /// it has them when it has a link, see [`Self::grant`].
-    pub(super) fn take_claim(&mut self, id: PeerId) -> Result<(), String> {
-        match self.trust {
+    /// Where peers have to be approved, only those that are have any.
+    pub(super) fn take_claim(&mut self, id: PeerId) -> Result<(), Unfit> {
+        if let Err(unfit) = self.is_approved(id) {
+            self.table.release(id);
+            return Err(unfit);
+        }
+        let taken = match self.trust {
             None => self.table.claim(id, &self.config.addrs),
             Some(_) => self.table.admits(id, &self.config.addrs),
-        }
+        };
+        Ok(taken?)
     }
 
     /// What a link to a peer has to be shown beside the fingerprint.

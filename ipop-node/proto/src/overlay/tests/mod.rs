@@ -6,6 +6,7 @@ mod links;
 mod names;
 mod packets;
 mod path;
+mod pinning;
 mod policy;
 mod revocation;
 mod robustness;

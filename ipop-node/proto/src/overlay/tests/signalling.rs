@@ -236,6 +236,7 @@ fn a_peer_with_an_address_outside_the_overlay_is_refused() {
         role: crate::status::RoleState::Pending,
         linked: vec![],
         version: "0".to_owned(),
+        fingerprint: None,
     };
     advertisement.addrs.ipv4 = "10.99.0.2/24".parse().expect("valid");
     world.nodes[0]
@@ -259,6 +260,7 @@ fn a_dead_resource_of_a_peer_does_not_keep_its_living_one_from_being_linked() {
         role: crate::status::RoleState::Pending,
         linked: vec![],
         version: "0".to_owned(),
+        fingerprint: None,
     };
     let now = world.now;
     world.nodes[0]

@@ -12,8 +12,9 @@ use crate::authority::tests::Office;
 use crate::authority::{Authority, RevocationList};
 use crate::config::OverlayMode;
 use crate::overlay::{Identity, Output, Overlay, OverlayConfig, PeerKey, PeerPath, StaticPeer};
+use crate::pinning::Pins;
 use crate::service::{IceServer, IceServerKind, ServicePassword};
-use crate::signal::Signal;
+use crate::signal::{Fingerprint, Signal};
 use crate::sim::turn::TurnServer;
 use crate::sim::{NatKind, Network, Path};
 use crate::status::{Advertisement, LinkState, PeerStatus, RoleState};
@@ -46,6 +47,8 @@ pub(super) struct Node {
     pub(super) awake: BTreeSet<Instant>,
     /// The revocation list that it keeps over a restart, as PEM.
     pub(super) kept: String,
+    /// The fingerprint that the server has it advertise, in the place of its own.
+    pub(super) shown: Option<Fingerprint>,
 }
 
 /// What is under way on the signalling service.
@@ -74,6 +77,8 @@ pub(super) struct World {
     /// Whom nodes believe, as PEM, and the time of day when the world began.
     pub(super) authorities: HashMap<usize, String>,
     pub(super) dawn: SystemTime,
+    /// Whom nodes' owners have approved, by node; as it is kept over a restart.
+    pub(super) pins: HashMap<usize, Pins>,
     /// What the server makes of a signal.
     pub(super) tamper: Box<dyn FnMut(&mut Signal)>,
     start: Instant,
@@ -87,6 +92,7 @@ impl World {
             now: start,
             start,
             authorities: HashMap::new(),
+            pins: HashMap::new(),
             dawn: Office::today(),
             tamper: Box::new(|_| {}),
             network: Network::new(3, Path::default()),
@@ -161,6 +167,7 @@ impl World {
             events: Vec::new(),
             awake: BTreeSet::new(),
             kept: String::new(),
+            shown: None,
         });
         i
     }
@@ -187,6 +194,9 @@ impl World {
                 authority.take(list).expect("a newer one");
             }
             overlay.set_authority(self.now, Arc::new(authority), self.time());
+        }
+        if let Some(pins) = self.pins.get(&i) {
+            overlay.set_pins(self.now, pins.clone());
         }
         for peer in self.configured.get(&i).into_iter().flatten() {
             overlay.add_static(self.now, peer.clone());
@@ -284,6 +294,7 @@ impl World {
             role: RoleState::Pending,
             linked: node.overlay.linked(),
             version: "0".to_owned(),
+            fingerprint: node.shown.or(node.overlay.pinned_by()),
         }
     }
 
@@ -418,6 +429,9 @@ impl World {
                         node.events.push(format!("refused {account}: {why}"));
                     }
                     Output::Refused { .. } => {}
+                    Output::Waits { account, peer, .. } => {
+                        node.events.push(format!("waits {account}: {peer}"));
+                    }
                     Output::Denied { peer, count, last } => {
                         node.events.push(format!("denied {peer}: {last}, {count}"));
                     }

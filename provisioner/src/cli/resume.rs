@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::share::grow;
 use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
@@ -116,6 +117,11 @@ pub fn resume(
     }
     let result = engine.apply(&args.options(deployment.quorum));
     drop(engine);
+    // What is made anew has its size; what was there may have to be given more.
+    let result = result.and_then(|outcome| {
+        let grown = grow::finish(context, database, name, (interrupt, &report));
+        grown.map(|()| outcome)
+    });
     let shrunk = nodes.iter().any(|n| !n.wanted);
     if settings.scheduler == Scheduler::Slurm && shrunk && result.is_ok() {
         let front = Front {

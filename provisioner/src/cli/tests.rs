@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 37] = [
+    let paths: [&[&str]; 38] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -42,6 +42,7 @@ fn the_help_of_every_subcommand_teaches() {
         &["share", "list"],
         &["share", "status"],
         &["share", "members"],
+        &["share", "grow"],
         &["share", "destroy"],
         &["destroy"],
         &["extend"],
@@ -155,6 +156,7 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "cluster --frontend local --workers 2@local --quorum 3",
         "status demo",
         "share create demo/data --on local --size 20G",
+        "share grow demo/data --size 40G",
         "share status demo/data",
         "share destroy demo/data",
         "share list demo",

@@ -29,6 +29,9 @@ pub struct Share {
     pub size_gib: u32,
     /// Who may mount it: nodes and persons by name, groups as `group:NAME`, or [`EVERYONE`].
     pub members: BTreeSet<String>,
+    /// Whether its size is what it shall have, and its machine may not have it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub growing: bool,
 }
 
 /// A share with the addresses that its members have now.
@@ -219,6 +222,7 @@ mod tests {
             name: NodeName(name.to_owned()),
             size_gib: 20,
             members: members.iter().map(|m| (*m).to_owned()).collect(),
+            growing: false,
         }
     }
 

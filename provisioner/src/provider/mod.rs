@@ -18,6 +18,7 @@ mod machine;
 pub mod members;
 pub mod rocks;
 pub mod ssh;
+mod volume;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::machine::{CheckLine, Image, MachineSpec, MachineState, Resource};
+pub use self::volume::{AtVolume, Volumes};
 use crate::deploy::interrupt::Interrupt;
 use crate::error::CliError;
 use crate::event::Sink;
@@ -308,6 +310,11 @@ pub trait Provider: Send + Sync {
     /// deletes the data.
     fn keeps_data(&self) -> bool {
         false
+    }
+
+    /// What can be done with such volumes while they are there; none where there are none.
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        None
     }
 
     /// Most things made or removed at once.

@@ -95,6 +95,7 @@ pub fn run(context: &Context, args: CreateArgs) -> Result<u8, CliError> {
         name: args.target.share.clone(),
         size_gib: args.size.0,
         members: args.members.iter().cloned().collect::<BTreeSet<_>>(),
+        growing: false,
     };
     let size = Size {
         memory_mib: args.memory.map(|m| m.0),

@@ -18,6 +18,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes there are and bytes used, on a line of their own; then the address of each client, with its port.
 const ASK: &str = "mountpoint -q /srv/share && df --block-size=1 --output=size,used /srv/share | tail -n 1; \
                    grep -hs '^address: ' /proc/fs/nfsd/clients/*/info; true";
+/// Grows the file system to the end of its disk, once the disk is as large as it shall be: that is told to the
+/// kernel a moment after libvirt's call. What is not mounted yet is grown by the machine's own start.
+const GROW: &str = r#"set -eu
+mountpoint -q /srv/share || exit 0
+disk=$(findmnt --noheadings --output SOURCE /srv/share)
+tries=0
+until [ "$(blockdev --getsize64 "$disk")" -ge "$bytes" ]; do
+  tries=$((tries + 1))
+  [ "$tries" -le 60 ] || { echo "$disk has not become larger" >&2; exit 1; }
+  sleep 0.5
+done
+resize2fs "$disk" >&2"#;
 /// What the image takes a share's exports over with.
 const TAKE_EXPORTS: &str = "/usr/lib/ipop/share-members";
 
@@ -72,6 +84,19 @@ pub fn take_exports(
     };
     let words = [TAKE_EXPORTS.to_owned(), share_exports(&plan, share)?];
     run(context, database, deployment, nodes, node, &words).map(drop)
+}
+
+/// Has a share's machine grow its file system to a disk of so many bytes, while it serves.
+pub fn grow(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    nodes: &[NodeRecord],
+    node: &NodeRecord,
+    size_bytes: u64,
+) -> Result<(), CliError> {
+    let line = format!("bytes={size_bytes}\n{GROW}");
+    run(context, database, deployment, nodes, node, &[line]).map(drop)
 }
 
 fn run(

@@ -2,6 +2,7 @@
 
 mod create;
 mod destroy;
+pub mod grow;
 pub mod kept;
 mod list;
 mod machine;
@@ -34,6 +35,7 @@ Examples:
   provision share list
   provision share status lake/lake-data
   provision share members lake/lake-data --add bob --remove alice
+  provision share grow lake/lake-data --size 40G
   provision share destroy lake/lake-data                  the data is kept
   provision share destroy lake/lake-data --delete-data    and now it is gone
 
@@ -61,6 +63,8 @@ pub enum ShareCommand {
     Status(status::StatusArgs),
     /// Change who may mount a share, while it serves
     Members(members::MembersArgs),
+    /// Give a share more room, while it serves
+    Grow(grow::GrowArgs),
     /// Remove a share's machine; its data is kept unless it is said otherwise
     Destroy(destroy::DestroyArgs),
 }
@@ -72,6 +76,7 @@ pub fn run(context: &Context, args: ShareArgs) -> Result<u8, CliError> {
         ShareCommand::List(args) => list::run(context, args),
         ShareCommand::Status(args) => status::run(context, args),
         ShareCommand::Members(args) => members::run(context, args),
+        ShareCommand::Grow(args) => grow::run(context, args),
         ShareCommand::Destroy(args) => destroy::run(context, args),
     }
 }

@@ -123,6 +123,14 @@ pub(super) fn exported_to(addresses: &[String]) -> String {
     }
 }
 
+fn volume(share: &Share) -> String {
+    let size = share.size_gib;
+    match share.growing {
+        true => format!("{size} GiB, not there yet: `provision share grow` again finishes it"),
+        false => format!("{size} GiB"),
+    }
+}
+
 /// Who has it mounted, by name.
 fn mounted(said: &Said, nodes: &[NodeRecord]) -> Vec<String> {
     let name = |client: &IpAddr| {
@@ -167,7 +175,7 @@ pub(super) fn text(status: &Status) -> String {
         ("folder", status.folder.to_owned()),
         ("machine", machine),
         ("node", now.to_owned()),
-        ("volume", format!("{} GiB", status.share.size_gib)),
+        ("volume", volume(&status.share)),
         ("space", space),
         ("mounted by", mounted),
         ("members", member_names(&status.share)),

@@ -14,6 +14,7 @@ fn share() -> Share {
         name: NodeName("lake-data".to_owned()),
         size_gib: 20,
         members: ["alice", "worker-0"].map(str::to_owned).into(),
+        growing: false,
     }
 }
 

@@ -15,8 +15,8 @@ use crate::event::{Sink, Stage};
 use crate::layout::Layout;
 use crate::name::{NodeName, machine_name};
 use crate::provider::{
-    CheckLine, DATA, Delivery, Found, Health, Image, ImageForm, Machine, MachineState, Made,
-    Making, Provider, Removing, Resource, Scope, SitePlan, Step, Tags,
+    AtVolume, CheckLine, DATA, Delivery, Found, Health, Image, ImageForm, Machine, MachineState,
+    Made, Making, Provider, Removing, Resource, Scope, SitePlan, Step, Tags, Volumes,
 };
 use crate::rendezvous::{Account, Endpoint, State};
 use crate::secret::Secret;
@@ -81,6 +81,8 @@ struct World {
     reported: BTreeMap<String, String>,
     /// How often it was looked for tokens that are over.
     expiries: usize,
+    /// Volumes that were given more room, and how much they have.
+    grown: BTreeMap<String, u64>,
 }
 
 impl World {
@@ -123,6 +125,7 @@ impl Fakes {
             enrols: false,
             reported: BTreeMap::new(),
             expiries: 0,
+            grown: BTreeMap::new(),
         })))
     }
 
@@ -160,6 +163,11 @@ impl Fakes {
             .births
             .get(&format!("{kind} {id}"))
             .map_or(0, BTreeSet::len)
+    }
+
+    /// How much room a volume was given after it was made, in bytes.
+    pub fn grown(&self, kind: &str, id: &str) -> Option<u64> {
+        self.world().grown.get(&format!("{kind} {id}")).copied()
     }
 
     /// How many steps were tried.
@@ -431,6 +439,10 @@ impl Provider for Fakes {
         true
     }
 
+    fn volumes(&self) -> Option<&dyn Volumes> {
+        Some(self)
+    }
+
     fn plan(&self, plan: &SitePlan<'_>) -> Result<Vec<Step>, CliError> {
         let step = |resource: Resource, scope, after: &[&Resource]| Step {
             resource,
@@ -571,6 +583,18 @@ impl Provider for Fakes {
 
     fn join_limit(&self) -> Result<Duration, CliError> {
         Ok(Duration::from_secs(60))
+    }
+}
+
+impl Volumes for Fakes {
+    fn grow(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError> {
+        let mut world = self.world();
+        let name = format!("{} {}", at.resource.kind, at.resource.id);
+        let thing = world.existing.get(&name).expect("it is there");
+        assert_eq!(thing.node.as_ref(), Some(at.node));
+        let size = world.grown.entry(name).or_default();
+        *size = size_bytes.max(*size);
+        Ok(())
     }
 }
 

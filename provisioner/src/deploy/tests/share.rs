@@ -19,6 +19,7 @@ impl Bench {
             name: NodeName(SHARE.to_owned()),
             size_gib: 2,
             members: members.iter().map(|m| (*m).to_owned()).collect(),
+            growing: false,
         };
         let sites = Sites::default();
         let site = sites.find("local").expect("there");
@@ -113,4 +114,30 @@ fn destroy_keeps_data_and_says_so_unless_it_is_told_to_delete_it() {
     assert_eq!(removal.kept, []);
     assert!(removal.removed.iter().any(|r| r.kind == DATA));
     assert!(!bench.has(DATA, SHARE));
+}
+
+#[test]
+fn the_data_of_one_share_gets_more_room_and_no_other() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    let node = |name: &str| {
+        let nodes = bench.database().nodes(bench.id).expect("read");
+        let own = nodes.into_iter().find(|n| n.name.0 == name);
+        own.expect("there")
+    };
+    let early = bench.with(|engine| engine.grow_data(&node(SHARE), 4 << 30));
+    let error = early.expect_err("no volume yet");
+    assert!(
+        error.to_string().contains("provision resume demo"),
+        "{error}"
+    );
+    bench.launch(LONG).expect("joined");
+    for _ in 0..2 {
+        let grown = bench.with(|engine| engine.grow_data(&node(SHARE), 4 << 30));
+        grown.expect("larger");
+        assert_eq!(bench.fakes.grown(DATA, SHARE), Some(4 << 30));
+    }
+    let none = bench.with(|engine| engine.grow_data(&node("worker-0"), 4 << 30));
+    assert!(none.is_err(), "it has no data");
 }

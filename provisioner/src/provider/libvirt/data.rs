@@ -5,8 +5,10 @@
 //! of that name has the data again.
 
 use virt::connect::Connect;
+use virt::domain::Domain;
 use virt::error::ErrorNumber;
 use virt::storage_vol::StorageVol;
+use virt::sys;
 
 use super::connection::Context;
 use super::storage::{NewVolume, Pool};
@@ -55,7 +57,67 @@ pub(super) fn is_of(name: &str, tags: &Tags) -> bool {
         .is_some_and(|(of, _)| of.owner == tags.owner && of.deployment == tags.deployment)
 }
 
+/// A volume that must be the deployment's own, and the work with it.
+pub(super) struct OwnData<'a> {
+    pub tags: &'a Tags,
+    pub node: &'a NodeName,
+    pub resource: &'a Resource,
+    pub task: &'a Task,
+}
+
+impl OwnData<'_> {
+    /// The volume, in its pool. Another deployment's is none of ours, whatever is recorded.
+    pub(super) fn open(&self, conn: &Connect) -> Result<(Pool, StorageVol, &str), CliError> {
+        let (pool, name) = volume_of(self.resource)?;
+        if name != volume_name(self.tags, self.node) {
+            let message = format!(
+                "\"{name}\" is not the volume with the data of {}",
+                self.node
+            );
+            return Err(CliError::new(ExitCode::Internal, message));
+        }
+        let gone = || {
+            let message = format!("volume \"{name}\" with the data of {} is gone", self.node);
+            CliError::new(ExitCode::Unavailable, message)
+        };
+        let pool = Pool::find(conn, pool)?.ok_or_else(gone)?;
+        let volume = pool.volume(name)?.ok_or_else(gone)?;
+        Ok((pool, volume, name))
+    }
+
+    /// The node's machine, if it uses the volume.
+    pub(super) fn machine(&self, conn: &Connect) -> Result<Option<Domain>, CliError> {
+        let machine = machine_name(&self.tags.deployment, self.node);
+        match domain::is_active(conn, &machine)? {
+            true => domain::find(conn, &machine),
+            false => Ok(None),
+        }
+    }
+}
+
 impl Host {
+    /// Gives a volume more room, and never less. QEMU holds the file of a machine that runs: then it is
+    /// QEMU that makes it larger, and tells the guest.
+    pub(super) fn grow_data(&self, own: &OwnData<'_>, size_bytes: u64) -> Result<(), CliError> {
+        let conn = self.connection.open()?;
+        let (pool, volume, name) = own.open(&conn)?;
+        own.task.go_on()?;
+        let Some(machine) = own.machine(&conn)? else {
+            return pool.grow(&volume, name, size_bytes);
+        };
+        // Asked of the file, which QEMU writes at once: it would make the disk smaller if told so.
+        let info = volume.info().context(|| pool.failed("look at", name))?;
+        if info.capacity >= size_bytes {
+            return Ok(());
+        }
+        let path = volume
+            .path()
+            .context(|| pool.failed("find the path of", name))?;
+        machine
+            .block_resize(&path, size_bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+            .map_err(|e| pool.write_failed("grow", name, size_bytes, &e))
+    }
+
     /// Makes the volume of a machine's data, or takes the one that is there: as it is, but for more room
     /// if it is too small.
     pub(super) fn make_data(

@@ -1,0 +1,33 @@
+//! What can be done with a volume of data that is there, besides making, finding and removing it.
+
+use std::time::Instant;
+
+use super::{Resource, Tags};
+use crate::deploy::interrupt::Interrupt;
+use crate::error::CliError;
+use crate::event::Sink;
+use crate::name::NodeName;
+
+/// A volume of kind [`DATA`](super::DATA), and how long work with it may take.
+pub struct AtVolume<'a> {
+    /// The deployment.
+    pub tags: &'a Tags,
+    /// The node whose data it has.
+    pub node: &'a NodeName,
+    /// The volume.
+    pub resource: &'a Resource,
+    /// When the call must have returned.
+    pub deadline: Instant,
+    /// Set when the user wants to stop.
+    pub interrupt: &'a Interrupt,
+    /// Where progress goes.
+    pub events: &'a dyn Sink,
+}
+
+/// A site whose machines can have volumes that outlive them. Methods block, as those of
+/// [`Provider`](super::Provider).
+pub trait Volumes: Send + Sync {
+    /// Gives a volume room for `size_bytes` in all, and never less than it has: also while its machine runs,
+    /// which then sees a larger disk. The file system on it is the machine's own affair.
+    fn grow(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError>;
+}

@@ -13,6 +13,10 @@ const TEMPLATES: &[(&str, &str)] = &[
     ),
     ("exports.j2", include_str!("../../templates/exports.j2")),
     (
+        "libvirt-backup.xml.j2",
+        include_str!("../../templates/libvirt-backup.xml.j2"),
+    ),
+    (
         "libvirt-domain.xml.j2",
         include_str!("../../templates/libvirt-domain.xml.j2"),
     ),

@@ -9,18 +9,20 @@ use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use libvirt_support::{Fixture, run};
 use provisioner::bundle::{Bundle, SSH_HOST_KEY, XMPP_PASSWORD};
+use provisioner::deploy::interrupt::Interrupt;
 use provisioner::error::ExitCode;
 use provisioner::event::Event;
 use provisioner::name::{NodeName, machine_name};
 use provisioner::provider::libvirt::LibvirtSite;
 use provisioner::provider::libvirt::accel::{Accel, boot};
 use provisioner::provider::libvirt::storage::Pool;
-use provisioner::provider::{Health, MachineState, Provider, Resource, Scope};
+use provisioner::provider::{AtVolume, Health, MachineState, Provider, Resource, Scope};
 use virt::connect::Connect;
 
 /// `s3cret-of-N` in base64, N being 0 or 1.
@@ -184,6 +186,120 @@ fn machines_get_their_personal_data_and_leave_nothing_behind() {
         .map(|s| s.resource)
         .collect();
     removal_leaves_nothing(&fixture, &specs[0].node, &planned);
+}
+
+#[test]
+fn data_grows_is_copied_and_goes_back_under_a_machine_that_runs() {
+    let fixture = local("data");
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let mut spec = fixture.spec("ram-0", true, &listener, Bundle::default());
+    spec.data_gib = Some(1);
+    let machine = machine_name(&fixture.deployment, &spec.node);
+    let virsh = |args: &[&str]| run("virsh", &[&["-q", "-c", "qemu:///system"], args].concat());
+    let specs = [spec.clone()];
+    let events = |_: Event| {};
+    // What is in it before the machine has it, and QEMU with the machine.
+    let steps = fixture.steps(&specs);
+    let data = steps.iter().find(|s| matches!(s.scope, Scope::Data(_)));
+    let data = data.unwrap().resource.clone();
+    let file = |resource: &Resource| {
+        let (_, name) = resource.id.split_once('/').unwrap();
+        fixture.path.join(name).to_str().unwrap().to_owned()
+    };
+    let has = |path: &str, byte: u8| {
+        let read = format!("read -P {byte} 0 1M");
+        let args = ["-r", "-f", "qcow2", "-c", &read, path];
+        let said = Command::new("qemu-io").args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("read 1048576/1048576 bytes"), "{said}");
+        !said.contains("verification failed")
+    };
+    let write = |byte: u8| {
+        let write = format!("write -P {byte} 0 1M");
+        run("qemu-io", &["-f", "qcow2", "-c", &write, &file(&data)]);
+    };
+    let step = steps.iter().find(|s| s.resource == data).unwrap();
+    fixture
+        .make(&fixture.provider, step, &specs, &events)
+        .unwrap();
+    write(7);
+    fixture.launch(&specs, &events).unwrap();
+
+    let interrupt = Interrupt::default();
+    let volumes = fixture.provider.volumes().unwrap();
+    let at = |resource| AtVolume {
+        tags: &fixture.tags,
+        node: &spec.node,
+        resource,
+        deadline: Instant::now() + LIMIT,
+        interrupt: &interrupt,
+        events: &events,
+    };
+    let capacity = || {
+        let info = virsh(&["domblkinfo", &machine, "vdb"]);
+        let line = info.lines().find(|l| l.starts_with("Capacity")).unwrap();
+        line.split_whitespace().last().unwrap().to_owned()
+    };
+    for (asked, has) in [(2_u64, 2_u64), (1, 2), (2, 2)] {
+        volumes.grow(&at(&data), asked << 30).unwrap();
+        assert_eq!(capacity(), (has << 30).to_string(), "after {asked} GiB");
+    }
+
+    // While it runs, and when it does not.
+    volumes.snapshot(&at(&data), "before").unwrap();
+    let again = volumes.snapshot(&at(&data), "before").unwrap_err();
+    assert_eq!(again.code, ExitCode::Name);
+    virsh(&["destroy", &machine]);
+    write(9);
+    volumes.snapshot(&at(&data), "after").unwrap();
+    volumes.grow(&at(&data), 3 << 30).unwrap();
+    virsh(&["start", &machine]);
+    let snapshots = || {
+        let found = fixture.again().find(Some(&fixture.tags)).unwrap();
+        let labelled = found.into_iter().filter_map(|f| {
+            let label = volumes.label(&f.resource)?;
+            Some((label, f))
+        });
+        labelled.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let made = snapshots();
+    assert_eq!(made.len(), 2, "{made:?}");
+    for (label, byte) in [("before", 7), ("after", 9)] {
+        assert_eq!(made[label].health, Health::Present);
+        assert_eq!(made[label].node.as_ref(), Some(&spec.node));
+        let path = file(&made[label].resource);
+        assert!(has(&path, byte) && !has(&path, 16 - byte), "{label}");
+    }
+
+    // Back, on a machine that runs before and after, with the room it had.
+    let not_a_snapshot = volumes.restore(&at(&data), 3 << 30);
+    assert!(not_a_snapshot.is_err(), "the data itself is none");
+    volumes
+        .restore(&at(&made["before"].resource), 3 << 30)
+        .unwrap();
+    let state = fixture.machine(&spec.node).map(|m| m.state);
+    assert_eq!(state, Some(MachineState::Running));
+    assert_eq!(capacity(), (3_u64 << 30).to_string());
+    virsh(&["destroy", &machine]);
+    assert!(has(&file(&data), 7), "what was there before");
+
+    // One without its mark is no whole one: nothing goes back to it, and it is made anew.
+    let marker = format!("{}.complete", file(&made["after"].resource));
+    fs::remove_file(marker).unwrap();
+    virsh(&["pool-refresh", &fixture.pool]);
+    assert_eq!(snapshots()["after"].health, Health::Broken);
+    let half = volumes.restore(&at(&made["after"].resource), 3 << 30);
+    assert!(half.unwrap_err().message.contains("not whole"));
+    volumes.snapshot(&at(&data), "after").unwrap();
+    assert!(has(&file(&made["after"].resource), 7));
+
+    for snapshot in made.values() {
+        fixture
+            .remove(&fixture.provider, &snapshot.resource)
+            .unwrap();
+    }
+    assert!(snapshots().is_empty());
+    assert!(has(&file(&data), 7), "the data is not the snapshots'");
 }
 
 /// What callers say, answered so that they hang up.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
-use super::share::grow;
+use super::share::{grow, restore};
 use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
 use crate::deploy::interrupt::Interrupt;
@@ -115,6 +115,8 @@ pub fn resume(
     if args.quorum.is_some() {
         database.set_quorum(deployment.id, args.quorum)?;
     }
+    // Before a machine is made with data that is half of what it shall be.
+    restore::finish(context, database, name, (interrupt, &report))?;
     let result = engine.apply(&args.options(deployment.quorum));
     drop(engine);
     // What is made anew has its size; what was there may have to be given more.

@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 38] = [
+    let paths: [&[&str]; 39] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -43,6 +43,7 @@ fn the_help_of_every_subcommand_teaches() {
         &["share", "status"],
         &["share", "members"],
         &["share", "grow"],
+        &["share", "snapshot"],
         &["share", "destroy"],
         &["destroy"],
         &["extend"],
@@ -157,6 +158,7 @@ fn names_that_nothing_has_are_errors_with_suggestions() {
         "status demo",
         "share create demo/data --on local --size 20G",
         "share grow demo/data --size 40G",
+        "share snapshot demo/data",
         "share status demo/data",
         "share destroy demo/data",
         "share list demo",

@@ -1,14 +1,17 @@
 //! Data that outlives the machines of a deployment: what there is of it, and how it is deleted.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use crate::error::{CliError, ExitCode};
 use crate::event::Event;
 use crate::name::NodeName;
-use crate::provider::{AtVolume, DATA, Found, Removing, Resource, Volumes};
+use crate::provider::{AtVolume, DATA, Found, Health, Provider, Removing, Resource, Volumes};
 use crate::state::record::NodeRecord;
 
+/// How long it may take to copy a volume: 1 TiB at 100 MB/s.
+const COPY_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long it may take to delete a volume, or to give it more room.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -36,13 +39,62 @@ impl Engine<'_> {
 
     /// Gives the data of a node, on its site, room for `size_bytes` in all; never less than it has.
     pub fn grow_data(&self, node: &NodeRecord, size_bytes: u64) -> Result<(), CliError> {
-        self.at_data(node, |volumes, at| volumes.grow(at, size_bytes))
+        self.at_data(node, LIMIT, |volumes, at| volumes.grow(at, size_bytes))
+    }
+
+    /// Copies the data of a node as it is at one moment.
+    pub fn snapshot_data(&self, node: &NodeRecord, label: &str) -> Result<(), CliError> {
+        self.at_data(node, COPY_LIMIT, |volumes, at| volumes.snapshot(at, label))
+    }
+
+    /// Makes the data of a node what it was when a snapshot was made.
+    pub fn restore_data(
+        &self,
+        node: &NodeRecord,
+        label: &str,
+        size_bytes: u64,
+    ) -> Result<(), CliError> {
+        let snapshots = self.snapshots(node)?;
+        let found = snapshots.get(label).filter(|f| f.health == Health::Present);
+        let Some(snapshot) = found else {
+            let name = &self.deployment.name;
+            let message = format!("`{name}/{}` has no whole snapshot `{label}`", node.name);
+            return Err(CliError::new(ExitCode::Name, message));
+        };
+        let provider = self.provider(&node.site)?;
+        self.with_volume(&*provider, (node, snapshot), COPY_LIMIT, |volumes, at| {
+            volumes.restore(at, size_bytes)
+        })
+    }
+
+    /// The snapshots of a node's data, by label.
+    pub fn snapshots(&self, node: &NodeRecord) -> Result<BTreeMap<String, Found>, CliError> {
+        let provider = self.provider(&node.site)?;
+        let Some(volumes) = provider.volumes() else {
+            return Ok(BTreeMap::new());
+        };
+        let found = self.data_at(&node.site)?.into_iter();
+        let own = found.filter(|f| f.node.as_ref() == Some(&node.name));
+        let labelled = own.filter_map(|f| Some((volumes.label(&f.resource)?, f)));
+        Ok(labelled.collect())
+    }
+
+    /// Deletes one volume of those that were found on a site.
+    pub fn delete_found(&self, site: &str, data: &Found) -> Result<(), CliError> {
+        self.provider(site)?.remove(&Removing {
+            tags: &self.tags(),
+            resource: &data.resource,
+            handle: data.handle.as_deref(),
+            deadline: Instant::now() + LIMIT,
+            interrupt: self.interrupt,
+        })
     }
 
     /// Does something with the volume that has a node's data.
     fn at_data<T>(
         &self,
         node: &NodeRecord,
+        limit: Duration,
         work: impl FnOnce(&dyn Volumes, &AtVolume<'_>) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
         let provider = self.provider(&node.site)?;
@@ -52,18 +104,32 @@ impl Engine<'_> {
         };
         let found = self.data_at(&node.site)?;
         let mut own = found.iter().filter(|f| f.node.as_ref() == Some(&node.name));
-        let Some(data) = own.next() else {
+        let Some(data) = own.find(|f| volumes.label(&f.resource).is_none()) else {
             let name = &self.deployment.name;
             let message = format!("there is no volume with the data of `{name}/{}`", node.name);
             return Err(CliError::new(ExitCode::Unavailable, message)
                 .hint(format!("`provision resume {name}` makes it")));
+        };
+        self.with_volume(&*provider, (node, data), limit, work)
+    }
+
+    fn with_volume<T>(
+        &self,
+        provider: &dyn Provider,
+        (node, data): (&NodeRecord, &Found),
+        limit: Duration,
+        work: impl FnOnce(&dyn Volumes, &AtVolume<'_>) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let Some(volumes) = provider.volumes() else {
+            let message = format!("site {} has no volumes for data", node.site);
+            return Err(CliError::new(ExitCode::Usage, message));
         };
         self.interrupt.check()?;
         let at = AtVolume {
             tags: &self.tags(),
             node: &node.name,
             resource: &data.resource,
-            deadline: Instant::now() + LIMIT,
+            deadline: Instant::now() + limit,
             interrupt: self.interrupt,
             events: self.events,
         };
@@ -77,14 +143,7 @@ impl Engine<'_> {
         let wanted = |f: &Found| of.is_none() || f.node.as_ref() == of;
         for data in found.into_iter().filter(wanted) {
             self.interrupt.check()?;
-            let removed = self.provider(site)?.remove(&Removing {
-                tags: &self.tags(),
-                resource: &data.resource,
-                handle: data.handle.as_deref(),
-                deadline: Instant::now() + LIMIT,
-                interrupt: self.interrupt,
-            });
-            match removed {
+            match self.delete_found(site, &data) {
                 Ok(()) => {
                     self.events.emit(Event::Step {
                         message: format!("deleted data volume `{}`", data.resource.id),

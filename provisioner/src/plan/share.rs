@@ -32,6 +32,9 @@ pub struct Share {
     /// Whether its size is what it shall have, and its machine may not have it yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub growing: bool,
+    /// The snapshot to which its data goes back, while that is not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<String>,
 }
 
 /// A share with the addresses that its members have now.
@@ -223,6 +226,7 @@ mod tests {
             size_gib: 20,
             members: members.iter().map(|m| (*m).to_owned()).collect(),
             growing: false,
+            restoring: None,
         }
     }
 

@@ -30,4 +30,17 @@ pub trait Volumes: Send + Sync {
     /// Gives a volume room for `size_bytes` in all, and never less than it has: also while its machine runs,
     /// which then sees a larger disk. The file system on it is the machine's own affair.
     fn grow(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError>;
+
+    /// What a snapshot is called, and none of a volume that is no snapshot. Snapshots are volumes of kind
+    /// [`DATA`](super::DATA) as well, found and removed as those; one that is not whole is
+    /// [`Health::Broken`](super::Health::Broken). Pure.
+    fn label(&self, resource: &Resource) -> Option<String>;
+
+    /// Copies a volume as it is at one moment, also while its machine runs: then it is what a power failure at
+    /// that moment would have left. A whole snapshot of that label is never replaced.
+    fn snapshot(&self, at: &AtVolume<'_>, label: &str) -> Result<(), CliError>;
+
+    /// Makes the node's data a copy of a snapshot, which `at` names, with room for `size_bytes` at least. Its machine
+    /// is stopped for that as a power failure does it, and started after.
+    fn restore(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError>;
 }

@@ -252,7 +252,7 @@ impl Fixture {
                 memory_mib: s.memory_mib,
                 cpus: s.cpus,
                 disk_gib: s.disk_gib,
-                data_gib: None,
+                data_gib: s.data_gib,
                 slot: slot as u32,
             })
             .collect();
@@ -273,9 +273,7 @@ impl Fixture {
         specs: &[MachineSpec],
         events: &dyn Sink,
     ) -> Result<Made, CliError> {
-        let machine = specs
-            .iter()
-            .find(|s| step.scope == Scope::Node(s.node.clone()));
+        let machine = specs.iter().find(|s| step.scope.node() == Some(&s.node));
         provider.make(
             step,
             &Making {

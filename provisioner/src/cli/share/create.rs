@@ -96,6 +96,7 @@ pub fn run(context: &Context, args: CreateArgs) -> Result<u8, CliError> {
         size_gib: args.size.0,
         members: args.members.iter().cloned().collect::<BTreeSet<_>>(),
         growing: false,
+        restoring: None,
     };
     let size = Size {
         memory_mib: args.memory.map(|m| m.0),
@@ -170,7 +171,7 @@ fn check_site(context: &Context, site: &Site) -> Result<(), CliError> {
         .hint("a site of kind `libvirt` can; `provision site list` shows the sites"))
 }
 
-fn hinted(error: CliError, target: &ShareTarget) -> CliError {
+pub(super) fn hinted(error: CliError, target: &ShareTarget) -> CliError {
     let ShareTarget { deployment, share } = target;
     error
         .hint(format!("`provision resume {deployment}` continues"))
@@ -179,7 +180,11 @@ fn hinted(error: CliError, target: &ShareTarget) -> CliError {
         ))
 }
 
-fn stuck(outcome: &Outcome, own: Option<&NodeOutcome>, target: &ShareTarget) -> Option<CliError> {
+pub(super) fn stuck(
+    outcome: &Outcome,
+    own: Option<&NodeOutcome>,
+    target: &ShareTarget,
+) -> Option<CliError> {
     let stuck = own.filter(|_| outcome.waited)?.stuck.as_ref()?;
     let ShareTarget { deployment, share } = target;
     let message = format!("`{deployment}/{share}` did not join in time");

@@ -197,6 +197,7 @@ mod tests {
             size_gib: 20,
             members: ["alice".to_owned()].into(),
             growing: false,
+            restoring: None,
         }
     }
 

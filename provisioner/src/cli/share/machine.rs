@@ -86,6 +86,18 @@ pub fn take_exports(
     run(context, database, deployment, nodes, node, &words).map(drop)
 }
 
+/// Has a share's machine write to its disk what it holds in memory.
+pub fn sync(
+    context: &Context,
+    database: &Database,
+    deployment: &Deployment,
+    nodes: &[NodeRecord],
+    node: &NodeRecord,
+) -> Result<(), CliError> {
+    let line = "sync -f /srv/share".to_owned();
+    run(context, database, deployment, nodes, node, &[line]).map(drop)
+}
+
 /// Has a share's machine grow its file system to a disk of so many bytes, while it serves.
 pub fn grow(
     context: &Context,

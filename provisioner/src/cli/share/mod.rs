@@ -7,6 +7,8 @@ pub mod kept;
 mod list;
 mod machine;
 pub mod members;
+pub mod restore;
+mod snapshot;
 mod status;
 
 use std::str::FromStr;
@@ -36,6 +38,7 @@ Examples:
   provision share status lake/lake-data
   provision share members lake/lake-data --add bob --remove alice
   provision share grow lake/lake-data --size 40G
+  provision share snapshot lake/lake-data before-the-move
   provision share destroy lake/lake-data                  the data is kept
   provision share destroy lake/lake-data --delete-data    and now it is gone
 
@@ -65,6 +68,8 @@ pub enum ShareCommand {
     Members(members::MembersArgs),
     /// Give a share more room, while it serves
     Grow(grow::GrowArgs),
+    /// Copy a share's data as it is now; list and delete such copies, and go back to one
+    Snapshot(snapshot::SnapshotArgs),
     /// Remove a share's machine; its data is kept unless it is said otherwise
     Destroy(destroy::DestroyArgs),
 }
@@ -77,6 +82,7 @@ pub fn run(context: &Context, args: ShareArgs) -> Result<u8, CliError> {
         ShareCommand::Status(args) => status::run(context, args),
         ShareCommand::Members(args) => members::run(context, args),
         ShareCommand::Grow(args) => grow::run(context, args),
+        ShareCommand::Snapshot(args) => snapshot::run(context, args),
         ShareCommand::Destroy(args) => destroy::run(context, args),
     }
 }

@@ -125,8 +125,11 @@ pub(super) fn exported_to(addresses: &[String]) -> String {
 
 fn volume(share: &Share) -> String {
     let size = share.size_gib;
+    if let Some(label) = &share.restoring {
+        return format!("{size} GiB, not back to `{label}` yet: `provision resume` finishes it");
+    }
     match share.growing {
-        true => format!("{size} GiB, not there yet: `provision share grow` again finishes it"),
+        true => format!("{size} GiB, not there yet: `provision resume` finishes it"),
         false => format!("{size} GiB"),
     }
 }

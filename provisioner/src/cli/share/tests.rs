@@ -15,6 +15,7 @@ fn share() -> Share {
         size_gib: 20,
         members: ["alice", "worker-0"].map(str::to_owned).into(),
         growing: false,
+        restoring: None,
     }
 }
 
@@ -85,7 +86,10 @@ fn people_read_what_there_is_what_is_kept_and_how_to_mount_it() {
         now: None,
         space: None,
         mounted: None,
-        share: share(),
+        share: Share {
+            growing: true,
+            ..share()
+        },
         unknown: vec!["site local: no answer".to_owned()],
         deployment: deployment.clone(),
         site: "local".to_owned(),

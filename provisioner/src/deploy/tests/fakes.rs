@@ -83,6 +83,8 @@ struct World {
     expiries: usize,
     /// Volumes that were given more room, and how much they have.
     grown: BTreeMap<String, u64>,
+    /// Nodes whose data went back to a snapshot, and with how much room.
+    restored: Vec<(NodeName, String, u64)>,
 }
 
 impl World {
@@ -126,6 +128,7 @@ impl Fakes {
             reported: BTreeMap::new(),
             expiries: 0,
             grown: BTreeMap::new(),
+            restored: Vec::new(),
         })))
     }
 
@@ -168,6 +171,11 @@ impl Fakes {
     /// How much room a volume was given after it was made, in bytes.
     pub fn grown(&self, kind: &str, id: &str) -> Option<u64> {
         self.world().grown.get(&format!("{kind} {id}")).copied()
+    }
+
+    /// Nodes whose data went back to which snapshot, with how much room, in bytes.
+    pub fn restored(&self) -> Vec<(NodeName, String, u64)> {
+        self.world().restored.clone()
     }
 
     /// How many steps were tried.
@@ -594,6 +602,30 @@ impl Volumes for Fakes {
         assert_eq!(thing.node.as_ref(), Some(at.node));
         let size = world.grown.entry(name).or_default();
         *size = size_bytes.max(*size);
+        Ok(())
+    }
+
+    fn label(&self, resource: &Resource) -> Option<String> {
+        let (_, label) = resource.id.split_once('@')?;
+        Some(label.to_owned())
+    }
+
+    fn snapshot(&self, at: &AtVolume<'_>, label: &str) -> Result<(), CliError> {
+        let thing = Thing {
+            tags: Some(at.tags.clone()),
+            node: Some(at.node.clone()),
+            health: Health::Present,
+        };
+        let name = format!("{DATA} {}@{label}", at.resource.id);
+        let earlier = self.world().existing.insert(name, thing);
+        assert_eq!(earlier, None, "a snapshot is never replaced");
+        Ok(())
+    }
+
+    fn restore(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError> {
+        let label = self.label(at.resource).expect("a snapshot");
+        let mut world = self.world();
+        world.restored.push((at.node.clone(), label, size_bytes));
         Ok(())
     }
 }

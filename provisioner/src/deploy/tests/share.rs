@@ -20,6 +20,7 @@ impl Bench {
             size_gib: 2,
             members: members.iter().map(|m| (*m).to_owned()).collect(),
             growing: false,
+            restoring: None,
         };
         let sites = Sites::default();
         let site = sites.find("local").expect("there");
@@ -140,4 +141,30 @@ fn the_data_of_one_share_gets_more_room_and_no_other() {
     }
     let none = bench.with(|engine| engine.grow_data(&node("worker-0"), 4 << 30));
     assert!(none.is_err(), "it has no data");
+}
+
+#[test]
+fn data_goes_back_to_a_whole_snapshot_of_its_own_and_to_nothing_else() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    bench.launch(LONG).expect("joined");
+    let nodes = bench.database().nodes(bench.id).expect("read");
+    let node = nodes.iter().find(|n| n.name.0 == SHARE).expect("there");
+    bench
+        .with(|engine| engine.snapshot_data(node, "before"))
+        .expect("copied");
+    let none = bench.with(|engine| engine.restore_data(node, "after", 4 << 30));
+    assert!(none.is_err(), "there is none of that name");
+    let before = bench.with(|engine| engine.restore_data(node, "before", 4 << 30));
+    before.expect("as it was");
+    let restored = bench.fakes.restored();
+    assert_eq!(
+        restored,
+        [(node.name.clone(), "before".to_owned(), 4 << 30)]
+    );
+    // A snapshot is data: it stays with it.
+    let removal = bench.destroy();
+    let kept: Vec<_> = removal.kept.iter().map(|r| r.id.as_str()).collect();
+    assert_eq!(kept, [SHARE, "lake-data@before"]);
 }

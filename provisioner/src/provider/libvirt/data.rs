@@ -34,27 +34,49 @@ pub(super) fn volume_name(tags: &Tags, node: &NodeName) -> String {
     format!("{RESOURCE_PREFIX}-{deployment}.{node}.{owner}{SUFFIX}")
 }
 
-/// Whose a volume with data is, without the deployment's uid.
-pub(super) fn of_volume(name: &str) -> Option<(Tags, NodeName)> {
+/// The name of a snapshot of a node's data.
+pub(super) fn snapshot_name(tags: &Tags, node: &NodeName, label: &str) -> String {
+    let Tags {
+        owner, deployment, ..
+    } = tags;
+    format!("{RESOURCE_PREFIX}-{deployment}.{node}.{owner}.{label}{SUFFIX}")
+}
+
+/// What the name of a volume with data says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OfVolume {
+    /// Whose it is, without the deployment's uid.
+    pub tags: Tags,
+    /// The node whose data it has, or had.
+    pub node: NodeName,
+    /// Of a snapshot, what it is called.
+    pub label: Option<String>,
+}
+
+/// Whose a volume with data is.
+pub(super) fn of_volume(name: &str) -> Option<OfVolume> {
     let rest = name.strip_prefix(RESOURCE_PREFIX)?.strip_prefix('-')?;
     let mut parts = rest.strip_suffix(SUFFIX)?.split('.');
     let (deployment, node, owner) = (parts.next()?, parts.next()?, parts.next()?);
+    let label = parts.next();
     let is_owner = owner.len() == OWNER_DIGITS && owner.bytes().all(|b| b.is_ascii_hexdigit());
     let is_named = !deployment.is_empty() && !node.is_empty() && is_owner;
-    (is_named && parts.next().is_none()).then(|| {
-        let tags = Tags {
+    (is_named && label != Some("") && parts.next().is_none()).then(|| OfVolume {
+        tags: Tags {
             owner: owner.to_owned(),
             deployment: deployment.to_owned(),
             uid: String::new(),
-        };
-        (tags, NodeName(node.to_owned()))
+        },
+        node: NodeName(node.to_owned()),
+        label: label.map(str::to_owned),
     })
 }
 
 /// Whether a volume is the deployment's, or was an earlier one's of that name.
 pub(super) fn is_of(name: &str, tags: &Tags) -> bool {
-    of_volume(name)
-        .is_some_and(|(of, _)| of.owner == tags.owner && of.deployment == tags.deployment)
+    of_volume(name).is_some_and(|OfVolume { tags: of, .. }| {
+        of.owner == tags.owner && of.deployment == tags.deployment
+    })
 }
 
 /// A volume that must be the deployment's own, and the work with it.
@@ -160,16 +182,18 @@ impl Host {
     /// Deletes a volume with data for good, unless a machine runs with it.
     pub(super) fn remove_data(&self, conn: &Connect, resource: &Resource) -> Result<(), CliError> {
         let (pool, name) = volume_of(resource)?;
-        let Some((tags, node)) = of_volume(name) else {
+        let Some(OfVolume { tags, node, label }) = of_volume(name) else {
             let message = format!("\"{name}\" is not the name of a volume with data");
             return Err(CliError::new(ExitCode::Internal, message));
         };
         let machine = machine_name(&tags.deployment, &node);
-        if domain::is_active(conn, &machine)? {
+        // No machine runs with a snapshot.
+        if label.is_none() && domain::is_active(conn, &machine)? {
             let message = format!("volume \"{name}\" is in use by domain \"{machine}\"");
             return Err(CliError::new(ExitCode::Unavailable, message));
         }
         match Pool::find(conn, pool)? {
+            Some(pool) if label.is_some() => pool.remove_shared(name),
             Some(pool) => pool.remove(name),
             None => Ok(()),
         }
@@ -200,7 +224,12 @@ impl Pool {
     }
 
     /// Gives a volume more room, and never less.
-    fn grow(&self, volume: &StorageVol, name: &str, capacity: u64) -> Result<(), CliError> {
+    pub(super) fn grow(
+        &self,
+        volume: &StorageVol,
+        name: &str,
+        capacity: u64,
+    ) -> Result<(), CliError> {
         let info = volume.info().context(|| self.failed("look at", name))?;
         if info.capacity >= capacity {
             return Ok(());
@@ -233,7 +262,20 @@ mod tests {
             uid: String::new(),
             ..tags()
         };
-        assert_eq!(of_volume(&name), Some((without, node)));
+        let mut of = OfVolume {
+            tags: without,
+            node: node.clone(),
+            label: None,
+        };
+        assert_eq!(of_volume(&name).as_ref(), Some(&of));
+        let snapshot = snapshot_name(&tags(), &node, "before-2");
+        assert_eq!(
+            snapshot,
+            "ipop-a-b.lake-data.0123456789abcdef.before-2.data"
+        );
+        of.label = Some("before-2".to_owned());
+        assert_eq!(of_volume(&snapshot), Some(of));
+        assert!(is_of(&snapshot, &tags()));
         let later = Tags {
             uid: "0".repeat(16),
             ..tags()
@@ -276,6 +318,8 @@ mod tests {
             "ipop-a-b.lake-data.0123456789abcde.data",
             "ipop-a.b.lake-data.0123456789abcdef.data",
             "ipop-a..0123456789abcdef.data",
+            "ipop-a.b.0123456789abcdef..data",
+            "ipop-a.b.0123456789abcdef.c.d.data",
             "ipop-a-b-worker-0.qcow2",
             "other-a.b.0123456789abcdef.data",
         ] {

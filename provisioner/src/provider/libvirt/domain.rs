@@ -27,6 +27,9 @@ pub struct Owner<'a> {
     pub role: &'a str,
 }
 
+/// The device of [`Data`], as libvirt calls it.
+pub(super) const DATA_DISK: &str = "vdb";
+
 /// A second disk, for data that outlives the machine.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Data<'a> {
@@ -252,6 +255,9 @@ mod tests {
         let disks = xml.split("<devices>").nth(1).unwrap();
         let disks = disks.split("<interface").next().unwrap();
         insta::assert_snapshot!(disks);
+        let data = disks.split("<disk ").find(|d| d.contains(data::SERIAL));
+        let target = format!("<target dev='{DATA_DISK}'");
+        assert!(data.unwrap().contains(&target), "what a snapshot copies");
         let guest = include_str!("../../../../images/share/files/usr/lib/ipop/volume");
         assert!(guest.contains(&format!("serial={}\n", data::SERIAL)));
     }

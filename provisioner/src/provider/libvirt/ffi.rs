@@ -1,12 +1,13 @@
 //! What of libvirt's C interface the crate `virt` does not bind.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::ptr;
 
+use virt::domain::Domain;
 use virt::error::Error;
 use virt::network::Network;
 use virt::stream::Stream;
@@ -130,6 +131,52 @@ pub fn receive(stream: &Stream, buffer: &mut [u8], sparse: bool) -> Result<Recei
         }
         Err(_) => Err(Error::last_error()),
     }
+}
+
+/// Begins to copy disks of a running domain to files that are there.
+pub fn backup_begin(domain: &Domain, xml: &str) -> Result<(), Error> {
+    let xml = CString::new(xml)?;
+    let flags = sys::VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL;
+    // SAFETY: the domain and the text are alive for the call; there is no checkpoint to be made.
+    let begun =
+        unsafe { sys::virDomainBackupBegin(domain.as_ptr(), xml.as_ptr(), ptr::null(), flags) };
+    if begun < 0 {
+        return Err(Error::last_error());
+    }
+    Ok(())
+}
+
+/// Has a domain's job come to its end at once.
+pub fn abort_job(domain: &Domain) -> Result<(), Error> {
+    // SAFETY: the domain is alive for the call.
+    if unsafe { sys::virDomainAbortJob(domain.as_ptr()) } < 0 {
+        return Err(Error::last_error());
+    }
+    Ok(())
+}
+
+/// Whether a domain's last job came to its end as it should.
+pub fn has_completed_job(domain: &Domain) -> Result<bool, Error> {
+    let (mut kind, mut count) = (0, 0);
+    let mut params: sys::virTypedParameterPtr = ptr::null_mut();
+    let flags = sys::VIR_DOMAIN_JOB_STATS_COMPLETED;
+    // SAFETY: the domain is alive for the call, all else is ours. What libvirt allocated is given back to it once.
+    let asked = unsafe {
+        let domain = domain.as_ptr();
+        let asked = sys::virDomainGetJobStats(
+            domain,
+            &raw mut kind,
+            &raw mut params,
+            &raw mut count,
+            flags,
+        );
+        sys::virTypedParamsFree(params, count);
+        asked
+    };
+    if asked < 0 {
+        return Err(Error::last_error());
+    }
+    Ok(u32::try_from(kind) == Ok(sys::VIR_DOMAIN_JOB_COMPLETED))
 }
 
 #[cfg(test)]

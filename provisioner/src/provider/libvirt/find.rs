@@ -6,10 +6,11 @@ use virt::connect::Connect;
 use virt::sys;
 
 use super::connection::Context;
+use super::data::{self, OfVolume};
 use super::network::{leases, network_name};
 use super::plan::{DISK, LOG, PERSONAL};
 use super::storage::{COMPLETE, Pool};
-use super::{CONSOLE, DATA, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, data, domain, tags};
+use super::{CONSOLE, DATA, DOMAIN, Host, IMAGE, IMAGES, NETWORK, VOLUME, domain, tags};
 use crate::error::CliError;
 use crate::name::{NodeName, RESOURCE_PREFIX, machine_name};
 use crate::provider::{Found, Health, Machine, MachineState, Resource, Tags};
@@ -161,8 +162,10 @@ fn volumes(pool: &str, names: &[String], known: &[Found]) -> Vec<Found> {
             continue;
         }
         // Before all others: whatever its deployment is called, it is no part of an image.
-        if let Some((tags, node)) = data::of_volume(name) {
-            let whose = (Some(tags), Some(node), Health::Present);
+        if let Some(OfVolume { tags, node, label }) = data::of_volume(name) {
+            // Of a copy it is marked that it is whole.
+            let whole = complete.contains(format!("{name}{COMPLETE}").as_str());
+            let whose = (Some(tags), Some(node), health(label.is_none() || whole));
             found.insert((DATA, name.clone()), whose);
             continue;
         }

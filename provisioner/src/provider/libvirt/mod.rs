@@ -18,12 +18,14 @@ mod make;
 pub mod network;
 mod plan;
 pub mod smbios;
+mod snapshot;
 pub mod storage;
 mod stream;
 pub mod tags;
 mod task;
 mod transport;
 pub mod upload;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -39,14 +41,13 @@ use virt::connect::Connect;
 use self::accel::{Accel, Memory, Verdict};
 pub use self::config::LibvirtSite;
 use self::connection::{Connection, Context, Versions};
-use self::data::OwnData;
 use self::make::Wanted;
 use self::plan::{Files, Part};
 use self::storage::Pool;
 use self::upload::Progress;
 use super::{
-    AtVolume, CheckLine, DATA, Found, Image, ImageForm, Machine, MachineSpec, Made, Making,
-    Provider, Removing, Resource, SitePlan, Step, Tags, Volumes,
+    CheckLine, DATA, Found, Image, ImageForm, Machine, MachineSpec, Made, Making, Provider,
+    Removing, Resource, SitePlan, Step, Tags, Volumes,
 };
 use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
@@ -120,33 +121,6 @@ impl Libvirt {
             &Interrupt::default(),
             &|_| {},
             move |_| work(&host),
-        )
-    }
-
-    /// Does something with a volume of data.
-    fn at_volume<T: Send + 'static>(
-        &self,
-        verb: &str,
-        at: &AtVolume<'_>,
-        work: impl FnOnce(&Host, &OwnData<'_>) -> Result<T, CliError> + Send + 'static,
-    ) -> Result<T, CliError> {
-        let host = Arc::clone(&self.0);
-        let (tags, node, resource) = (at.tags.clone(), at.node.clone(), at.resource.clone());
-        task::run(
-            &self.0.connection,
-            format!("{verb} {} \"{}\"", resource.kind, resource.id),
-            at.deadline,
-            at.interrupt,
-            at.events,
-            move |task| {
-                let own = OwnData {
-                    tags: &tags,
-                    node: &node,
-                    resource: &resource,
-                    task,
-                };
-                work(&host, &own)
-            },
         )
     }
 }
@@ -472,14 +446,6 @@ impl Provider for Libvirt {
                 .node_info()
                 .context(|| "cannot ask for the host's processors".to_owned())?;
             Ok(Some(info.cpus as usize * TCG_STARTING))
-        })
-    }
-}
-
-impl Volumes for Libvirt {
-    fn grow(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError> {
-        self.at_volume("growing", at, move |host, own| {
-            host.grow_data(own, size_bytes)
         })
     }
 }

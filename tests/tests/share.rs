@@ -4,6 +4,8 @@
 //! Needs root, a running libvirt, and the binaries `scripts/test` builds.
 
 use std::net::IpAddr;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ipop_tests::outside::{Outside, virsh};
 
@@ -76,6 +78,22 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
     let room = now["space"]["size_bytes"].as_u64().expect("a size");
     assert!((900 << 20..=1 << 30).contains(&room), "{now}");
 
+    // --- It grows and is copied while it serves.
+    grows_under_one_who_writes(&outside, &target);
+    let room = status()["space"]["size_bytes"].as_u64().expect("a size");
+    assert!((1900 << 20..=2 << 30).contains(&room), "{room}");
+    outside
+        .provision(&["share", "grow", &target, "--size", "1G"])
+        .expect_code(2);
+
+    snapshots_what_there_is(&outside, &target);
+
+    // --- Its machine is killed under one who waits for it.
+    outside.on("frontend-0", "umount /mnt/lake");
+    survives_its_servers_end(&outside, &addr);
+    outside.on("frontend-0", "umount /mnt/lake");
+    outside.on("frontend-0", &mount);
+
     // --- One who is a member no more loses what is mounted.
     members(&["--remove", "frontend-0"]);
     let late = outside.try_on("frontend-0", "cat /mnt/lake/from-the-front-end");
@@ -85,10 +103,11 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
     // --- The machine goes, the data stays, and another machine has it.
     let run = outside.provision(&["share", "destroy", &target, "--json"]);
     let ended = run.expect_code(0).json_lines().pop().expect("a result");
-    assert_eq!(ended["kept"].as_array().map(Vec::len), Some(1), "{ended}");
+    // The data, and a snapshot of it with the mark that it is whole.
+    assert_eq!(ended["kept"].as_array().map(Vec::len), Some(2), "{ended}");
     assert!(!virsh(&["list", "--all", "--name"]).contains(SHARE));
     let kept = volumes(name);
-    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(kept.len(), 3, "{kept:?}");
     assert_eq!(create("frontend-0"), addr, "the address is free again");
     outside.on("frontend-0", &mount);
     let read = outside.on("frontend-0", "cat /mnt/lake/from-the-front-end");
@@ -98,8 +117,10 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
     // --- So it is with the deployment; only who says so deletes it.
     let run = outside.provision(&["destroy", name, "--json"]);
     let removal = run.expect_code(0).json_lines().pop().expect("a result");
-    let id = removal["kept"][0]["id"].as_str().expect("a volume");
-    assert!(id.ends_with(&kept[0]), "{removal}");
+    let named = removal["kept"].as_array().expect("a list").iter();
+    let named: Vec<_> = named.filter_map(|k| k["id"].as_str()).collect();
+    let is_named = |name: &&String| named.contains(&format!("ipop/{name}").as_str());
+    assert_eq!(kept.iter().filter(is_named).count(), 2, "{removal}");
     assert_eq!(volumes(name), kept);
     let run = outside.provision(&["gc", "--site", "local", "--dry-run"]);
     let listed = format!("data of `{target}` is kept");
@@ -112,6 +133,157 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
         .provision(&["share", "destroy", &target, "--delete-data"])
         .expect_code(0);
     outside.assert_nothing_left();
+}
+
+/// Fills the share, has a client try to write until it can, and gives the share more room.
+fn grows_under_one_who_writes(outside: &Outside, target: &str) {
+    outside.on(
+        SHARE,
+        "cd /srv/share && fallocate -l $((($(stat -f -c %a .) - 2048) * $(stat -f -c %S .))) most && \
+         { dd if=/dev/zero of=rest bs=64k 2>/dev/null || true; } && sync -f . && \
+         [ \"$(stat -f -c %a .)\" -lt 256 ]",
+    );
+    outside.on(
+        "frontend-0",
+        "nohup sh -c 'until dd if=/dev/zero of=/mnt/lake/more bs=1M count=8 conv=fsync; do sleep 1; done; \
+         echo written' >/run/more.log 2>&1 </dev/null &",
+    );
+    let log = |word: &str| {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        loop {
+            let log = outside.on("frontend-0", "cat /run/more.log");
+            if log.contains(word) {
+                return log;
+            }
+            assert!(Instant::now() < deadline, "no `{word}` in: {log}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    };
+    let full = log("No space left");
+    assert!(!full.contains("written"), "{full}");
+    let run = outside.provision(&["share", "grow", target, "--size", "2G", "--json"]);
+    let grown = run.expect_code(0).json_lines().pop().expect("a result");
+    assert_eq!(grown["size_gib"], 2, "{grown}");
+    log("written");
+    // Nothing is left to do, and nothing is done.
+    outside
+        .provision(&["share", "grow", target, "--size", "2G"])
+        .expect_code(0);
+    outside.on(SHARE, "rm /srv/share/most /srv/share/rest");
+}
+
+/// Copies the data while the share serves, and looks into the copies.
+fn snapshots_what_there_is(outside: &Outside, target: &str) {
+    let snapshot = |args: &[&str]| {
+        let all = [&["share", "snapshot", target, "--json"], args].concat();
+        let run = outside.provision(&all);
+        run.expect_code(0).json_lines().pop().expect("a result")
+    };
+    outside.on(
+        "frontend-0",
+        "echo one >/mnt/lake/state && sync /mnt/lake/state",
+    );
+    let made = snapshot(&["before"]);
+    assert_eq!(made["snapshots"][0]["whole"], true, "{made}");
+    outside.on(
+        "frontend-0",
+        "echo two >/mnt/lake/state && sync /mnt/lake/state",
+    );
+    assert_eq!(snapshot(&[])["made"], "1");
+    let all = snapshot(&["--list"]);
+    let volume = |label: &str| {
+        let all = all["snapshots"].as_array().expect("a list");
+        let own = all.iter().find(|s| s["label"] == label);
+        let id = own.expect(label)["volume"].as_str().expect("a name");
+        id.split_once('/').expect("a pool").1.to_owned()
+    };
+    for (label, state) in [("before", "one"), ("1", "two")] {
+        assert_eq!(file_in(&volume(label), "/state").trim(), state, "{label}");
+    }
+    outside
+        .provision(&["share", "snapshot", target, "before"])
+        .expect_code(4);
+    let left = snapshot(&["--delete", "1"]);
+    assert_eq!(
+        left["snapshots"].as_array().map(Vec::len),
+        Some(1),
+        "{left}"
+    );
+}
+
+/// What a file has in a volume's ext4 file system, that no machine uses.
+fn file_in(volume: &str, file: &str) -> String {
+    let path = virsh(&["vol-path", "--pool", "ipop", volume]);
+    let raw = tempfile::NamedTempFile::new().expect("a temporary file");
+    let run = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().expect(program);
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {args:?}: {why}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let to = raw.path().to_str().expect("a path");
+    run("qemu-img", &["convert", "-O", "raw", path.trim(), to]);
+    // What was in the journal only is put in its place, as a mount does.
+    let _ = Command::new("e2fsck")
+        .args(["-p", to])
+        .output()
+        .expect("e2fsck");
+    run("debugfs", &["-R", &format!("cat {file}"), to])
+}
+
+/// The server's machine loses its power while a client writes: what was said to be on the disk is there after.
+fn survives_its_servers_end(outside: &Outside, addr: &str) {
+    let client = |command: &str| outside.on("frontend-0", command);
+    // As `share create` says it: a client waits for the server however long it takes.
+    client(&format!(
+        "mount -t nfs4 -o vers=4.2,nosuid,nodev {addr}:/srv/share /mnt/lake"
+    ));
+    client(
+        "rm -f /run/written /run/enough; nohup sh -c 'i=0; until [ -e /run/enough ]; do i=$((i + 1)); \
+         echo $i | dd of=/mnt/lake/lines oflag=append conv=notrunc,fsync status=none || exit 1; \
+         echo $i >>/run/written; done; echo ended >>/run/written' >/run/lines.log 2>&1 </dev/null &",
+    );
+    let last = || {
+        let last = client("tail -n 1 /run/written 2>/dev/null || true");
+        last.trim().parse::<u32>().unwrap_or(0)
+    };
+    let until = |more: u32| {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        loop {
+            let now = last();
+            if now > more {
+                return now;
+            }
+            let log = client("cat /run/lines.log");
+            assert!(Instant::now() < deadline, "at line {now}: {log}");
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    };
+    until(3);
+    let machine = format!("ipop-{}-{SHARE}", outside.name);
+    virsh(&["destroy", &machine]);
+    let before = last();
+    virsh(&["start", &machine]);
+    until(before + 1);
+    client("touch /run/enough");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !client("cat /run/written").ends_with("ended\n") {
+        assert!(
+            Instant::now() < deadline,
+            "{}",
+            client("cat /run/lines.log")
+        );
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let written = client("grep -v ended /run/written");
+    let there = outside.on(SHARE, "cat /srv/share/lines");
+    assert_eq!(there, written, "each line once, in their order");
+    // The journal was replayed and nothing had to be repaired.
+    let how = outside.on(SHARE, "journalctl --unit ipop-volume --boot --output cat");
+    assert!(
+        how.contains("recovering journal") && how.contains("clean"),
+        "{how}"
+    );
 }
 
 /// Names of the volumes with the deployment's data.

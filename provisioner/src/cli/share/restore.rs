@@ -75,7 +75,8 @@ pub(super) fn run(
         no_wait: false,
         dry_run: false,
     };
-    // The share is not one of the workers of which some are enough.
+    // For a machine that was not there. One that was stopped for this is seen as joined until the rendezvous misses
+    // it, so that nobody waits for it here. The share is not one of the workers of which some are enough.
     let options = Options {
         quorum: Some(u32::MAX),
         ..waiting.options(None)
@@ -183,5 +184,8 @@ pub(super) fn text(restored: &Restored) -> String {
         share,
         restored,
     } = restored;
-    format!("`{deployment}/{share}` has the data of its snapshot `{restored}`\n")
+    format!(
+        "`{deployment}/{share}` has the data of its snapshot `{restored}`; its machine was started again\n\
+         `provision share status {deployment}/{share}` shows when it serves\n"
+    )
 }

@@ -199,7 +199,7 @@ fn a_command_that_breaks_off_leaves_half_of_what_it_does() {
     mode(Mode {
         refuse: vec!["add host".to_owned()],
         halfway: vec!["add host interface".to_owned(), "remove host".to_owned()],
-        slow_ms: 0,
+        ..Mode::default()
     });
     root.refused("add host compute-90-2");
     assert!(

@@ -5,6 +5,7 @@ pub mod command;
 mod exec;
 mod failure;
 pub mod keys;
+pub mod room;
 pub mod target;
 pub mod transport;
 pub mod upload;

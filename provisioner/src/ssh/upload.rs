@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::room::{FULL, ROOM, full};
 use super::transport::{Limits, Script, Transport};
 use crate::error::{CliError, ExitCode, Retry};
 use crate::image::hash::sha256_file;
@@ -16,16 +17,23 @@ const DAMAGED: i32 = 74;
 const ABSENT: i32 = 75;
 
 /// The first line of input is the checksum, the rest the content. A connection that breaks looks
-/// like the end of the content, so nothing is called `$1` before the checksum is right.
+/// like the end of the content, so nothing is called `$1` before the checksum is right. `$3` is the
+/// size in KiB: what has no room is not begun. Stands behind [`ROOM`].
 const PUT: &str = r#"set -eu
-path=$1 mode=$2
+path=$1 mode=$2 size=$3
+rm -f "$path".part.*
+room "$(dirname "$path")" "$size" "$path"
 IFS= read -r want
 mkdir -p "$(dirname "$path")"
-rm -f "$path".part.*
 part=$(mktemp "$path.part.XXXXXX")
 trap 'rm -f "$part"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
-cat >"$part"
+if ! cat >"$part"; then
+  # Somebody else has taken the room since.
+  rm -f "$part"
+  room "$(dirname "$path")" "$size" "$path"
+  exit 1
+fi
 have=$(sha256sum <"$part")
 [ "${have%% *}" = "$want" ] || exit 74
 chmod "$mode" "$part"
@@ -109,9 +117,16 @@ impl Transport {
     ) -> Result<(), CliError> {
         let header = format!("{sum}\n");
         let mut input = header.as_bytes().chain(content);
-        let args = [path, mode];
-        let script = Script::new(what, PUT).args(&args).answers(&[DAMAGED]);
+        // The file's own blocks, and one for its directory.
+        let size = (total.div_ceil(1024) + 4).to_string();
+        let args = [path, mode, &size];
+        let text = format!("{ROOM}{PUT}");
+        let script = Script::new(what, &text).args(&args);
+        let script = script.answers(&[DAMAGED, FULL]);
         let answer = self.feed(&script, &mut input, limits, &|n| sent(n.min(total), total))?;
+        if answer.status == FULL {
+            return Err(full(self.target(), what, &answer.text()));
+        }
         if answer.status == DAMAGED {
             return Err(CliError::new(
                 ExitCode::Unavailable,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
@@ -65,7 +65,26 @@ pub fn run(database: &Database, words: &[String]) -> Result<String, Abort> {
     if call.mode.refuse.iter().any(|refused| refused == name) {
         return Err(Abort(format!("command \"{name}\" is refused by the test")));
     }
+    for (_, folder) in call.mode.crowd.iter().filter(|(at, _)| at == name) {
+        if name == "sync config" {
+            // Its file is open and empty by then, and what that had is taken, too.
+            fs::File::create(database.root().join(files::DHCPD))?;
+        }
+        fill(&database.root().join(folder.trim_start_matches('/')))?;
+    }
     call.dispatch()
+}
+
+/// Writes a file `crowd` to a folder until there is no more room.
+fn fill(folder: &Path) -> io::Result<()> {
+    let mut file = fs::File::create(folder.join("crowd"))?;
+    loop {
+        match file.write_all(&[0; 4096]) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 /// Parameters (`rack=0`) and arguments.

@@ -111,6 +111,9 @@ pub struct Mode {
     pub halfway: Vec<String>,
     /// How long each of these things takes, in milliseconds.
     pub slow_ms: u64,
+    /// Commands while which somebody else takes all room that a folder's file system has, and the folder
+    /// with its path on the machine.
+    pub crowd: Vec<(String, String)>,
 }
 
 /// The files of one front end.

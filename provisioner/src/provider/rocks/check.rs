@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::RocksProvider;
-use super::facts::FrontEnd;
+use super::facts::{self, FrontEnd};
 use super::plan::Registered;
+use super::register::PLACES;
 use crate::error::{CliError, ExitCode};
 use crate::provider::ssh::facts::Verdict;
 use crate::provider::{CheckLine, Provider as _};
+use crate::ssh::room::ROOM;
 use crate::ssh::transport::{Limits, Script};
 
 const PROBE: &str = include_str!("files/probe");
@@ -22,7 +24,8 @@ impl RocksProvider {
             self.settings.network.as_str(),
             self.settings.bridge.as_str(),
         ];
-        let script = Script::new("looking at Rocks", PROBE).args(&args);
+        let text = format!("{ROOM}{PLACES}{PROBE}");
+        let script = Script::new("looking at Rocks", &text).args(&args);
         let answer = self.ssh.transport(&self.host)?.run(&script, limits)?;
         let frontend = FrontEnd::parse(&answer.text());
         let found = self.registered(None, limits)?;
@@ -39,7 +42,11 @@ impl RocksProvider {
             if let Err((found, hint)) = verdict.found {
                 let host = &self.host;
                 let message = format!("{host} cannot be a front end: {}: {found}", verdict.what);
-                return Err(CliError::new(ExitCode::Unavailable, message).hint(hint));
+                let code = match verdict.what {
+                    facts::ROOM => ExitCode::Missing,
+                    _ => ExitCode::Unavailable,
+                };
+                return Err(CliError::new(code, message).hint(hint));
             }
         }
         Ok(())

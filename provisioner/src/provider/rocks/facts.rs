@@ -8,11 +8,15 @@ use super::table::{self, Row};
 use crate::plan::lan::Lan;
 use crate::plan::network::Net4;
 use crate::provider::ssh::facts::{Facts, Verdict, bad, good};
+use crate::ssh::room::Full;
 
 /// Versions of Rocks that are tried.
 const TRIED: [&str; 2] = ["6", "7"];
 /// Ranks that are shown as free.
 const SHOWN: usize = 3;
+
+/// What the verdict on free space is called.
+pub const ROOM: &str = "room for its files";
 
 /// A front end.
 #[derive(Debug)]
@@ -57,6 +61,7 @@ impl FrontEnd {
             self.bridge(site, lan),
             self.addresses(lan, own),
             self.ranks(site, own),
+            self.room(),
         ]
     }
 
@@ -224,6 +229,14 @@ impl FrontEnd {
                 ),
                 "set `addresses` of the site to a part of the network that Rocks uses nothing of",
             ),
+        }
+    }
+
+    /// Whether Rocks can write what it writes for workers: it leaves half a file where it cannot.
+    fn room(&self) -> Verdict {
+        match self.facts.one("full").and_then(Full::parse) {
+            None => good(ROOM, "there"),
+            Some(full) => bad(ROOM, full.why(), &full.hint()),
         }
     }
 

@@ -7,8 +7,11 @@ use crate::plan::lan;
 use crate::provider::ssh::marker::Marker;
 use crate::provider::ssh::plan as ssh;
 use crate::provider::{Made, Making, Provider as _, Removing, Scope, Step};
+use crate::ssh::room::{FULL, ROOM, full};
 use crate::ssh::transport::{Answer, Limits, Script};
 
+/// Where Rocks writes; stands behind [`ROOM`].
+pub(super) const PLACES: &str = include_str!("files/places");
 const LEDGER: &str = include_str!("files/ledger");
 const REGISTER: &str = include_str!("files/register");
 const UNREGISTER: &str = include_str!("files/unregister");
@@ -157,14 +160,16 @@ impl RocksProvider {
         } else {
             ""
         };
-        let text = format!("{needs}{LEDGER}{text}");
-        let script = Script::new(what, &text).args(args).answers(&[CUT, TAKEN]);
+        let text = format!("{needs}{ROOM}{PLACES}{LEDGER}{text}");
+        let script = Script::new(what, &text).args(args);
+        let script = script.answers(&[FULL, CUT, TAKEN]);
         let transport = self.ssh.transport(&self.host)?;
-        let Answer { status, .. } = match input {
+        let answer: Answer = match input {
             Some(input) => transport.feed(&script, &mut input.as_bytes(), limits, &|_| {})?,
             None => transport.run(&script, limits)?,
         };
-        match status {
+        match answer.status {
+            FULL => Err(full(&self.host, what, &answer.text())),
             CUT => {
                 let message = format!("the connection to {} was lost: {what}", self.host);
                 Err(CliError::new(ExitCode::Unavailable, message).retry(Retry::Soon))

@@ -11,6 +11,9 @@ const FREE_KIB: u64 = 64 * 1024;
 /// Clocks that differ by more make certificates invalid.
 const SKEW_SECONDS: i64 = 60;
 
+/// What the verdict on free space is called.
+pub const DISK: &str = "disk";
+
 /// What a script printed as `KEY=VALUE` lines; of a key that comes twice both count.
 #[derive(Debug, Clone, Default)]
 pub struct Facts(BTreeMap<String, Vec<String>>);
@@ -149,16 +152,24 @@ impl Facts {
         }
     }
 
+    /// The file system with the least room of those that a node is put on.
     fn disk(&self) -> Verdict {
-        let free = self.all("free").filter_map(|n| n.parse::<u64>().ok()).min();
-        match free {
-            Some(free) if free < FREE_KIB => bad(
-                "disk",
-                format!("{} MiB free, {} are needed", free / 1024, FREE_KIB / 1024),
-                "free some space in /opt, /etc and /var/lib there",
+        let free = self.all("free").filter_map(|text| {
+            let (free, mount) = text.split_once(' ').unwrap_or((text, "its disk"));
+            Some((free.parse::<u64>().ok()?, mount))
+        });
+        match free.min() {
+            Some((free, mount)) if free < FREE_KIB => bad(
+                DISK,
+                format!(
+                    "{mount} has {} MiB free, {} are needed",
+                    free / 1024,
+                    FREE_KIB / 1024
+                ),
+                &format!("free some space on {mount} there: `df -h {mount}` shows what is left"),
             ),
-            Some(free) => good("disk", format!("{} MiB free", free / 1024)),
-            None => good("disk", "of unknown size"),
+            Some((free, _)) => good(DISK, format!("{} MiB free", free / 1024)),
+            None => good(DISK, "of unknown size"),
         }
     }
 
@@ -251,12 +262,12 @@ mod tests {
     #[test]
     fn hosts_are_judged_as_reviewed() {
         let debian = "arch=x86_64\nkernel=6.1.0-18-amd64\nos=debian\nlike=\nname=Debian 12\n\
-            systemd=252\ntun=yes\nfree=900000\nfree=800000\nnow=1000003\nnfs=yes\n";
+            systemd=252\ntun=yes\nfree=900000 /opt\nfree=800000 /\nnow=1000003\nnfs=yes\n";
         let centos = "arch=x86_64\nkernel=3.10.0-1160.el7.x86_64\nos=centos\nlike=rhel fedora\n\
-            name=CentOS Linux 7\nsystemd=219\ntun=yes\nfree=90000\nnow=1000000\n\
+            name=CentOS Linux 7\nsystemd=219\ntun=yes\nfree=90000 /\nnow=1000000\n\
             marker={\"owner\":\"a\",\"deployment\":\"lake\",\"uid\":\"b\",\"node\":\"worker-3\"}\n";
         let wrong = "arch=aarch64\nkernel=2.6.32\nos=alpine\nname=Alpine\nmissing=flock\n\
-            missing=setsid\nfree=900000\nfree=1024\nnow=1000500\nmarker=half\n";
+            missing=setsid\nfree=900000 /opt\nfree=1024 /\nnow=1000500\nmarker=half\n";
         insta::assert_snapshot!(format!(
             "{}\n{}\n{}",
             shown(debian, false),

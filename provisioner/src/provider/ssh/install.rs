@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::{Made, Making, Removing, Step};
 use super::SshProvider;
 use super::check::seconds_now;
+use super::facts::DISK;
 use super::marker::Marker;
 use super::plan::{BINARY, CREDENTIALS, HOST, MEMBER, host_of};
 use crate::bundle;
@@ -14,6 +15,7 @@ use crate::error::{CliError, ExitCode, Retry};
 use crate::event::Event;
 use crate::plan::WORKER;
 use crate::provider::MachineSpec;
+use crate::ssh::room::{FULL, ROOM, full};
 use crate::ssh::target::Target;
 use crate::ssh::transport::{Limits, Script, Transport};
 use crate::ssh::upload::Content;
@@ -86,7 +88,11 @@ impl SshProvider {
         for verdict in facts.judge(seconds_now(), share, self.settings.install_packages) {
             if let Err((found, hint)) = verdict.found {
                 let message = format!("{host} cannot be a member: {}: {found}", verdict.what);
-                return Err(CliError::new(ExitCode::Unavailable, message).hint(hint));
+                let code = match verdict.what {
+                    DISK => ExitCode::Missing,
+                    _ => ExitCode::Unavailable,
+                };
+                return Err(CliError::new(code, message).hint(hint));
             }
         }
         let wanted = Marker {
@@ -95,12 +101,17 @@ impl SshProvider {
         };
         let line = serde_json::to_string(&wanted)
             .map_err(|e| CliError::new(ExitCode::Internal, "cannot write a marker").caused_by(e))?;
-        let script = Script::new("claiming it", CLAIM).answers(&[CUT]);
+        let what = "claiming it";
+        let text = format!("{ROOM}{CLAIM}");
+        let script = Script::new(what, &text).answers(&[CUT, FULL]);
         let input = format!("{line}\nend\n");
         let transport = self.transport(host)?;
         let answer = transport.feed(&script, &mut input.as_bytes(), limits, &|_| {})?;
+        if answer.status == FULL {
+            return Err(full(host, what, &answer.text()));
+        }
         if answer.status == CUT {
-            let message = format!("the connection to {host} was lost: claiming it");
+            let message = format!("the connection to {host} was lost: {what}");
             return Err(CliError::new(ExitCode::Unavailable, message).retry(Retry::Soon));
         }
         match Marker::parse(&answer.text()) {

@@ -352,6 +352,14 @@ impl Machine {
         }
     }
 
+    /// Starts sshd again after it was killed for good; it listens when this returns.
+    pub fn start_sshd(&self) {
+        self.run("rm -f /run/no-sshd");
+        wait_until("sshd listens again", PATIENCE, || {
+            self.listens().then_some(())
+        });
+    }
+
     /// Makes sshd show another host key from now on.
     pub fn change_host_key(&mut self) {
         self.run(

@@ -81,6 +81,27 @@ impl Frontend {
         plug(&self.switch, &self.plugged, netns, "eth0", mac);
     }
 
+    /// Takes its power away: whatever ran there is gone, and both its cables are dead.
+    pub fn power_off(&self) {
+        self.cables("down");
+        self.machine.run(POWER_OFF);
+    }
+
+    /// Switches it on again: its servers, sshd, and `ipop-node` as systemd would start it.
+    pub fn power_on(&self) {
+        self.cables("up");
+        servers::start(&self.machine);
+        self.machine.run(START_NODE);
+        self.machine.start_sshd();
+    }
+
+    fn cables(&self, state: &str) {
+        for cable in ["eth0", "lan0"] {
+            let words = ["ip", "link", "set", cable, state];
+            self.machine.netns().run(&words);
+        }
+    }
+
     /// Runs a command of `rocks` that must succeed, as root, and gives what it prints.
     pub fn rocks(&self, line: &str) -> String {
         self.machine.run(&format!("/opt/rocks/bin/rocks {line}"))
@@ -124,6 +145,24 @@ impl Frontend {
         self.database().calls().expect("calls").len()
     }
 }
+
+/// Kills all but the machine's first process, and the one by which that ends with the test.
+const POWER_OFF: &str = r#"
+touch /run/no-sshd
+first=$(tr '\0' ' ' </proc/1/cmdline)
+for path in /proc/[0-9]*; do
+    pid=${path#/proc/}
+    [ "$pid" != $$ ] && [ "$(tr '\0' ' ' <"$path/cmdline")" != "$first" ] || continue
+    kill -9 "$pid"
+done 2>/dev/null
+rm -rf /run/ipop-node /run/dhcpd.* /run/tftpd.pid
+"#;
+
+/// What was enabled to be started.
+const START_NODE: &str = r#"
+[ -e /var/lib/ipop-node/started ] || exit 0
+for folder in /etc/ipop-node/*/; do /opt/ipop-node/bin/supervise start "$(basename "$folder")"; done
+"#;
 
 /// The MAC address of a host's first interface.
 fn mac(host: &Host) -> &str {

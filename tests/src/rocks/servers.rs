@@ -45,6 +45,12 @@ pub(super) fn install(machine: &Machine) {
     machine.run(TFTPD);
 }
 
+/// Starts both as a machine does that comes up.
+pub(super) fn start(machine: &Machine) {
+    machine.run(&format!("/{DHCPD} restart"));
+    machine.run(TFTPD);
+}
+
 /// Starts the DHCP server of the front end below `root` again, so that it serves what was written.
 /// Files without a machine have no servers.
 ///

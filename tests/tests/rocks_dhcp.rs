@@ -174,6 +174,76 @@ fn a_worker_fetches_what_it_is_to_boot_and_large_files_come_whole() {
 }
 
 #[test]
+fn a_machine_says_which_firmware_it_has_and_is_given_that_ones_boot_files() {
+    let lab = lab("uefi");
+    let front = &lab.frontend;
+    lab.cluster("1@lab").ok().expect("a cluster");
+    let worker = &lab.workers[0];
+    lease(worker.netns(), DEVICE, &[]);
+    let machine = behind(worker, "blank", STRANGER);
+    front.machine.run("mkdir /tftpboot/pxelinux/ipop");
+    for (file, text) in [
+        (
+            "boot.ipxe",
+            "kernel ${from}vmlinuz initrd=initrd initrd=own panic=10 || reboot\n",
+        ),
+        ("vmlinuz", "the kernel"),
+    ] {
+        front
+            .machine
+            .write(&format!("/tftpboot/pxelinux/ipop/{file}"), 0o644, text);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/pxe/rocks-worker");
+    let script = fs::read_to_string(script).expect("a script");
+    front.machine.write("/root/rocks-worker", 0o755, &script);
+    front.machine.run(&format!(
+        "PATH=/opt/rocks/bin:$PATH /root/rocks-worker add compute-80-0 {STRANGER} 10.1.80.2"
+    ));
+    // Option 93 (RFC 4578 section 2.1): 7 is UEFI on x86-64, 0 a BIOS. Who says nothing has a BIOS.
+    for (words, file) in [
+        (&["-x", "0x5d:0007"][..], "uefi.cfg/shim.efi"),
+        (&["-x", "0x5d:0000"], "pxelinux.0"),
+        (&[], "pxelinux.0"),
+    ] {
+        let given = Lease {
+            boot_file: file.to_owned(),
+            ..compute("compute-80-0", "10.1.80.2", "1400")
+        };
+        assert_eq!(lease(&machine, "eth0", words), given, "{words:?}");
+    }
+    // A worker of the deployment, and Rocks' own machine beside the front end, as well.
+    let worker = lease(worker.netns(), DEVICE, &["-x", "0x5d:0007"]);
+    assert_eq!(worker.boot_file, "uefi.cfg/shim.efi");
+    let own = lease(&front.compute, "eth0", &["-x", "0x5d:0007"]);
+    assert_eq!(own.boot_file, "uefi.cfg/shim.efi");
+
+    machine.address("eth0", "10.1.80.2/16");
+    // Each boot loader is told of the same kernel in its own words, and gets it under that name.
+    let text = |path: &str| {
+        let file = fetch(&machine, path).unwrap_or_else(|| panic!("no {path}"));
+        String::from_utf8(file).expect("text")
+    };
+    let grub = text("uefi.cfg/grub.cfg-0A015002");
+    assert!(
+        grub.contains("     linuxefi vmlinuz-ipop panic=10 "),
+        "{grub}"
+    );
+    assert!(grub.contains("     initrdefi ipop/initrd \n"), "{grub}");
+    let pxelinux = text("pxelinux.cfg/0A015002");
+    assert!(pxelinux.contains("\tkernel vmlinuz-ipop\n"), "{pxelinux}");
+    assert!(pxelinux.contains(" initrd=ipop/initrd\n"), "{pxelinux}");
+    assert_eq!(text("vmlinuz-ipop"), "the kernel");
+    // Rocks' own machines boot from their disks, as before.
+    assert!(text("uefi.cfg/grub.cfg-0A01FFFE").contains("     exit "));
+    assert!(text("uefi.cfg/grub.cfg-0A018002").contains("     exit "));
+    lab.ok(&["destroy", &lab.name]);
+    assert_eq!(
+        front.file("tftpboot/pxelinux/uefi.cfg/grub.cfg-0A018002"),
+        ""
+    );
+}
+
+#[test]
 fn a_dhcp_server_on_a_worker_is_not_heard_beside_the_front_end_and_named_there() {
     let lab = lab("rogue");
     lab.cluster("1@lab").ok().expect("a cluster");

@@ -23,12 +23,12 @@ impl Call<'_> {
                 self.host(&name)?.boot = Some(action.clone());
             }
             self.step()?;
-            self.write_pxelinux(&name)?;
+            self.write_booted(&name)?;
         }
         Ok(())
     }
 
-    fn write_pxelinux(&self, name: &str) -> Result<(), Abort> {
+    fn write_booted(&self, name: &str) -> Result<(), Abort> {
         let Some(host) = self.tables.host(name) else {
             return Ok(());
         };
@@ -37,11 +37,21 @@ impl Call<'_> {
                 "bootaction \"{action}\" for host \"{name}\" is invalid"
             ))
         };
-        match files::pxelinux(&self.tables, host).map_err(invalid)? {
-            Some((path, Some(text))) => Ok(write(self.database.root(), &path, &text)?),
-            Some((path, None)) => Ok(remove(self.database.root(), &path)?),
-            None => Ok(()),
+        let Some(booted) = files::booted(&self.tables, host).map_err(invalid)? else {
+            return Ok(());
+        };
+        let root = self.database.root();
+        match booted.texts {
+            Some((pxelinux, grub)) => {
+                write(root, &booted.pxelinux, &pxelinux)?;
+                write(root, &booted.grub, &grub)?;
+            }
+            None => {
+                remove(root, &booted.pxelinux)?;
+                remove(root, &booted.grub)?;
+            }
         }
+        Ok(())
     }
 
     pub(super) fn set_runaction(&mut self) -> Result<(), Abort> {
@@ -56,7 +66,7 @@ impl Call<'_> {
         for name in self.hosts()? {
             self.host(&name)?.run_action.clone_from(&action);
             self.step()?;
-            self.write_pxelinux(&name)?;
+            self.write_booted(&name)?;
         }
         Ok(())
     }
@@ -85,7 +95,7 @@ impl Call<'_> {
             }
         }
         self.step()?;
-        self.write_all_pxelinux()
+        self.write_all_booted()
     }
 
     pub(super) fn remove_bootaction(&mut self) -> Result<(), Abort> {
@@ -96,12 +106,12 @@ impl Call<'_> {
         }
         self.tables.bootactions.retain(|b| b.action != action);
         self.step()?;
-        self.write_all_pxelinux()
+        self.write_all_booted()
     }
 
-    fn write_all_pxelinux(&self) -> Result<(), Abort> {
+    fn write_all_booted(&self) -> Result<(), Abort> {
         let mut hosts = self.tables.hosts.iter();
-        hosts.try_for_each(|host| self.write_pxelinux(&host.name))
+        hosts.try_for_each(|host| self.write_booted(&host.name))
     }
 
     pub(super) fn remove_boot(&mut self) -> Result<(), Abort> {
@@ -117,6 +127,6 @@ impl Call<'_> {
 
     pub(super) fn unboot(&mut self, name: &str) -> Result<(), Abort> {
         self.host(name)?.boot = None;
-        self.write_pxelinux(name)
+        self.write_booted(name)
     }
 }

@@ -32,7 +32,7 @@ pub fn dhcpd(tables: &Tables) -> String {
         .map_or(u32::MAX, u32::from);
     let broadcast = Ipv4Addr::from(u32::from(server) | !mask);
     let mut text = format!(
-        "ddns-update-style none;\nsubnet {} netmask {} {{\n\tdefault-lease-time 1200;\n\
+        "option space PXE;\noption arch code 93 = unsigned integer 16;\nddns-update-style none;\nsubnet {} netmask {} {{\n\tdefault-lease-time 1200;\n\
          \tmax-lease-time 1200;\n\toption routers {server};\n\toption subnet-mask {};\n\
          \toption domain-name \"{zone}\";\n\toption domain-name-servers {server};\n\
          \toption broadcast-address {broadcast};\n\toption interface-mtu {};\n\
@@ -56,7 +56,8 @@ pub fn dhcpd(tables: &Tables) -> String {
             if host.membership == "Compute" {
                 let _ = write!(
                     text,
-                    "\t\t\tfilename \"pxelinux.0\";\n\t\t\tnext-server {server};\n"
+                    "\n\t\t\tif option arch = 00:07 {{\n\t\t\t\tfilename \"uefi.cfg/shim.efi\";\n\t\t\t}} else {{\n\
+                     \t\t\t\tfilename \"pxelinux.0\";\n\t\t\t}}\n\n\t\t\tnext-server {server};\n"
                 );
             }
             text += "\t\t}\n";
@@ -84,13 +85,23 @@ pub fn hosts(tables: &Tables) -> String {
     text
 }
 
-/// The path of the file that pxelinux reads for a host, and what it says; none for a host without
-/// an address on the private network.
+/// The files that a machine's boot loader reads, by the host's address.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Booted {
+    /// pxelinux's, below the root.
+    pub pxelinux: String,
+    /// That of GRUB, on machines with UEFI.
+    pub grub: String,
+    /// What the two say; none where the host has no boot action.
+    pub texts: Option<(String, String)>,
+}
+
+/// What the boot loaders read for a host; none for one without an address on the private network.
 ///
 /// # Errors
 ///
 /// With the boot action that the host has and that is not there.
-pub fn pxelinux(tables: &Tables, host: &Host) -> Result<Option<(String, Option<String>)>, String> {
+pub fn booted(tables: &Tables, host: &Host) -> Result<Option<Booted>, String> {
     let Some((_, ip)) = private(host).next() else {
         return Ok(None);
     };
@@ -98,11 +109,36 @@ pub fn pxelinux(tables: &Tables, host: &Host) -> Result<Option<(String, Option<S
         "install" => "install",
         _ => host.run_action.as_str(),
     });
-    let text = action.map(|action| {
+    let texts = action.map(|action| {
         let found = tables.bootaction(action);
-        found.map(label).ok_or_else(|| action.to_owned())
+        let found = found.ok_or_else(|| action.to_owned())?;
+        Ok::<_, String>((label(found), entry(found)))
     });
-    Ok(Some((pxelinux_path(ip), text.transpose()?)))
+    Ok(Some(Booted {
+        pxelinux: pxelinux_path(ip),
+        grub: grub_path(ip),
+        texts: texts.transpose()?,
+    }))
+}
+
+/// What a boot action is to GRUB: only a kernel whose name begins so has the right word before it.
+fn entry(boot: &BootAction) -> String {
+    let BootAction {
+        kernel,
+        ramdisk,
+        args,
+        ..
+    } = boot;
+    let kernel = match kernel {
+        kernel if kernel.starts_with("vmlinu") => format!("linuxefi {kernel} {args}\n"),
+        kernel if kernel.starts_with("localboot") => "exit".to_owned(),
+        kernel => format!("{kernel} {args}"),
+    };
+    let ramdisk = match ramdisk.as_str() {
+        "" => String::new(),
+        ramdisk => format!("initrdefi {ramdisk}"),
+    };
+    format!("\nset timeout=5\nmenuentry 'rocks' {{\n     {kernel} \n     {ramdisk} \n}}\n")
 }
 
 /// What a boot action is to pxelinux.
@@ -137,6 +173,11 @@ pub fn pxelinux_path(ip: Ipv4Addr) -> String {
     format!("tftpboot/pxelinux/pxelinux.cfg/{:08X}", u32::from(ip))
 }
 
+/// The same of GRUB.
+fn grub_path(ip: Ipv4Addr) -> String {
+    format!("tftpboot/pxelinux/uefi.cfg/grub.cfg-{:08X}", u32::from(ip))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,15 +186,16 @@ mod tests {
     fn the_files_have_the_form_of_rocks() {
         let tables = Tables::fresh("br0");
         let node = tables.host("compute-0-0").expect("a node");
-        let served = pxelinux(&tables, node).expect("an action");
-        let (path, text) = served.expect("an address");
-        assert_eq!(path, "tftpboot/pxelinux/pxelinux.cfg/0A01FFFE");
+        let served = booted(&tables, node).expect("an action");
+        let served = served.expect("an address");
+        assert_eq!(served.pxelinux, "tftpboot/pxelinux/pxelinux.cfg/0A01FFFE");
+        assert_eq!(served.grub, "tftpboot/pxelinux/uefi.cfg/grub.cfg-0A01FFFE");
+        let (pxelinux, grub) = served.texts.expect("an action");
         insta::assert_snapshot!(format!(
-            "{}---\n{}---\n{}---\n{}",
+            "{}---\n{}---\n{}---\n{pxelinux}---\n{grub}",
             dhcpd(&tables),
             dhcpd_args(&tables),
             hosts(&tables),
-            text.expect("an action")
         ));
     }
 }

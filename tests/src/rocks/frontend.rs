@@ -62,7 +62,8 @@ impl Frontend {
     /// Everything as after the installation.
     fn install(&self, double: &Path, tables: &Tables) {
         self.machine.run(
-            "mkdir -p /opt/rocks/bin /etc/sysconfig /etc/dhcp /tftpboot/pxelinux/pxelinux.cfg",
+            "mkdir -p /opt/rocks/bin /etc/sysconfig /etc/dhcp /tftpboot/pxelinux/pxelinux.cfg \
+             /tftpboot/pxelinux/uefi.cfg",
         );
         fs::copy(double, self.root().join("opt/rocks/bin/rocks")).expect("the stand-in is copied");
         let release = "Rocks release 7.0 (Manzanita)\n";

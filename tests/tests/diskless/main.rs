@@ -176,7 +176,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_of_a_rocks_front_end_and_run
     for file in [
         "pxelinux.0",
         "pxelinux.cfg/0A015002",
-        "ipop/vmlinuz",
+        "vmlinuz-ipop",
         "ipop/initrd",
     ] {
         assert!(asked.iter().any(|asked| asked == file), "{file}: {asked:?}");

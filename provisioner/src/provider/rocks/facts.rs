@@ -62,6 +62,7 @@ impl FrontEnd {
             self.addresses(lan, own),
             self.ranks(site, own),
             self.room(),
+            self.uefi(),
         ]
     }
 
@@ -238,6 +239,23 @@ impl FrontEnd {
             None => good(ROOM, "there"),
             Some(full) => bad(ROOM, full.why(), &full.hint()),
         }
+    }
+
+    /// Whether machines with UEFI can boot from it; workers of a deployment do not need that.
+    fn uefi(&self) -> Verdict {
+        let lacking: Vec<_> = self.facts.all("lacking").collect();
+        let found = match (self.facts.has("uefi"), &lacking[..]) {
+            (false, _) => {
+                "machines with it are given nothing: Rocks serves them since 7".to_owned()
+            }
+            (true, []) => "machines with it are served".to_owned(),
+            (true, _) => format!(
+                "machines with it are offered what is not there: copy {} to \
+                 /tftpboot/pxelinux/uefi.cfg",
+                lacking.join(" and ")
+            ),
+        };
+        good("UEFI", found)
     }
 
     fn ranks(&self, site: &RocksSite, own: &BTreeSet<String>) -> Verdict {

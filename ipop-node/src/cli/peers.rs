@@ -103,11 +103,9 @@ fn list(status: &NodeStatus, pinning: &PinningStatus) -> String {
         for peer in &pinning.approved {
             describe(&mut out, peer);
             let by_account = format!("{}/", peer.account);
-            let known = status.peers.iter();
-            let known = known
-                .filter(|it| it.jid.starts_with(&by_account))
-                .map(|it| &it.link);
-            let link = match known.last() {
+            let mut known = status.peers.iter().rev();
+            let known = known.find(|it| it.jid.starts_with(&by_account));
+            let link = match known.map(|it| &it.link) {
                 None => "it is not there".to_owned(),
                 Some(LinkState::Up) => "up".to_owned(),
                 Some(LinkState::Down { why }) => format!("none: {why}"),

@@ -164,8 +164,9 @@ impl Audit {
             by: self.by.clone(),
             ..record
         };
-        let sent = self.queue.as_ref().map(|queue| queue.try_send(record));
-        if !matches!(sent, Some(Ok(()))) && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+        let queue = self.queue.as_ref();
+        let is_sent = queue.is_some_and(|queue| queue.try_send(record).is_ok());
+        if !is_sent && self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!("the disk does not keep up with records: some are lost");
         }
     }

@@ -152,7 +152,7 @@ impl Gathered {
         let mut kept = Kept::default();
         // What is longer begins in the middle of a line.
         let cut = (said.len() >= MOST).then(|| said.find('\n')).flatten();
-        kept.take(said[cut.unwrap_or_default()..].as_bytes());
+        kept.take(&said.as_bytes()[cut.unwrap_or_default()..]);
         if kept.damaged > 0 {
             let lines = kept.damaged;
             let warning = format!("{lines} lines of `{name}` are no records and are left out");

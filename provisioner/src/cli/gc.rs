@@ -1,7 +1,6 @@
 //! `provision gc`: finds and removes what deployments left behind.
 
 use std::collections::BTreeSet;
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Context;
+use super::confirm::Confirm;
 use crate::deploy::interrupt::Interrupt;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
@@ -229,25 +229,13 @@ fn going(groups: &[Group]) -> usize {
 }
 
 fn confirm(count: usize) -> Result<(), CliError> {
-    if !std::io::stdin().is_terminal() {
-        let message = format!("{count} things are left over, and nobody can be asked");
-        let error = CliError::new(ExitCode::Usage, message);
-        return Err(error.hint("add --yes to remove them"));
+    Confirm {
+        question: format!("remove {count} things?"),
+        stakes: format!("{count} things are left over"),
+        hint: "add --yes to remove them",
+        declined: "nothing was removed: it was not confirmed",
     }
-    eprint!("remove {count} things? [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stderr()
-        .flush()
-        .and_then(|()| std::io::stdin().read_line(&mut answer));
-    read.map_err(|e| CliError::new(ExitCode::Internal, "cannot ask").caused_by(e))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        Ok(())
-    } else {
-        Err(CliError::new(
-            ExitCode::Interrupted,
-            "nothing was removed: it was not confirmed",
-        ))
-    }
+    .ask()
 }
 
 /// What is left over, for a person.

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod audit;
 pub mod authority;
 pub mod cluster;
+mod confirm;
 pub mod context;
 pub mod destroy;
 pub mod extend;

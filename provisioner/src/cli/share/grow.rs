@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::machine::{self, Space};
-use super::{ShareTarget, find, with_engine};
+use super::{ShareTarget, find, record, with_engine};
 use crate::cli::Context;
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::settings::Settings;
@@ -123,15 +123,6 @@ fn larger(deployment: &str, share: Share, size: Gibibytes) -> Result<Share, CliE
         growing: true,
         ..share
     })
-}
-
-/// Records a share as it is now.
-fn record(database: &Database, deployment: &Deployment, share: &Share) -> Result<(), CliError> {
-    let mut settings = Settings::of(deployment)?;
-    for known in settings.shares.iter_mut().filter(|s| s.name == share.name) {
-        known.clone_from(share);
-    }
-    database.set_settings(deployment.id, &settings.to_json()?)
 }
 
 /// Grows the volume, then the file system on it, and records that it is done. Says whether its machine runs.

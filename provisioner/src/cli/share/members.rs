@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::status::exported_to;
-use super::{ShareTarget, find, machine, member_names};
+use super::{ShareTarget, find, machine, member_names, record};
 use crate::cli::Context;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -68,12 +68,8 @@ pub fn run(context: &Context, args: MembersArgs) -> Result<u8, CliError> {
     }
     share.members.retain(|m| !args.remove.contains(m));
     share.members.extend(args.add);
-    let mut settings = Settings::of(&deployment)?;
-    for known in settings.shares.iter_mut().filter(|s| s.name == share.name) {
-        known.members.clone_from(&share.members);
-    }
     // First: a machine that is made meanwhile, or later, is told the same.
-    database.set_settings(deployment.id, &settings.to_json()?)?;
+    record(&database, &deployment, &share)?;
     let deployment = context.deployment(&database, &deployment.name)?;
     let told = machine::take_exports(context, &database, &deployment, &nodes, &node);
     told.map_err(|error| {

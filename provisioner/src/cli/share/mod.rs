@@ -131,6 +131,15 @@ fn find(
     })
 }
 
+/// Records a share as it is now.
+fn record(database: &Database, deployment: &Deployment, share: &Share) -> Result<(), CliError> {
+    let mut settings = Settings::of(deployment)?;
+    for known in settings.shares.iter_mut().filter(|s| s.name == share.name) {
+        known.clone_from(share);
+    }
+    database.set_settings(deployment.id, &settings.to_json()?)
+}
+
 /// Does something with a deployment's engine.
 fn with_engine<T>(
     context: &Context,

@@ -1,18 +1,17 @@
 //! `provision share snapshot --restore`: a share's data as it was.
 
-use std::io::{IsTerminal, Write};
-
 use serde::Serialize;
 
 use super::create::{hinted, stuck};
 use super::snapshot::unknown;
-use super::{ShareTarget, find, with_engine};
+use super::{ShareTarget, find, record, with_engine};
 use crate::cli::Context;
 use crate::cli::apply::ApplyArgs;
+use crate::cli::confirm::Confirm;
 use crate::deploy::apply::Options;
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::settings::Settings;
-use crate::error::{CliError, ExitCode};
+use crate::error::CliError;
 use crate::plan::SHARE;
 use crate::plan::share::Share;
 use crate::provider::Health;
@@ -119,14 +118,6 @@ pub fn finish(
     Ok(())
 }
 
-fn record(database: &Database, deployment: &Deployment, share: &Share) -> Result<(), CliError> {
-    let mut settings = Settings::of(deployment)?;
-    for known in settings.shares.iter_mut().filter(|s| s.name == share.name) {
-        known.clone_from(share);
-    }
-    database.set_settings(deployment.id, &settings.to_json()?)
-}
-
 fn carry_out(
     context: &Context,
     database: &Database,
@@ -155,27 +146,14 @@ fn carry_out(
 
 fn confirm(target: &ShareTarget, label: &str) -> Result<(), CliError> {
     let ShareTarget { deployment, share } = target;
-    if !std::io::stdin().is_terminal() {
-        let message =
-            format!("what `{deployment}/{share}` has now would be lost, and nobody can be asked");
-        let error = CliError::new(ExitCode::Usage, message);
-        return Err(error.hint("add --yes to go back to the snapshot"));
+    let name = format!("`{deployment}/{share}`");
+    Confirm {
+        question: format!("what {name} has now is lost by going back to `{label}`: go on?"),
+        stakes: format!("what {name} has now would be lost"),
+        hint: "add --yes to go back to the snapshot",
+        declined: "nothing was changed: it was not confirmed",
     }
-    eprint!(
-        "what `{deployment}/{share}` has now is lost by going back to `{label}`: go on? [y/N] "
-    );
-    let mut answer = String::new();
-    let read = std::io::stderr()
-        .flush()
-        .and_then(|()| std::io::stdin().read_line(&mut answer));
-    read.map_err(|e| CliError::new(ExitCode::Internal, "cannot ask").caused_by(e))?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(CliError::new(
-            ExitCode::Interrupted,
-            "nothing was changed: it was not confirmed",
-        )),
-    }
+    .ask()
 }
 
 pub(super) fn text(restored: &Restored) -> String {

@@ -61,6 +61,24 @@ impl Run {
     }
 }
 
+/// The volumes of a storage pool. One that another test has just removed has none.
+fn volumes_of(pool: &str) -> String {
+    let output = Command::new("virsh")
+        .args(["--connect", "qemu:///system", "--quiet", "vol-list", pool])
+        .output()
+        .expect("virsh runs");
+    let gone = || {
+        virsh(&["pool-list", "--name"])
+            .split_whitespace()
+            .all(|p| p != pool)
+    };
+    assert!(
+        output.status.success() || gone(),
+        "virsh vol-list {pool}: {output:?}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// Runs `virsh` on the system's libvirt and gives its standard output.
 pub fn virsh(args: &[&str]) -> String {
     let output = Command::new("virsh")
@@ -296,7 +314,7 @@ impl Outside {
             virsh(&["net-list", "--all", "--name"]),
             virsh(&["pool-list", "--name"])
                 .split_whitespace()
-                .map(|pool| virsh(&["vol-list", pool]))
+                .map(volumes_of)
                 .collect(),
         ] {
             assert!(!what.contains(&mark), "left in libvirt: {what}");

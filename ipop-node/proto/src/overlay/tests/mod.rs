@@ -10,6 +10,7 @@ mod pinning;
 mod policy;
 mod revocation;
 mod robustness;
+mod server;
 mod signalling;
 mod static_peers;
 mod world;

@@ -1,5 +1,5 @@
-//! Several overlays on a simulated underlay, a signalling service that delivers in order, and
-//! virtual time.
+//! Several overlays on a simulated underlay, a signalling service that delivers in order unless it is
+//! told otherwise, and virtual time.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::status::{Advertisement, LinkState, PeerStatus, RoleState};
 use crate::switch::Matter;
 
 /// One way through the signalling service.
-const XMPP: Duration = Duration::from_millis(10);
+pub(super) const XMPP: Duration = Duration::from_millis(10);
 const STEP_LIMIT: usize = 2_000_000;
 
 pub(super) fn ip(text: &str) -> IpAddr {
@@ -81,6 +81,8 @@ pub(super) struct World {
     pub(super) pins: HashMap<usize, Pins>,
     /// What the server makes of a signal.
     pub(super) tamper: Box<dyn FnMut(&mut Signal)>,
+    /// How long the server takes over a signal, for each time that it delivers it.
+    pub(super) delays: Box<dyn FnMut() -> Vec<Duration>>,
     start: Instant,
     seed: u8,
 }
@@ -95,6 +97,7 @@ impl World {
             pins: HashMap::new(),
             dawn: Office::today(),
             tamper: Box::new(|_| {}),
+            delays: Box::new(|| vec![XMPP]),
             network: Network::new(3, Path::default()),
             server: None,
             nodes: Vec::new(),
@@ -447,12 +450,18 @@ impl World {
                         (self.tamper)(&mut signal);
                         self.signals
                             .push((from.clone(), to.clone(), signal.clone()));
-                        self.letters.push_back(Letter {
-                            at: now + XMPP,
-                            from,
-                            to,
-                            signal,
-                        });
+                        for delay in (self.delays)() {
+                            let at = now + delay;
+                            let place = self.letters.partition_point(|letter| letter.at <= at);
+                            let (from, to, signal) = (from.clone(), to.clone(), signal.clone());
+                            let letter = Letter {
+                                at,
+                                from,
+                                to,
+                                signal,
+                            };
+                            self.letters.insert(place, letter);
+                        }
                     }
                 }
             }

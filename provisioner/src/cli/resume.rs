@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::policy::tell;
 use super::share::{grow, restore};
 use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
@@ -123,6 +124,10 @@ pub fn resume(
     let result = result.and_then(|outcome| {
         let grown = grow::finish(context, database, name, (interrupt, &report));
         grown.map(|()| outcome)
+    });
+    let result = result.and_then(|outcome| {
+        tell::finish(context, database, name, &report)?;
+        Ok(outcome)
     });
     let shrunk = nodes.iter().any(|n| !n.wanted);
     if settings.scheduler == Scheduler::Slurm && shrunk && result.is_ok() {

@@ -83,13 +83,18 @@ pub fn resume(
 ) -> Result<u8, CliError> {
     let name = &deployment.name;
     interrupt.advise(format!("provision resume {name}"));
-    let settings = Settings::of(deployment)?;
     let nodes = database.nodes(deployment.id)?;
     let wanted = nodes.iter().filter(|n| n.wanted);
     let wanted: Vec<NodeName> = wanted.map(|n| n.name.clone()).collect();
     let workers = nodes.iter().filter(|n| n.wanted && n.role == WORKER);
     args.check(workers.count())?;
     let report = Report::new(context.mode(), &wanted);
+    // Before a machine is made with data that is half of what it shall be.
+    if !args.dry_run {
+        restore::finish(context, database, name, (interrupt, &report))?;
+    }
+    let deployment = &context.deployment(database, name)?;
+    let settings = Settings::of(deployment)?;
     let real = Real {
         layout: &context.layout,
         name,
@@ -116,8 +121,6 @@ pub fn resume(
     if args.quorum.is_some() {
         database.set_quorum(deployment.id, args.quorum)?;
     }
-    // Before a machine is made with data that is half of what it shall be.
-    restore::finish(context, database, name, (interrupt, &report))?;
     let result = engine.apply(&args.options(deployment.quorum));
     drop(engine);
     // What is made anew has its size; what was there may have to be given more.

@@ -25,6 +25,7 @@ pub mod notify;
 pub mod pins;
 pub mod requester;
 pub mod revocation;
+pub mod rules;
 pub mod services;
 pub mod settings;
 pub mod tun;

@@ -378,7 +378,9 @@ impl Node {
                     let fingerprint = fingerprint.map(tracing::field::display);
                     tracing::info!(account, peer, fingerprint, "peer waits to be approved");
                 }
-                Output::Denied { peer, count, last } => {
+                Output::Denied {
+                    peer, count, last, ..
+                } => {
                     tracing::warn!(peer, count, %last, "peer sends what no rule allows");
                 }
                 Output::LinkUp {
@@ -527,6 +529,7 @@ impl Node {
                 fingerprint,
             } => self.approve(&peer, code.as_deref(), fingerprint),
             Request::Forget { peer } => self.forget(&peer),
+            Request::Rules { rules } => self.take_rules(rules),
         };
         // Whoever asked may have hung up.
         let _ = question.reply.send(answer);

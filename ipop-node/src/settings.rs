@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipop_proto::authority::{Authority, AuthorityError, ListError, Refused};
-use ipop_proto::config::{ConfigError, NodeConfig, PinningSection, XmppSection};
+use ipop_proto::config::{ConfigError, NodeConfig, PinningSection, RulesError, XmppSection};
 use ipop_proto::link::{Identity, IdentityError};
 use ipop_proto::pinning::{Pins, PinsError};
 
 use crate::pins::PinFile;
 use crate::requester::RequestError;
+use crate::rules;
 use crate::xmpp::{Account, Enrolment, Password};
 
 use self::membership::membership;
@@ -22,7 +23,7 @@ pub use self::membership::{Membership, claim, own_certificate};
 pub struct Settings {
     /// The configuration file, as it was named.
     pub source: PathBuf,
-    /// The configuration.
+    /// The configuration, with the rules that are in force.
     pub config: NodeConfig,
     /// The account, where there is one, with the CA read in, and the password where it is not the
     /// node's to make.
@@ -98,6 +99,15 @@ pub enum SettingsError {
         #[source]
         source: PinsError,
     },
+    /// The file of rules that the node was told cannot be used.
+    #[error("unusable file of rules {}", path.display())]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: RulesError,
+    },
     /// The certificate in the identity file does not make this node a member.
     #[error("this node's certificate in {} would be refused by its peers", path.display())]
     Certificate {
@@ -134,7 +144,7 @@ impl Settings {
     /// value of `$CREDENTIALS_DIRECTORY`), then in the working directory.
     pub fn load(config: &Path, credentials: Option<&Path>) -> Result<Self, SettingsError> {
         let source = config.to_owned();
-        let config = read_config(config, credentials)?;
+        let config = rules::in_force(read_config(config, credentials)?)?;
         let (account, enrolment) = match &config.xmpp {
             None => (None, None),
             Some(xmpp) => {

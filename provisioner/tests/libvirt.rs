@@ -271,14 +271,18 @@ fn data_grows_is_copied_and_goes_back_under_a_machine_that_runs() {
         assert!(has(&path, byte) && !has(&path, 16 - byte), "{label}");
     }
 
-    // Back, on a machine that runs before and after, with the room it had.
+    // Back, on a machine that ran before, with the room it had.
     let not_a_snapshot = volumes.restore(&at(&data), 3 << 30);
     assert!(not_a_snapshot.is_err(), "the data itself is none");
     volumes
         .restore(&at(&made["before"].resource), 3 << 30)
         .unwrap();
-    let state = fixture.machine(&spec.node).map(|m| m.state);
-    assert_eq!(state, Some(MachineState::Running));
+    let state = || fixture.machine(&spec.node).map(|m| m.state);
+    assert_eq!(state(), Some(MachineState::Stopped), "nobody writes yet");
+    for _ in 0..2 {
+        volumes.serve(&at(&data)).unwrap();
+        assert_eq!(state(), Some(MachineState::Running));
+    }
     assert_eq!(capacity(), (3_u64 << 30).to_string());
     virsh(&["destroy", &machine]);
     assert!(has(&file(&data), 7), "what was there before");

@@ -2,13 +2,14 @@
 //! here, with the paths of the machine's own.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Output;
 
 use provisioner::state::Database;
 
 use crate::deployed::Lab;
+use crate::node;
 
 /// Finds the machine by its address, as `provision` names it: `… root@ADDRESS -- COMMAND`.
 const SSH: &str = r#"#!/bin/sh
@@ -20,7 +21,7 @@ if [ ! -e "@DIR@/$address" ]; then
   exit 255
 fi
 own=$(cat "@DIR@/$address")
-exec sh -c "$(printf '%s' "$word" | sed "s#/var/lib/ipop-node#$own#g")"
+exec sh -c "$(printf '%s' "$word" | sed "s#/var/lib/ipop-node#$own#g; s#/run/ipop-node#$own#g")"
 "#;
 
 /// Runs `provision` while all machines of a lab answer but those that are `silent`.
@@ -47,6 +48,7 @@ pub fn provision(lab: &Lab, silent: &[&str], words: &[&str]) -> Output {
         &program,
         &SSH.replace("@DIR@", &dir.path().display().to_string()),
     );
+    symlink(node::binary(), dir.path().join("ipop-node")).expect("linked");
     let path = std::env::var("PATH").expect("set");
     let path = format!("{}:{path}", dir.path().display());
     lab.command(words)

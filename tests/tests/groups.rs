@@ -4,10 +4,10 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use ipop_proto::config::parse_rules;
+use ipop_proto::config::{AllowSection, parse_rules};
 use ipop_proto::invitation::Invitation;
 use ipop_tests::deployed::{Lab, Node, PATIENCE, said};
-use ipop_tests::wait_until;
+use ipop_tests::{answering, wait_until};
 use provisioner::provider::Delivery;
 use serde_json::json;
 
@@ -17,6 +17,20 @@ from = "group:lake"
 to = "role:frontend"
 protocol = "tcp"
 port = 2049
+[[allow]]
+from = "group:crew"
+to = "group:lake"
+protocol = "tcp"
+port = 22
+"#;
+
+/// Other rules, by which `lake` has another port of the front end's.
+const OTHER_RULES: &str = r#"
+[[allow]]
+from = "group:lake"
+to = "role:frontend"
+protocol = "tcp"
+port = 22
 [[allow]]
 from = "group:crew"
 to = "group:lake"
@@ -110,7 +124,7 @@ fn set_rules(node: &Node, rules: &str) {
 
 #[test]
 fn members_reach_what_the_rules_say_and_the_cluster_itself_with_either_end_alone() {
-    let (lab, _servers) = lab();
+    let (mut lab, _servers) = lab();
     let rules = [(ALICE, FRONTEND, 2049), (BOB, ALICE, 22)];
     let own = [
         (FRONTEND, WORKER, 2049),
@@ -141,6 +155,73 @@ fn members_reach_what_the_rules_say_and_the_cluster_itself_with_either_end_alone
     assert!(!connects(bob, frontend, 2049));
     set_rules(alice, RULES);
     assert!(!connects(alice, frontend, 22));
+    set_rules(frontend, RULES);
+    machines_take_other_rules_and_keep_them(&mut lab);
+}
+
+/// The deployment gets other rules while its nodes run.
+fn machines_take_other_rules_and_keep_them(lab: &mut Lab) {
+    let (old, new) = (parse_rules(RULES), parse_rules(OTHER_RULES));
+    let (old, new) = (old.expect("rules"), new.expect("rules"));
+    let has = |node: &Node, rules: &[AllowSection]| {
+        let policy = node.status().expect("it runs").policy;
+        assert_eq!(policy.expect("rules").rules, rules, "{}", node.name);
+    };
+    let file = tempfile::NamedTempFile::new().expect("temporary file");
+    std::fs::write(file.path(), OTHER_RULES).expect("written");
+    let path = file.path().to_str().expect("UTF-8");
+    let set = ["policy", "demo", "set", "--rules", path, "--json"];
+    let opened =
+        json!({"from": "alice", "to": "frontend-0", "now": "tcp/22", "no_more": "tcp/2049"});
+
+    let tried = answering::provision(lab, &[], &[&set[..], &["--dry-run"]].concat());
+    assert_eq!(said(&tried)["changes"], json!([opened]));
+    has(&lab.nodes[FRONTEND], &old);
+
+    // One does not answer, and another is not there at all.
+    let partly = answering::provision(lab, &["worker-0"], &set);
+    assert_eq!(partly.status.code(), Some(5), "{partly:?}");
+    let text = String::from_utf8_lossy(&partly.stdout);
+    let result: serde_json::Value =
+        serde_json::from_str(text.lines().last().expect("a result")).expect("JSON");
+    assert_eq!(result["changes"], json!([opened]));
+    assert_eq!(result["told"], json!(["frontend-0"]));
+    assert_eq!(result["own"], json!(["alice", "bob"]));
+    let why = &result["silent"]["worker-0"];
+    assert!(why.to_string().contains("No route to host"), "{result}");
+    has(&lab.nodes[FRONTEND], &new);
+    has(&lab.nodes[WORKER], &old);
+    let older = |lab: &Lab| {
+        let view = said(&lab.provision(&["policy", "demo", "--json"]));
+        let older = view["older_rules"].as_object().expect("nodes").clone();
+        older.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(older(lab), ["alice", "bob", "worker-0", "worker-1"]);
+    // The front end has closed it, whatever hers say; what it has opened hers do not let out.
+    let [frontend, alice] = [FRONTEND, ALICE].map(|number| &lab.nodes[number]);
+    assert!(!connects(alice, frontend, 2049));
+    assert!(!connects(alice, frontend, 22));
+    set_rules(alice, OTHER_RULES);
+    has(alice, &new);
+    assert!(connects(alice, frontend, 22));
+
+    // The same again tells who was not told; who is told is so after a restart, whatever the machine was made with.
+    let again = answering::provision(lab, &[], &set);
+    assert_eq!(again.status.code(), Some(5), "{again:?}");
+    has(&lab.nodes[WORKER], &new);
+    assert_eq!(older(lab), ["alice", "bob", "worker-1"]);
+    for number in [FRONTEND, WORKER] {
+        lab.nodes[number].kill();
+        lab.nodes[number].start();
+        wait_until("the node", PATIENCE, || lab.nodes[number].status());
+        has(&lab.nodes[number], &new);
+    }
+    // Who is invited from now on, or anew, has the newest.
+    let again = ["user", "invite", "demo", "bob", "--again", "--json"];
+    let invited = said(&lab.provision(&again));
+    let invitation = Invitation::parse(invited["token"].as_str().expect("a word"));
+    assert_eq!(invitation.expect("an invitation").terms.rules, new);
+    assert_eq!(older(lab), ["alice", "worker-1"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use ipop_tests::ejabberd::Ejabberd;
-use ipop_tests::kill::{Bench, Extent, Peer, cloudlab, ec2, libvirt, matrix, rocks, ssh};
+use ipop_tests::kill::{Bench, Extent, Peer, cloudlab, ec2, libvirt, matrix, rocks, share, ssh};
 
 /// Runs at a time of one kind of host.
 const THREADS: usize = 3;
@@ -52,6 +52,13 @@ fn cloudlab_is_whole_again_after_a_kill_before_or_after_every_action_on_an_exper
 fn libvirt_is_whole_again_after_a_kill_before_or_after_every_action() {
     let peer = libvirt::Libvirt::start();
     run(&bench("libvirt", peer), Extent::EveryAction);
+}
+
+#[test]
+fn a_share_is_whole_again_after_a_kill_while_it_grows_or_goes_back_to_a_snapshot() {
+    let peer = libvirt::Libvirt::start();
+    let pool = peer.path().to_owned();
+    share::grows_and_goes_back(&bench("libvirt", peer), &pool);
 }
 
 #[test]

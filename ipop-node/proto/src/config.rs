@@ -8,6 +8,7 @@ mod audit;
 mod authority;
 mod names;
 mod pinning;
+mod policy;
 mod rules;
 mod switch;
 
@@ -25,7 +26,8 @@ pub use self::audit::AuditSection;
 pub use self::authority::AuthoritySection;
 pub use self::names::{NamesSection, ResolverKind};
 pub use self::pinning::PinningSection;
-pub use self::rules::{RulesError, parse_rules};
+pub use self::policy::PolicySection;
+pub use self::rules::{RulesError, parse_rules, write_rules};
 pub use self::switch::{AddressSection, AllowedSection, RateSection, StormSection, SwitchSection};
 
 /// Overlay MTU when none is configured, in bytes: leaves room for DTLS (37 B), IPv6 and UDP (48 B)
@@ -64,6 +66,9 @@ pub struct NodeConfig {
     /// `[audit]`; without it what happens to links is in the log alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditSection>,
+    /// `[policy]`; without it the rules are those of `[[allow]]` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicySection>,
     /// `[[peer]]`, once for each.
     #[serde(default, rename = "peer", skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSection>,
@@ -261,6 +266,16 @@ impl NodeConfig {
         Ok(config)
     }
 
+    /// The same with other rules, where this node can go by them.
+    pub fn with_rules(&self, allow: Vec<AllowSection>) -> Result<Self, ConfigError> {
+        let config = Self {
+            allow,
+            ..self.clone()
+        };
+        config.check()?;
+        Ok(config)
+    }
+
     /// Both overlay addresses.
     pub fn addrs(&self) -> OverlayAddrs {
         OverlayAddrs {
@@ -333,6 +348,9 @@ impl NodeConfig {
         }
         if let Some(audit) = &self.audit {
             audit.check()?;
+        }
+        if let Some(policy) = &self.policy {
+            policy.check()?;
         }
         for (at, peer) in self.peers.iter().enumerate() {
             self.check_peer(peer, &self.peers[..at])?;

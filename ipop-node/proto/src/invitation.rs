@@ -236,6 +236,7 @@ impl Invitation {
             }),
             ice: IceSection::default(),
             audit: None,
+            policy: None,
             pinning: None,
             authority: terms.admission.as_ref().map(|admission| AuthoritySection {
                 certificate: AUTHORITY_FILE.into(),

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipop_proto::address::MacAddr;
 use ipop_proto::config::{
     AuditSection, AuthoritySection, IceSection, NodeConfig, NodeSection, OffloadSection,
-    OverlayMode, OverlaySection, PinningSection, XmppSection, is_dns_label,
+    OverlayMode, OverlaySection, PinningSection, PolicySection, XmppSection, is_dns_label,
+    parse_rules,
 };
 use ipop_proto::switch::Settings;
 use ipop_proto::switch::guard::{Allowed, Place};
@@ -234,6 +235,21 @@ fn records_go_to_a_file_that_has_a_place() {
 }
 
 #[test]
+fn rules_that_a_node_is_told_go_to_a_file_that_has_a_place() {
+    let with = |file: &str| NodeConfig::parse(&format!("{GOOD}[policy]\nkeep = \"{file}\"\n"));
+    let config = with("/var/lib/ipop-node/rules.toml").expect("good");
+    let text = toml::to_string(&config).expect("TOML");
+    assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
+    let error = with("rules.toml").expect_err("relative").to_string();
+    assert!(error.contains("policy.keep"), "{error}");
+    // They are checked like those of the file: nobody says here who is in which group.
+    let rules = parse_rules("[[allow]]\nfrom = \"any\"\nto = \"any\"\n").expect("a rule");
+    let error = config.with_rules(rules).expect_err("no authority");
+    assert!(error.to_string().contains("[authority]"), "{error}");
+    assert_eq!(config.with_rules(Vec::new()).expect("none"), config);
+}
+
+#[test]
 fn peers_need_no_server() {
     let config = NodeConfig::parse(STATIC).expect("good");
     let text = toml::to_string(&config).expect("TOML");
@@ -392,6 +408,9 @@ fn config() -> impl Strategy<Value = NodeConfig> {
         |((node, overlay, interface, path), (v4, v6, p4, p6), mtu, servers, ice)| NodeConfig {
             audit: ice.3.then(|| AuditSection {
                 file: path.clone().into(),
+            }),
+            policy: ice.3.then(|| PolicySection {
+                keep: path.clone().into(),
             }),
             authority: ice.3.then(|| AuthoritySection {
                 certificate: path.clone().into(),

@@ -122,6 +122,10 @@ impl From<SettingsError> for CliError {
             SettingsError::Pins { .. } => {
                 "take it from a backup; without the file nobody is approved, and all have to be again"
             }
+            SettingsError::Rules { .. } => {
+                "write the rules that shall be in force into it, as [[allow]] and nothing else; without \
+                 the file those of the configuration are"
+            }
             SettingsError::Authority { .. } => {
                 "authority.certificate names a PEM file with the certificate of the overlay's authority"
             }

@@ -1,5 +1,6 @@
 //! `ipop-node policy`.
 
+mod set;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ enum Command {
         /// With what: `tcp/PORT`, `udp/PORT`, `icmp`, or a TCP port alone.
         what: What,
     },
+    Set(set::Args),
 }
 
 /// What is known of rules and members.
@@ -64,6 +66,9 @@ struct View {
 }
 
 pub fn run(args: Args) -> Result<(), CliError> {
+    if let Some(Command::Set(set)) = &args.command {
+        return set::run(set, &args);
+    }
     let view = match &args.config {
         Some(path) => View::configured(path)?,
         None => View::of(status::ask(&args.control)?),

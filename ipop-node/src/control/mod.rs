@@ -5,6 +5,7 @@ mod server;
 
 use std::path::PathBuf;
 
+use ipop_proto::config::AllowSection;
 use ipop_proto::signal::Fingerprint;
 use ipop_proto::status::{NodeStatus, PinnedStatus, RoleState};
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,11 @@ pub enum Request {
         /// Node name or account.
         peer: String,
     },
+    /// Whoever runs the machine gives the node other rules, to be kept: `policy.keep`.
+    Rules {
+        /// All that shall be in force; without any, everybody reaches everybody.
+        rules: Vec<AllowSection>,
+    },
 }
 
 /// What comes back.
@@ -73,6 +79,8 @@ pub fn default_path() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use ipop_proto::config::parse_rules;
+
     use super::*;
 
     #[test]
@@ -101,6 +109,13 @@ mod tests {
                     peer: "b".to_owned(),
                 },
                 r#"{"request":"forget","peer":"b"}"#,
+            ),
+            (
+                Request::Rules {
+                    rules: parse_rules("[[allow]]\nfrom = \"any\"\nto = \"node:b\"\n")
+                        .expect("a rule"),
+                },
+                r#"{"request":"rules","rules":[{"from":"any","to":"node:b"}]}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).expect("JSON"), json);

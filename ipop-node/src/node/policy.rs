@@ -1,12 +1,15 @@
-//! Who may reach what: the rules of the configuration, read again on SIGHUP.
+//! Who may reach what: the rules of the configuration, or those that were told in their place; read again on
+//! SIGHUP.
 
 use std::time::Instant;
 
-use ipop_proto::config::NodeConfig;
+use ipop_proto::config::{AllowSection, NodeConfig};
 use ipop_proto::policy::{Member, Policy};
 use ipop_proto::status::PolicyStatus;
 
 use super::Node;
+use crate::control::Answer;
+use crate::rules::{RuleFile, in_force};
 use crate::settings::{credentials_directory, read_config};
 
 impl Node {
@@ -19,7 +22,8 @@ impl Node {
 
     /// Reads the rules again. If the file cannot be used, those there were stay in force.
     pub(super) fn reload_rules(&mut self) {
-        match read_config(&self.source, credentials_directory().as_deref()) {
+        let read = read_config(&self.source, credentials_directory().as_deref());
+        match read.and_then(in_force) {
             Ok(NodeConfig { allow, .. }) => {
                 if allow != self.config.allow {
                     tracing::info!(count = allow.len(), "rules changed");
@@ -32,6 +36,30 @@ impl Node {
             }
         }
         self.apply_rules();
+    }
+
+    /// Takes other rules from whoever runs this machine: keeps them, then goes by them. What cannot be kept
+    /// would not be so after a restart.
+    pub(super) fn take_rules(&mut self, rules: Vec<AllowSection>) -> Answer {
+        let not_done = |why: String| Answer::NotDone { why };
+        let Some(file) = RuleFile::of(&self.config) else {
+            let why = "its configuration does not say where to keep rules ([policy] keep)";
+            return not_done(why.to_owned());
+        };
+        let config = match self.config.with_rules(rules) {
+            Ok(config) => config,
+            Err(error) => return not_done(error.to_string()),
+        };
+        if let Err(error) = file.keep(&config.allow) {
+            let path = file.path().display();
+            tracing::warn!(%path, %error, "rules cannot be kept");
+            return not_done(format!("cannot write {path}: {error}"));
+        }
+        tracing::info!(count = config.allow.len(), "rules taken");
+        self.config.allow = config.allow;
+        self.apply_rules();
+        self.put_out();
+        Answer::Done
     }
 
     /// This node as rules see it.

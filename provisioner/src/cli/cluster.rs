@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
-use ipop_proto::config::AllowSection;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
@@ -21,7 +20,7 @@ use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
 use crate::plan::network::{self, Net4};
 use crate::plan::scheduler::Scheduler;
-use crate::plan::{ClusterPlan, NodePlan, Request, World, plan, policy};
+use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
 use crate::provider::Scope;
 use crate::report::Report;
 use crate::site::Sites;
@@ -110,7 +109,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         elastic: args.elastic,
         idle: args.idle,
         rules: match &args.rules {
-            Some(path) => rules(path)?,
+            Some(path) => super::policy::set::read(path)?,
             None => Vec::new(),
         },
     };
@@ -172,12 +171,6 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         report.emit(Event::Step { message });
     }
     apply::finish(report, &plan.name, &interrupt, result)
-}
-
-/// Reads a file of rules.
-fn rules(path: &Path) -> Result<Vec<AllowSection>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| CliError::file("read", path, e))?;
-    policy::read_rules(&text, &path.display().to_string())
 }
 
 /// What the planner must know.

@@ -13,6 +13,7 @@ pub mod cluster;
 mod confirm;
 pub mod context;
 pub mod destroy;
+mod everywhere;
 pub mod extend;
 pub mod gc;
 pub mod group;

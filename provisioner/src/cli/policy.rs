@@ -1,6 +1,9 @@
-//! `provision policy`: who may reach what, by what is recorded. No node is asked.
+//! `provision policy`: who may reach what, by what is recorded, and other rules.
 
-use std::collections::BTreeSet;
+pub mod set;
+pub mod tell;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::{Args, Subcommand};
 use ipop_proto::config::{AllowSection, PortList, Protocol, Selector};
@@ -10,6 +13,7 @@ use serde::Serialize;
 use super::Context;
 use super::group::list::{Group, groups, shown};
 use crate::error::{CliError, ExitCode};
+use crate::name::NodeName;
 use crate::plan::ClusterPlan;
 use crate::report::Report;
 use crate::state::record::NodeRecord;
@@ -19,11 +23,13 @@ Examples:
   provision policy lake
   provision policy lake explain alice-laptop frontend-0 tcp/2049
   provision policy lake explain group:crew role:frontend icmp
+  provision policy lake set --rules rules.toml
 
-The rules are those of `provision cluster --rules`. They say who may begin; answers pass. What a
-node does at this moment says `ipop-node policy` on it, by the certificates that it sees.";
+The rules are those of `provision cluster --rules`, or those that were set later. They say who may
+begin; answers pass. Only what is recorded is looked at: what a node does at this moment says
+`ipop-node policy` on it, by the certificates that it sees.";
 
-/// Show who may reach what.
+/// Show who may reach what, and change it.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PolicyArgs {
@@ -39,6 +45,8 @@ pub struct PolicyArgs {
 pub enum PolicyCommand {
     /// Say whether one node may reach another, and by which rule
     Explain(ExplainArgs),
+    /// Give the deployment other rules, or none
+    Set(set::SetArgs),
 }
 
 /// See [`PolicyCommand::Explain`].
@@ -63,6 +71,8 @@ struct View {
     in_no_group: BTreeSet<String>,
     /// Groups, nodes and roles that rules are about and that nobody is.
     nobody: BTreeSet<Selector>,
+    /// Nodes that have older rules, and what these say.
+    older_rules: BTreeMap<NodeName, Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,13 +99,20 @@ struct Explained {
 
 /// Runs the command.
 pub fn run(context: &Context, args: PolicyArgs) -> Result<u8, CliError> {
+    if let Some(PolicyCommand::Set(set)) = &args.command {
+        return set::run(context, &args.name, set);
+    }
     let database = context.database()?;
     let deployment = context.deployment(&database, &args.name)?;
     let nodes = database.nodes(deployment.id)?;
     let plan = ClusterPlan::recorded(&deployment, &nodes)?;
     let report = Report::new(context.mode(), &[]);
     match args.command {
-        None => report.finish(&View::of(&plan, &nodes), text),
+        None => {
+            let older = database.older_rules(deployment.id)?;
+            report.finish(&View::of(&plan, &nodes, &older), text);
+        }
+        Some(PolicyCommand::Set(_)) => {}
         Some(PolicyCommand::Explain(asked)) => {
             let explained = explain(&plan, &asked)?;
             report.finish(&explained, |explained| {
@@ -108,7 +125,11 @@ pub fn run(context: &Context, args: PolicyArgs) -> Result<u8, CliError> {
 }
 
 impl View {
-    fn of(plan: &ClusterPlan, nodes: &[NodeRecord]) -> Self {
+    fn of(
+        plan: &ClusterPlan,
+        nodes: &[NodeRecord],
+        older: &BTreeMap<NodeName, Vec<AllowSection>>,
+    ) -> Self {
         let members = plan.members();
         let rule = |rule: &AllowSection| Rule {
             from: rule.from.clone(),
@@ -125,6 +146,11 @@ impl View {
             Selector::Role(name) => !members.iter().any(|m| m.role.as_ref() == Some(name)),
         };
         let selectors = plan.rules.iter().flat_map(|rule| [&rule.from, &rule.to]);
+        let older = older.iter().filter(|(name, _)| {
+            let record = nodes.iter().find(|node| node.name == **name);
+            record.is_some_and(|node| node.wanted)
+        });
+        let older = older.map(|(name, rules)| (name.clone(), rules.iter().map(sentence).collect()));
         let lonely = members.iter().filter(|member| member.groups.is_empty());
         Self {
             name: plan.name.clone(),
@@ -132,6 +158,7 @@ impl View {
             groups: groups(plan, nodes),
             in_no_group: lonely.map(|member| member.name.clone()).collect(),
             nobody: selectors.filter(nobody).cloned().collect(),
+            older_rules: older.collect(),
         }
     }
 }
@@ -198,13 +225,16 @@ fn text(view: &View) -> String {
         let names = list(&mut view.nobody.iter().map(Selector::to_string));
         out += &format!("\nin the rules, and nobody is that yet: {names}\n");
     }
+    if !view.older_rules.is_empty() {
+        let names = list(&mut view.older_rules.keys().map(ToString::to_string));
+        out += &format!("\nolder rules: {names}\n");
+    }
     out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::NodeName;
     use crate::plan::tests::{demo, rules};
     use crate::plan::{NodePlan, member};
 
@@ -234,7 +264,8 @@ mod tests {
     #[test]
     fn the_rules_are_shown_with_who_is_in_which_group() {
         let (plan, nodes) = lake();
-        let view = View::of(&plan, &nodes);
+        let older = [(NodeName("worker-0".to_owned()), rules())];
+        let view = View::of(&plan, &nodes, &older.into());
         insta::assert_snapshot!("policy", text(&view));
         insta::assert_json_snapshot!("policy_json", view);
         let without = ClusterPlan {
@@ -242,7 +273,7 @@ mod tests {
             authority: false,
             ..plan
         };
-        let shown = text(&View::of(&without, &nodes));
+        let shown = text(&View::of(&without, &nodes, &BTreeMap::new()));
         assert!(
             shown.starts_with("no rules: everybody reaches everybody\n"),
             "{shown}"

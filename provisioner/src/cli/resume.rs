@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::Context;
 use super::apply::{self, ApplyArgs};
+use super::policy::tell;
 use super::share::{grow, restore};
 use super::slurm::Front;
 use crate::deploy::engine::{Engine, Opened};
@@ -82,13 +83,18 @@ pub fn resume(
 ) -> Result<u8, CliError> {
     let name = &deployment.name;
     interrupt.advise(format!("provision resume {name}"));
-    let settings = Settings::of(deployment)?;
     let nodes = database.nodes(deployment.id)?;
     let wanted = nodes.iter().filter(|n| n.wanted);
     let wanted: Vec<NodeName> = wanted.map(|n| n.name.clone()).collect();
     let workers = nodes.iter().filter(|n| n.wanted && n.role == WORKER);
     args.check(workers.count())?;
     let report = Report::new(context.mode(), &wanted);
+    // Before a machine is made with data that is half of what it shall be.
+    if !args.dry_run {
+        restore::finish(context, database, name, (interrupt, &report))?;
+    }
+    let deployment = &context.deployment(database, name)?;
+    let settings = Settings::of(deployment)?;
     let real = Real {
         layout: &context.layout,
         name,
@@ -115,14 +121,16 @@ pub fn resume(
     if args.quorum.is_some() {
         database.set_quorum(deployment.id, args.quorum)?;
     }
-    // Before a machine is made with data that is half of what it shall be.
-    restore::finish(context, database, name, (interrupt, &report))?;
     let result = engine.apply(&args.options(deployment.quorum));
     drop(engine);
     // What is made anew has its size; what was there may have to be given more.
     let result = result.and_then(|outcome| {
         let grown = grow::finish(context, database, name, (interrupt, &report));
         grown.map(|()| outcome)
+    });
+    let result = result.and_then(|outcome| {
+        tell::finish(context, database, name, &report)?;
+        Ok(outcome)
     });
     let shrunk = nodes.iter().any(|n| !n.wanted);
     if settings.scheduler == Scheduler::Slurm && shrunk && result.is_ok() {

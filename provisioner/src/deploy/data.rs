@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::engine::Engine;
+use super::fault;
+use super::planner::{Action, Plan, Why};
 use crate::error::{CliError, ExitCode};
 use crate::event::Event;
 use crate::name::NodeName;
+use crate::plan::share::Share;
 use crate::provider::{AtVolume, DATA, Found, Health, Provider, Removing, Resource, Volumes};
-use crate::state::record::NodeRecord;
+use crate::state::record::{NodeRecord, Verb};
 
 /// How long it may take to copy a volume: 1 TiB at 100 MB/s.
 const COPY_LIMIT: Duration = Duration::from_secs(3 * 3600);
@@ -47,12 +50,14 @@ impl Engine<'_> {
         self.at_data(node, COPY_LIMIT, |volumes, at| volumes.snapshot(at, label))
     }
 
-    /// Makes the data of a node what it was when a snapshot was made.
+    /// Makes the data of a node what it was when a snapshot was made, and starts its machine once `done` has
+    /// recorded it: whoever does it again later, because a record says that it is to be done, would take away
+    /// what was written since.
     pub fn restore_data(
         &self,
         node: &NodeRecord,
-        label: &str,
-        size_bytes: u64,
+        (label, size_bytes): (&str, u64),
+        done: impl FnOnce() -> Result<(), CliError>,
     ) -> Result<(), CliError> {
         let snapshots = self.snapshots(node)?;
         let found = snapshots.get(label).filter(|f| f.health == Health::Present);
@@ -63,8 +68,45 @@ impl Engine<'_> {
         };
         let provider = self.provider(&node.site)?;
         self.with_volume(&*provider, (node, snapshot), COPY_LIMIT, |volumes, at| {
-            volumes.restore(at, size_bytes)
+            volumes.restore(at, size_bytes)?;
+            fault::at("data-copied");
+            done()?;
+            fault::at("restore-done");
+            volumes.serve(at)
         })
+    }
+
+    /// Tells of data that is gone, before an empty volume takes its place.
+    pub(super) fn tell_lost_data(&self, plan: &Plan) {
+        let is_lost = |action: &&Action| {
+            let of_data = action.key.resource.kind == DATA;
+            of_data && action.verb == Verb::Make && action.why == Why::Gone
+        };
+        for action in plan.actions.iter().filter(is_lost) {
+            let (name, volume) = (&self.deployment.name, &action.key.resource.id);
+            let Some(node) = action.node() else { continue };
+            self.events.emit(Event::Warning {
+                message: format!(
+                    "the data of `{name}/{node}` is lost: its volume `{volume}` is gone, and an empty one takes \
+                     its place; `provision share snapshot {name}/{node} --list` shows whether there are copies"
+                ),
+            });
+        }
+    }
+
+    /// Refuses while the data of a share is between two states: a machine that is made now would find nothing.
+    pub(super) fn check_restored(&self, nodes: &[NodeRecord]) -> Result<(), CliError> {
+        let is_wanted = |share: &&Share| nodes.iter().any(|n| n.wanted && n.name == share.name);
+        let mut wanted = self.settings.shares.iter().filter(is_wanted);
+        let Some((share, label)) = wanted.find_map(|s| Some((&s.name, s.restoring.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        let name = &self.deployment.name;
+        let message =
+            format!("the data of `{name}/{share}` is not back to its snapshot `{label}` yet");
+        Err(CliError::new(ExitCode::Unavailable, message)
+            .hint(format!("`provision resume {name}` finishes that")))
     }
 
     /// The snapshots of a node's data, by label.

@@ -95,6 +95,7 @@ impl Engine<'_> {
         let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         let sites = self.sites(&scene.plan)?;
         self.check_reachable(&sites)?;
+        self.check_restored(&scene.nodes)?;
         self.revoke_unwanted(&scene.nodes);
         self.regroup(&scene.plan)?;
         // From the look at what is there until the machines are.
@@ -102,6 +103,7 @@ impl Engine<'_> {
         let mut observed = self.observe(&scene, &sites)?;
         // What can fail at once comes before what takes minutes.
         let plan = self.plan(&scene, &sites, &observed, &Images::new())?;
+        self.tell_lost_data(&plan);
         let run = self.carry_out(
             &scene,
             &foundation(plan),

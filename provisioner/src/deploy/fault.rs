@@ -1,9 +1,10 @@
-//! Points where a test kills the process: before and after every action of the engine.
+//! Points where a test kills the process: before and after every action of the engine, and those that have a name.
 //!
 //! Of a build without debug assertions nothing of this is left. `IPOP_FAULT_LOG=FILE` appends the
 //! line `WHEN KEY` at each point that is passed; another try of the same action passes none.
 //! `IPOP_FAULT="WHEN VERB KIND N"` ends the process by SIGKILL at the N-th such point, from 1: the
-//! order of points of different kinds differs from run to run, their number does not.
+//! order of points of different kinds differs from run to run, their number does not. A point with a name
+//! is `at NAME`.
 
 use super::planner::Action;
 
@@ -16,6 +17,16 @@ pub fn point(when: &str, action: &Action) {
 /// A point: nothing in a build for users.
 #[cfg(not(debug_assertions))]
 pub fn point(_when: &str, _action: &Action) {}
+
+/// A point with a name, in what is no action.
+#[cfg(debug_assertions)]
+pub fn at(name: &str) {
+    points::named(name);
+}
+
+/// A point with a name: nothing in a build for users.
+#[cfg(not(debug_assertions))]
+pub fn at(_name: &str) {}
 
 #[cfg(debug_assertions)]
 mod points {
@@ -32,7 +43,15 @@ mod points {
     pub fn pass(when: &str, action: &Action) {
         let (verb, key) = (action.verb, &action.key);
         let point = format!("{when} {verb} {key}");
-        let sort = format!("{when} {verb} {}", key.resource.kind);
+        one(point, format!("{when} {verb} {}", key.resource.kind));
+    }
+
+    pub fn named(name: &str) {
+        let point = format!("at {name}");
+        one(point.clone(), point);
+    }
+
+    fn one(point: String, sort: String) {
         let mut passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
         if passed.iter().any(|(other, _)| *other == point) {
             return;

@@ -7,6 +7,7 @@ pub mod member;
 pub mod network;
 pub mod personal;
 pub mod policy;
+pub mod reach;
 mod recorded;
 pub mod roles;
 pub mod scale;

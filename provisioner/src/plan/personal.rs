@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipop_proto::config::{
     AllowedSection, AuditSection, AuthoritySection, IceSection, NamesSection, NodeConfig,
-    NodeSection, OffloadSection, OverlayMode, OverlaySection, ResolverKind, SwitchSection,
-    XmppSection,
+    NodeSection, OffloadSection, OverlayMode, OverlaySection, PolicySection, ResolverKind,
+    SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
@@ -33,6 +33,8 @@ const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
 const IDENTITY: &str = "/var/lib/ipop-node/identity.pem";
 /// Where it keeps records of what happened to its links.
 pub const AUDIT: &str = "/var/lib/ipop-node/audit.jsonl";
+/// Where it keeps rules that it was told while it ran.
+pub const RULES: &str = "/var/lib/ipop-node/rules.toml";
 /// Public half of the host key that the image's `ipop-metadata` unit makes.
 const HOST_KEY: &str = "/etc/ssh/ipop_host_ed25519_key.pub";
 
@@ -186,6 +188,10 @@ pub fn config(
             mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
         audit: Some(AuditSection { file: AUDIT.into() }),
+        policy: plan
+            .lan
+            .is_none()
+            .then(|| PolicySection { keep: RULES.into() }),
         authority: keys.membership.as_ref().map(authority),
         pinning: None,
         xmpp: Some(XmppSection {

@@ -41,6 +41,9 @@ pub trait Volumes: Send + Sync {
     fn snapshot(&self, at: &AtVolume<'_>, label: &str) -> Result<(), CliError>;
 
     /// Makes the node's data a copy of a snapshot, which `at` names, with room for `size_bytes` at least. Its machine
-    /// is stopped for that as a power failure does it, and started after.
+    /// is stopped for that as a power failure does it, and does not run after.
     fn restore(&self, at: &AtVolume<'_>, size_bytes: u64) -> Result<(), CliError>;
+
+    /// Starts the node's machine, if it is there and does not run.
+    fn serve(&self, at: &AtVolume<'_>) -> Result<(), CliError>;
 }

@@ -9,6 +9,7 @@ pub mod lock;
 pub mod owner;
 pub mod record;
 pub mod resources;
+mod rules;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -242,7 +243,8 @@ impl Database {
                 params![id, node.0],
             )?;
             tx.execute(
-                "UPDATE nodes SET attempt = attempt + 1, underlay = NULL, host_key = NULL
+                "UPDATE nodes SET attempt = attempt + 1, underlay = NULL, host_key = NULL,
+                     older_rules = NULL
                  WHERE deployment = ?1 AND name = ?2",
                 params![id, node.0],
             )

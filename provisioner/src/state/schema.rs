@@ -153,6 +153,9 @@ CREATE TABLE group_members (
     UNIQUE (deployment, name, person)
 );
 ",
+    "
+ALTER TABLE nodes ADD COLUMN older_rules TEXT;
+",
 ];
 
 /// Brings the database to the newest version. One that is newer still is refused. Foreign keys

@@ -312,6 +312,49 @@ fn a_database_of_version_1_keeps_everything_that_destroy_must_know() {
 }
 
 #[test]
+fn who_was_not_told_the_newest_rules_is_known_with_those_that_it_has() {
+    let (_dir, database) = open();
+    let mut two = new("demo");
+    two.nodes.push(NodeRecord {
+        name: NodeName("worker-1".to_owned()),
+        slot: 4,
+        ..two.nodes[0].clone()
+    });
+    let id = database.create(&two, UNIX_EPOCH).expect("recorded");
+    let names: Vec<_> = database
+        .nodes(id)
+        .expect("read")
+        .into_iter()
+        .map(|n| n.name)
+        .collect();
+    let [first, second, ..] = &names[..] else {
+        panic!("two nodes: {names:?}");
+    };
+    let rules = crate::plan::tests::rules();
+    let older = || database.older_rules(id).expect("read");
+    assert!(older().is_empty());
+    database
+        .set_rules(id, "{\"new\":1}", &rules)
+        .expect("recorded");
+    let settings = database
+        .deployment("demo")
+        .expect("read")
+        .expect("there")
+        .settings;
+    assert_eq!(settings, "{\"new\":1}");
+    assert_eq!(older().len(), names.len());
+    assert_eq!(older()[first], rules);
+    // Who was told has those that were newest then; others have still older ones.
+    database.has_newest_rules(id, first).expect("recorded");
+    database.set_rules(id, "{}", &[]).expect("recorded");
+    assert_eq!(older()[first], []);
+    assert_eq!(older()[second], rules);
+    // A machine that is made anew is given the newest.
+    database.replace_node(id, second).expect("recorded");
+    assert!(!older().contains_key(second));
+}
+
+#[test]
 fn a_database_of_a_later_version_is_refused() {
     let (dir, database) = open();
     drop(database);

@@ -17,9 +17,9 @@ fn kernel() -> Vec<u8> {
     image
 }
 
-/// Writes images of both forms for both roles, as `IPOP_IMAGES` takes them.
+/// Writes images of both forms for all roles, as `IPOP_IMAGES` takes them.
 pub fn write(dir: &Path) {
-    for role in ["frontend", "worker"] {
+    for role in ["frontend", "worker", "share"] {
         let dir = dir.join(role);
         std::fs::create_dir_all(&dir).expect("a directory");
         let write = |name: &str, content: &[u8]| {

@@ -31,6 +31,13 @@ impl Libvirt {
     }
 }
 
+impl Libvirt {
+    /// The pool's directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Peer for Libvirt {
     fn host(&self) -> Box<dyn Host + '_> {
         Box::new(self)

@@ -14,6 +14,7 @@ pub mod images;
 pub mod libvirt;
 mod machines;
 pub mod rocks;
+pub mod share;
 pub mod ssh;
 pub mod table;
 

@@ -31,6 +31,17 @@ impl Allowed {
         *self == Self::everything()
     }
 
+    /// What of it `other` has not.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self {
+            tcp: self.tcp.without(&other.tcp),
+            udp: self.udp.without(&other.udp),
+            icmp: self.icmp && !other.icmp,
+            others: self.others && !other.others,
+        }
+    }
+
     /// Whether there is nothing that may be begun.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
@@ -73,6 +84,29 @@ impl Ports {
         self.ranges.insert(at, (first, last));
     }
 
+    /// Those that `other` has not.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = Self::default();
+        for (first, last) in &self.ranges {
+            // The first one of which it is not known yet; none after the last port there is.
+            let mut next = Some(*first);
+            for (from, to) in &other.ranges {
+                let Some(begin) = next.filter(|next| to >= next && from <= last) else {
+                    continue;
+                };
+                if begin < *from {
+                    left.add(begin, *from - 1);
+                }
+                next = to.checked_add(1);
+            }
+            if let Some(begin) = next {
+                left.add(begin, *last);
+            }
+        }
+        left
+    }
+
     /// First and last ones, in order.
     #[must_use]
     pub fn ranges(&self) -> &[(u16, u16)] {
@@ -96,7 +130,41 @@ mod tests {
 
     use super::*;
 
+    fn set(ranges: &[(u16, u16)]) -> Ports {
+        let mut ports = Ports::default();
+        for (first, last) in ranges {
+            ports.add(*first, *last);
+        }
+        ports
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_set_without_all() {
+        let some = set(&[(0, 5), (22, 22), (65_000, u16::MAX)]);
+        assert_eq!(some.without(&Ports::all()), Ports::default());
+        assert_eq!(Ports::all().without(&some), set(&[(6, 21), (23, 64_999)]));
+        assert_eq!(some.without(&Ports::default()), some);
+        let all = Allowed::everything();
+        assert!(all.without(&all).is_nothing());
+        assert_eq!(all.without(&Allowed::default()), all);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_left_of_a_set_is_what_the_other_has_not(
+            a in prop::collection::vec((0_u16..60, 0_u16..8), 0..8),
+            b in prop::collection::vec((0_u16..60, 0_u16..8), 0..8),
+        ) {
+            let [a, b] = [a, b].map(|ranges| {
+                let ranges: Vec<_> = ranges.iter().map(|(first, more)| (*first, first + more)).collect();
+                set(&ranges)
+            });
+            let left = a.without(&b);
+            for port in 0..80 {
+                prop_assert_eq!(left.has(port), a.has(port) && !b.has(port), "{}", port);
+            }
+        }
+
         #[test]
         fn a_set_has_what_was_added_and_nothing_else(
             ranges in prop::collection::vec((0_u16..60, 0_u16..8), 0..12),

@@ -1,6 +1,6 @@
 //! A file of rules alone, for whoever makes the configurations of several nodes.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use super::{AllowSection, ConfigError};
@@ -48,6 +48,16 @@ pub fn parse_rules(text: &str) -> Result<Vec<AllowSection>, RulesError> {
     checked.collect()
 }
 
+/// Writes rules as [`parse_rules`] reads them.
+pub fn write_rules(rules: &[AllowSection]) -> Result<String, toml::ser::Error> {
+    #[derive(Serialize)]
+    struct File<'a> {
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        allow: &'a [AllowSection],
+    }
+    toml::to_string(&File { allow: rules })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,7 +69,10 @@ mod tests {
         let rules = parse_rules(text).expect("rules");
         assert_eq!(rules.len(), 2);
         assert_eq!(rules[0].port.to_string(), "22, 80-90");
+        let written = write_rules(&rules).expect("written");
+        assert_eq!(parse_rules(&written).expect("rules"), rules);
         assert_eq!(parse_rules("").expect("none"), []);
+        assert_eq!(write_rules(&[]).expect("written"), "");
     }
 
     #[test]

@@ -200,10 +200,12 @@ impl Overlay {
                     peer.backoff.reset();
                     peer.setup = Some(now.duration_since(peer.since));
                     let link = peer.session.as_ref().map(|session| &session.link);
+                    let key = link.and_then(Link::shown_key);
+                    peer.denied.key.clone_from(&key);
                     self.outputs.push_back(Output::LinkUp {
                         peer: peer.name.clone(),
                         fingerprint: link.and_then(Link::shown),
-                        key: link.and_then(Link::shown_key),
+                        key,
                     });
                     self.gossip_linked(now, id);
                 }

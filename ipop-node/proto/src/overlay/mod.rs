@@ -160,6 +160,8 @@ pub enum Output {
     Denied {
         /// Its node name.
         peer: String,
+        /// What the key that it showed last is known by in records.
+        key: Option<String>,
         /// How many packets since this was said last.
         count: u64,
         /// What the last one was after.

@@ -11,6 +11,7 @@ use super::packet::Addresses;
 use super::peer::{Peer, PeerId};
 use super::{Output, Overlay};
 use crate::address::OverlayAddrs;
+use crate::link::Link;
 use crate::policy::{Member, Policy};
 use crate::status::{AlarmStatus, DropReason};
 
@@ -40,6 +41,8 @@ pub(super) struct Denied {
     denials: Arc<Denials>,
     told: u64,
     told_at: Option<Instant>,
+    /// The key that the peer showed with its newest link: that may be over when it is told.
+    pub(super) key: Option<String>,
 }
 
 impl Overlay {
@@ -163,10 +166,13 @@ impl Overlay {
             if is_quiet {
                 continue;
             }
+            let link = peer.session.as_ref().map(|session| &session.link);
+            let key = link.and_then(Link::shown_key).or(denied.key.clone());
             denied.told_at = Some(now);
             let since = count - std::mem::replace(&mut denied.told, count);
             self.outputs.push_back(Output::Denied {
                 peer: peer.name.clone(),
+                key,
                 count: since,
                 last: denial,
             });

@@ -13,7 +13,8 @@ mod text;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use ipop_datapath::policy::{Allowed, Ports};
+pub use ipop_datapath::policy::Allowed;
+use ipop_datapath::policy::Ports;
 
 pub use self::text::{reason, sentence, sentences, summary};
 use crate::authority::Certified;

@@ -28,10 +28,15 @@ pub(super) fn told(output: &Output) -> Option<Record> {
             why: Some(why.clone()),
             ..about(Event::LinkRefused, peer, key.as_ref())
         },
-        Output::Denied { peer, count, last } => Record {
+        Output::Denied {
+            peer,
+            key,
+            count,
+            last,
+        } => Record {
             why: Some(last.to_string()),
             count: Some(*count),
-            ..about(Event::Denied, peer, None)
+            ..about(Event::Denied, peer, key.as_ref())
         },
         _ => return None,
     };

@@ -1,25 +1,16 @@
 //! What nodes keep themselves, fetched from their machines.
 
-use std::process::Command;
-use std::sync::Mutex;
-use std::time::Duration;
-
 use ipop_node::audit::Kept;
 use ipop_proto::audit::Record;
 
+use crate::cli::everywhere::all;
 use crate::cli::{Context, ssh};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
 use crate::plan::personal::AUDIT;
-use crate::ssh::transport::Limits;
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
 
-/// How long one machine may take for all that it has.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// Machines that are asked at the same time. All are reached through the front end, whose sshd lets ten in
-/// who have not signed in yet.
-const AT_ONCE: usize = 4;
 /// Where a share's machine keeps who had it mounted.
 const MOUNTS: &str = "/var/lib/ipop-share/audit.jsonl";
 /// Most bytes of one machine's records, the newest: it has two files of 4 MiB, a share's machine twice
@@ -74,40 +65,12 @@ pub(super) fn gather(
         let command = ssh::command(context, database, deployment, nodes, node, &words);
         (&node.name, command)
     });
-    let said = all(commands.collect());
+    let said = all(commands.collect(), MOST);
     let mut gathered = Gathered::default();
     for (name, said) in said {
         gathered.take(deployment, nodes, name, said);
     }
     gathered
-}
-
-/// What came of asking one machine: what it printed.
-type Asked<'a> = (&'a NodeName, Result<String, CliError>);
-
-/// Runs all, some at a time; the answers are in the order of the questions.
-fn all(commands: Vec<(&NodeName, Result<Command, CliError>)>) -> Vec<Asked<'_>> {
-    let count = commands.len();
-    let waiting = Mutex::new(commands.into_iter().enumerate());
-    let next = || waiting.lock().ok()?.next();
-    let done = Mutex::new(Vec::with_capacity(count));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(count) {
-            scope.spawn(|| {
-                while let Some((at, (name, command))) = next() {
-                    let limits = Limits::within(PATIENCE);
-                    let said = command
-                        .and_then(|command| crate::ssh::output_up_to(MOST, command, &limits));
-                    if let Ok(mut done) = done.lock() {
-                        done.push((at, (name, said)));
-                    }
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, asked)| asked).collect()
 }
 
 /// Prints both files of each name, the older one first. The machine may make the one to the other
@@ -182,12 +145,14 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::SystemTime;
+    use std::process::Command;
+    use std::time::{Duration, SystemTime};
 
     use ipop_proto::audit::Event;
 
     use super::*;
     use crate::plan::tests::demo;
+    use crate::ssh::transport::Limits;
     use crate::state::record::Phase;
 
     fn deployment() -> Deployment {
@@ -224,7 +189,8 @@ mod tests {
     fn printed(file: &str) -> String {
         let mut command = Command::new("sh");
         command.args(["-c", &script(&["/nonexistent/records", file])]);
-        crate::ssh::output_up_to(MOST, command, &Limits::within(PATIENCE)).expect("it runs")
+        crate::ssh::output_up_to(MOST, command, &Limits::within(Duration::from_secs(60)))
+            .expect("it runs")
     }
 
     #[test]
@@ -262,7 +228,7 @@ mod tests {
             command.args(["-c", &word]);
             (name, Ok(command))
         });
-        let said = all(commands.collect());
+        let said = all(commands.collect(), MOST);
         let order: Vec<_> = said.iter().map(|(name, _)| name.0.as_str()).collect();
         assert_eq!(order, ["a", "b", "c", "d", "e", "f"]);
         let nodes: Vec<_> = demo().nodes.iter().map(|node| node.record()).collect();

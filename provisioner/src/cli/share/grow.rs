@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::machine::{self, Space};
 use super::{ShareTarget, find, record, with_engine};
 use crate::cli::Context;
+use crate::deploy::fault;
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
@@ -58,6 +59,7 @@ pub fn run(context: &Context, args: GrowArgs) -> Result<u8, CliError> {
     let share = larger(&deployment.name, share, args.size)?;
     // First: a machine that is made meanwhile, or later, has a volume of that size.
     record(&database, &deployment, &share)?;
+    fault::at("grow-recorded");
     let name = &deployment.name;
     interrupt.advise(format!("provision resume {name}"));
     let report = Report::new(context.mode(), &[]);
@@ -137,6 +139,7 @@ fn carry_out(
     let at = (interrupt, report);
     let runs = with_engine(context, database, deployment, at, |engine| {
         engine.grow_data(node, bytes)?;
+        fault::at("volume-grown");
         let provider = engine.parts.provider(engine.settings.site(&node.site)?)?;
         let machines = provider.machines(&deployment.tags())?;
         let own = machines.get(&node.name);
@@ -146,6 +149,7 @@ fn carry_out(
         if runs {
             let nodes = database.nodes(deployment.id)?;
             machine::grow(context, database, deployment, &nodes, node, bytes)?;
+            fault::at("guest-told");
         }
         Ok(runs)
     });

@@ -9,6 +9,7 @@ use crate::cli::Context;
 use crate::cli::apply::ApplyArgs;
 use crate::cli::confirm::Confirm;
 use crate::deploy::apply::Options;
+use crate::deploy::fault;
 use crate::deploy::interrupt::Interrupt;
 use crate::deploy::settings::Settings;
 use crate::error::CliError;
@@ -63,6 +64,7 @@ pub(super) fn run(
     };
     // First: between the old data and the copy there is none.
     record(&database, &deployment, &share)?;
+    fault::at("restore-recorded");
     let name = &deployment.name;
     interrupt.advise(format!("provision resume {name}"));
     let deployment = context.deployment(&database, name)?;
@@ -129,19 +131,19 @@ fn carry_out(
         return Ok(());
     };
     let bytes = u64::from(share.size_gib) << 30;
+    let done = Share {
+        restoring: None,
+        ..share.clone()
+    };
     let restored = with_engine(context, database, deployment, at, |engine| {
-        engine.restore_data(node, label, bytes)
+        let done = || record(database, deployment, &done);
+        engine.restore_data(node, (label, bytes), done)
     });
     restored.map_err(|error| {
         let name = &deployment.name;
         let hint = format!("it is recorded: `provision resume {name}` finishes it");
         error.hint(hint)
-    })?;
-    let done = Share {
-        restoring: None,
-        ..share.clone()
-    };
-    record(database, deployment, &done)
+    })
 }
 
 fn confirm(target: &ShareTarget, label: &str) -> Result<(), CliError> {

@@ -134,6 +134,7 @@ pub fn run(context: &Context, args: InviteArgs) -> Result<u8, CliError> {
         ..Record::new(audit::Event::Invited, SystemTime::now())
     });
     let (text, revocation) = invitation(&rendezvous, authority.as_ref(), &plan, &node, expires)?;
+    database.has_newest_rules(deployment.id, &node.name)?;
     if let Some(message) = revocation.warning(&machine) {
         report.emit(Event::Warning { message });
     }

@@ -85,6 +85,8 @@ struct World {
     grown: BTreeMap<String, u64>,
     /// Nodes whose data went back to a snapshot, and with how much room.
     restored: Vec<(NodeName, String, u64)>,
+    /// How often a machine was started after that.
+    served: usize,
 }
 
 impl World {
@@ -129,6 +131,7 @@ impl Fakes {
             expiries: 0,
             grown: BTreeMap::new(),
             restored: Vec::new(),
+            served: 0,
         })))
     }
 
@@ -176,6 +179,11 @@ impl Fakes {
     /// Nodes whose data went back to which snapshot, with how much room, in bytes.
     pub fn restored(&self) -> Vec<(NodeName, String, u64)> {
         self.world().restored.clone()
+    }
+
+    /// How often a machine was started after that.
+    pub fn served(&self) -> usize {
+        self.world().served
     }
 
     /// How many steps were tried.
@@ -626,6 +634,11 @@ impl Volumes for Fakes {
         let label = self.label(at.resource).expect("a snapshot");
         let mut world = self.world();
         world.restored.push((at.node.clone(), label, size_bytes));
+        Ok(())
+    }
+
+    fn serve(&self, _at: &AtVolume<'_>) -> Result<(), CliError> {
+        self.world().served += 1;
         Ok(())
     }
 }

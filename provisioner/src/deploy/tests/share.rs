@@ -154,17 +154,78 @@ fn data_goes_back_to_a_whole_snapshot_of_its_own_and_to_nothing_else() {
     bench
         .with(|engine| engine.snapshot_data(node, "before"))
         .expect("copied");
-    let none = bench.with(|engine| engine.restore_data(node, "after", 4 << 30));
+    let none = bench.with(|engine| engine.restore_data(node, ("after", 4 << 30), || Ok(())));
     assert!(none.is_err(), "there is none of that name");
-    let before = bench.with(|engine| engine.restore_data(node, "before", 4 << 30));
+    // What cannot be recorded would be done again, over what is written meanwhile: nobody writes yet.
+    let unrecorded = || Err(CliError::new(ExitCode::Missing, "the disk is full"));
+    let failed = bench.with(|engine| engine.restore_data(node, ("before", 2 << 30), unrecorded));
+    assert_eq!(failed.expect_err("not recorded").code, ExitCode::Missing);
+    assert_eq!((bench.fakes.restored().len(), bench.fakes.served()), (1, 0));
+    let recorded = || {
+        assert_eq!(bench.fakes.served(), 0);
+        Ok(())
+    };
+    let before = bench.with(|engine| engine.restore_data(node, ("before", 4 << 30), recorded));
     before.expect("as it was");
+    assert_eq!(bench.fakes.served(), 1);
     let restored = bench.fakes.restored();
-    assert_eq!(
-        restored,
-        [(node.name.clone(), "before".to_owned(), 4 << 30)]
-    );
+    let of = |size_bytes| (node.name.clone(), "before".to_owned(), size_bytes);
+    assert_eq!(restored, [of(2 << 30), of(4 << 30)]);
     // A snapshot is data: it stays with it.
     let removal = bench.destroy();
     let kept: Vec<_> = removal.kept.iter().map(|r| r.id.as_str()).collect();
     assert_eq!(kept, [SHARE, "lake-data@before"]);
+}
+
+#[test]
+fn data_that_is_gone_is_told_before_an_empty_volume_takes_its_place() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    let warnings = |bench: &Bench| {
+        let events = bench.events.lock().expect("whole");
+        let text = |event: &Event| match event {
+            Event::Warning { message } => Some(message.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect::<Vec<_>>()
+    };
+    bench.launch(LONG).expect("joined");
+    bench.launch(LONG).expect("as it is");
+    assert_eq!(warnings(&bench), [""; 0], "it is new, or there");
+    bench.fakes.vanish(DATA, SHARE);
+    bench.launch(LONG).expect("made anew");
+    assert_eq!(bench.fakes.births(DATA, SHARE), 2);
+    let told = warnings(&bench);
+    let [warning] = &told[..] else {
+        panic!("one: {told:?}");
+    };
+    let begin = "the data of `demo/lake-data` is lost: its volume `lake-data` is gone";
+    assert!(warning.starts_with(begin), "{warning}");
+}
+
+#[test]
+fn nothing_is_made_while_data_is_between_two_states() {
+    let bench = Bench::new();
+    bench.launch(LONG).expect("launched");
+    bench.want_share(&["all"]);
+    bench.launch(LONG).expect("joined");
+    let restoring = |label: Option<&str>| {
+        let database = bench.database();
+        let deployment = database.deployment("demo").expect("read").expect("there");
+        let mut settings = Settings::of(&deployment).expect("whole");
+        settings.shares[0].restoring = label.map(str::to_owned);
+        let text = settings.to_json().expect("JSON");
+        database.set_settings(bench.id, &text).expect("kept");
+    };
+    restoring(Some("before"));
+    bench.fakes.vanish(DATA, SHARE);
+    let error = bench.launch(LONG).expect_err("half of it");
+    assert!(
+        error.to_string().contains("`provision resume demo`"),
+        "{error}"
+    );
+    assert_eq!(bench.fakes.births(DATA, SHARE), 1);
+    restoring(None);
+    bench.launch(LONG).expect("made");
 }

@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use virt::domain::Domain;
+use virt::error::ErrorNumber;
 use virt::storage_vol::StorageVol;
 use virt::sys;
 
@@ -17,6 +18,7 @@ use super::data::{self, OwnData, snapshot_name};
 use super::storage::{COMPLETE, NewVolume, Pool, volume_xml};
 use super::task::Task;
 use super::{Host, domain, ffi, volume_of};
+use crate::deploy::fault;
 use crate::error::{CliError, ExitCode};
 use crate::event::{Event, Sink};
 use crate::name::machine_name;
@@ -64,7 +66,8 @@ impl Host {
 
 impl Host {
     /// Puts a copy of a snapshot in the place of a node's data. libvirt can rename no volume, so that there is a
-    /// time without data: whoever calls this has recorded what it is at.
+    /// time without data: whoever calls this has recorded what it is at. The machine is stopped for that, and stays
+    /// so.
     pub(super) fn restore_data(&self, own: &OwnData<'_>, size_bytes: u64) -> Result<(), CliError> {
         let conn = self.connection.open()?;
         let (pool, copy) = volume_of(own.resource)?;
@@ -90,12 +93,12 @@ impl Host {
             return Err(pool.full(&name, info.allocation, available));
         }
         own.task.go_on()?;
-        let machine = domain::find(&conn, &machine_name(&own.tags.deployment, own.node))?;
         if let Some(running) = own.machine(&conn)? {
             let failed = || format!("cannot stop the machine of {}", own.node);
             running.destroy().if_exists().context(failed)?;
         }
-        pool.remove(&name)?;
+        pool.remove_whole(&name, own.task)?;
+        fault::at("data-removed");
         let new = NewVolume {
             name: &name,
             capacity: info.capacity,
@@ -107,17 +110,50 @@ impl Host {
         if let Some(volume) = pool.volume(&name)? {
             pool.grow(&volume, &name, size_bytes)?;
         }
-        let Some(machine) = machine else {
+        Ok(())
+    }
+
+    /// Starts a node's machine, if it is there and does not run.
+    pub(super) fn serve_data(&self, own: &OwnData<'_>) -> Result<(), CliError> {
+        let conn = self.connection.open()?;
+        let machine = machine_name(&own.tags.deployment, own.node);
+        if domain::is_active(&conn, &machine)? {
             return Ok(());
-        };
-        machine
-            .create()
-            .map(drop)
-            .context(|| format!("cannot start the machine of {}", own.node))
+        }
+        match domain::find(&conn, &machine)? {
+            None => Ok(()),
+            Some(machine) => machine
+                .create()
+                .map(drop)
+                .context(|| format!("cannot start the machine of {}", own.node)),
+        }
     }
 }
 
 impl Pool {
+    /// Removes a volume as soon as libvirt has written all of it: what copies to it goes on when the command that
+    /// began it was killed, and libvirt removes nothing meanwhile.
+    fn remove_whole(&self, name: &str, task: &Task) -> Result<(), CliError> {
+        let mut is_told = false;
+        loop {
+            let Some(volume) = self.volume(name)? else {
+                return Ok(());
+            };
+            match volume.delete(0).if_exists() {
+                Err(e) if e.code().is(ErrorNumber::OperationInvalid) => {}
+                // Also of a file that is gone.
+                _ => return self.remove(name),
+            }
+            if !is_told {
+                is_told = true;
+                let message = format!("waiting until libvirt has written volume \"{name}\"");
+                task.emit(Event::Step { message });
+            }
+            task.check(&|| format!("waiting for volume \"{name}\""))?;
+            sleep(LOOK);
+        }
+    }
+
     fn copy_of_idle(&self, volume: &StorageVol, new: NewVolume<'_>) -> Result<(), CliError> {
         StorageVol::create_xml_from(&self.pool, &volume_xml(new)?, volume, 0)
             .map(drop)

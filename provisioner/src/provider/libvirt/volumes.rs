@@ -60,4 +60,8 @@ impl Volumes for Libvirt {
             host.restore_data(own, size_bytes)
         })
     }
+
+    fn serve(&self, at: &AtVolume<'_>) -> Result<(), CliError> {
+        self.at_volume("starting the machine of", at, Host::serve_data)
+    }
 }

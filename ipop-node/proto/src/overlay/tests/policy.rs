@@ -244,5 +244,15 @@ fn a_scan_is_told_once_in_a_minute() {
     };
     let sum: u64 = [first, second, third].iter().map(|text| count(text)).sum();
     assert_eq!(sum, 100);
+    // By the key that it showed when its link came up.
+    let of = |what: &str| -> Vec<_> {
+        let keys = world.nodes[1].keys.iter();
+        let of = keys.filter(|(told, peer, _)| *told == what && peer == "node-2");
+        of.map(|(.., key)| key.clone().expect("a key")).collect()
+    };
+    let [key] = &of("up")[..] else {
+        panic!("one link: {:?}", world.nodes[1].keys);
+    };
+    assert_eq!(of("denied"), [key, key, key].map(String::clone));
     assert_eq!(world.nodes[1].overlay.denials(world.now)[0].count, 100);
 }

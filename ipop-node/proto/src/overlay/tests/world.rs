@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) paths: HashMap<PeerKey, PeerPath>,
     /// LinkUp and LinkDown, as text.
     pub(super) events: Vec<String>,
+    /// The keys by which peers were named: what of them was told, their names, and the keys.
+    pub(super) keys: Vec<(&'static str, String, Option<String>)>,
     /// When it had something to do: a datagram, or a deadline.
     pub(super) awake: BTreeSet<Instant>,
     /// The revocation list that it keeps over a restart, as PEM.
@@ -168,6 +170,7 @@ impl World {
             matters: Vec::new(),
             paths: HashMap::new(),
             events: Vec::new(),
+            keys: Vec::new(),
             awake: BTreeSet::new(),
             kept: String::new(),
             shown: None,
@@ -435,10 +438,19 @@ impl World {
                     Output::Waits { account, peer, .. } => {
                         node.events.push(format!("waits {account}: {peer}"));
                     }
-                    Output::Denied { peer, count, last } => {
+                    Output::Denied {
+                        peer,
+                        key,
+                        count,
+                        last,
+                    } => {
                         node.events.push(format!("denied {peer}: {last}, {count}"));
+                        node.keys.push(("denied", peer, key));
                     }
-                    Output::LinkUp { peer, .. } => node.events.push(format!("up {peer}")),
+                    Output::LinkUp { peer, key, .. } => {
+                        node.events.push(format!("up {peer}"));
+                        node.keys.push(("up", peer, key));
+                    }
                     Output::LinkDown { peer, why, .. } => {
                         node.events.push(format!("down {peer}: {why}"));
                     }

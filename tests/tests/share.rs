@@ -1,5 +1,5 @@
 //! A share under real libvirt and NFS: who may mount it does, nobody else does, and its data outlives its
-//! machine and its deployment.
+//! machine and its deployment. Its clients are at two sites, which are one libvirt under two names.
 //!
 //! Needs root, a running libvirt, and the binaries `scripts/test` builds.
 
@@ -11,6 +11,9 @@ use ipop_tests::outside::{Outside, virsh};
 
 /// The share in [`Outside::name`].
 const SHARE: &str = "lake-data";
+
+/// Where workers have it.
+const WORKERS: &str = "/shares/lake-data";
 
 #[test]
 fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment() {
@@ -34,8 +37,9 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
         assert_eq!(created["joined"], true, "{created}");
         created["ipv4"].as_str().expect("an address").to_owned()
     };
+    let cluster = ["cluster", "--name", name, "--frontend", "local"];
     outside
-        .provision(&["cluster", "--name", name, "--frontend", "local"])
+        .provision(&[&cluster[..], &["--workers", "1@annex"]].concat())
         .expect_code(0);
     outside
         .provision(&["user", "invite", name, "alice"])
@@ -54,13 +58,24 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
     let told = "access denied by server";
     let why = format!("{}{}", refused.stdout, refused.stderr);
     assert!(why.contains(told) || why.contains("No such file"), "{why}");
+    // A worker would mount it by itself: what it may not have, and what is not there, is an error and no
+    // hang, nor is a node that serves nothing.
+    let tried = outside.on(
+        "worker-0",
+        &format!(
+            "began=$(date +%s); for name in {SHARE} nothing worker-0; do \
+             ! ls -d /shares/$name/. || exit 1; done 2>&1; echo $(($(date +%s) - began))"
+        ),
+    );
+    let seconds = tried.lines().last().and_then(|s| s.parse::<u32>().ok());
+    assert!(seconds.is_some_and(|s| s < 45), "{tried}");
 
     // --- A member mounts it, and is one user there with all others.
     let members = |args: &[&str]| {
         let all = [&["share", "members", &target], args].concat();
         outside.provision(&all).expect_code(0);
     };
-    members(&["--add", "frontend-0"]);
+    members(&["--add", "group:cluster"]);
     outside.on("frontend-0", &mount);
     outside.on(
         "frontend-0",
@@ -68,13 +83,23 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
     );
     let owner = outside.on(SHARE, "stat --format %u /srv/share/from-the-front-end");
     assert_eq!(owner.trim(), "65534", "root of a client is nobody there");
+    // The worker need not be told of the share, which is younger.
+    let read = outside.on(
+        "worker-0",
+        &format!("cat {WORKERS}/from-the-front-end && findmnt -n -t nfs4 -o OPTIONS {WORKERS}"),
+    );
+    assert!(read.starts_with("lake data\n"), "{read}");
+    for option in ["vers=4.2", "nosuid", "nodev", "hard"] {
+        assert!(read.contains(option), "no {option}: {read}");
+    }
     let status = || {
         let run = outside.provision(&["share", "status", &target, "--json"]);
         run.expect_code(0).json_lines().pop().expect("a result")
     };
     let now = status();
     assert_eq!(now["machine"], "running", "{now}");
-    assert_eq!(now["mounted"], serde_json::json!(["frontend-0"]), "{now}");
+    let both = serde_json::json!(["frontend-0", "worker-0"]);
+    assert_eq!(now["mounted"], both, "{now}");
     let room = now["space"]["size_bytes"].as_u64().expect("a size");
     assert!((900 << 20..=1 << 30).contains(&room), "{now}");
 
@@ -88,14 +113,14 @@ fn a_share_is_for_its_members_alone_and_its_data_outlives_machine_and_deployment
 
     snapshots_what_there_is(&outside, &target);
 
-    // --- Its machine is killed under one who waits for it.
+    // --- Its machine is killed under two sites that wait for it.
     outside.on("frontend-0", "umount /mnt/lake");
     survives_its_servers_end(&outside, &addr);
     outside.on("frontend-0", "umount /mnt/lake");
     outside.on("frontend-0", &mount);
 
     // --- One who is a member no more loses what is mounted.
-    members(&["--remove", "frontend-0"]);
+    members(&["--remove", "group:cluster"]);
     let late = outside.try_on("frontend-0", "cat /mnt/lake/from-the-front-end");
     assert_ne!(late.code, Some(0), "{}", late.stdout);
     outside.on("frontend-0", "umount -f -l /mnt/lake");
@@ -231,59 +256,109 @@ fn file_in(volume: &str, file: &str) -> String {
     run("debugfs", &["-R", &format!("cat {file}"), to])
 }
 
-/// The server's machine loses its power while a client writes: what was said to be on the disk is there after.
+/// The server's machine loses its power while clients at two sites write: what was said to be on the disk is
+/// there after, and both go on where they were.
 fn survives_its_servers_end(outside: &Outside, addr: &str) {
-    let client = |command: &str| outside.on("frontend-0", command);
-    // As `share create` says it: a client waits for the server however long it takes.
-    client(&format!(
-        "mount -t nfs4 -o vers=4.2,nosuid,nodev {addr}:/srv/share /mnt/lake"
-    ));
-    client(
-        "rm -f /run/written /run/enough; nohup sh -c 'i=0; until [ -e /run/enough ]; do i=$((i + 1)); \
-         echo $i | dd of=/mnt/lake/lines oflag=append conv=notrunc,fsync status=none || exit 1; \
-         echo $i >>/run/written; done; echo ended >>/run/written' >/run/lines.log 2>&1 </dev/null &",
+    // As `share create` says it: a client waits for the server however long it takes. So does a worker.
+    outside.on(
+        "frontend-0",
+        &format!("mount -t nfs4 -o vers=4.2,nosuid,nodev {addr}:/srv/share /mnt/lake"),
     );
-    let last = || {
-        let last = client("tail -n 1 /run/written 2>/dev/null || true");
-        last.trim().parse::<u32>().unwrap_or(0)
-    };
-    let until = |more: u32| {
-        let deadline = Instant::now() + Duration::from_secs(600);
-        loop {
-            let now = last();
-            if now > more {
-                return now;
-            }
-            let log = client("cat /run/lines.log");
-            assert!(Instant::now() < deadline, "at line {now}: {log}");
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    };
-    until(3);
+    let clients = [
+        Writer::start(outside, "frontend-0", "/mnt/lake"),
+        Writer::start(outside, "worker-0", WORKERS),
+    ];
+    for client in &clients {
+        client.until(3);
+    }
     let machine = format!("ipop-{}-{SHARE}", outside.name);
     virsh(&["destroy", &machine]);
-    let before = last();
+    let before = clients.each_ref().map(Writer::last);
     virsh(&["start", &machine]);
-    until(before + 1);
-    client("touch /run/enough");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !client("cat /run/written").ends_with("ended\n") {
-        assert!(
-            Instant::now() < deadline,
-            "{}",
-            client("cat /run/lines.log")
-        );
-        std::thread::sleep(Duration::from_secs(1));
+    for (client, before) in clients.iter().zip(before) {
+        client.until(before + 1);
     }
-    let written = client("grep -v ended /run/written");
-    let there = outside.on(SHARE, "cat /srv/share/lines");
-    assert_eq!(there, written, "each line once, in their order");
+    for client in &clients {
+        client.is_written_once_and_in_order();
+    }
     // The journal was replayed and nothing had to be repaired.
     let how = outside.on(SHARE, "journalctl --unit ipop-volume --boot --output cat");
     assert!(
         how.contains("recovering journal") && how.contains("clean"),
         "{how}"
     );
+    let times = "cd /proc/fs/nfsd && cat nfsv4gracetime nfsv4leasetime";
+    assert_eq!(outside.on(SHARE, times), "15\n15\n");
+    let grace = outside.on(SHARE, "dmesg | grep -i grace");
+    eprintln!("the server's grace, in seconds of its uptime:\n{grace}");
+}
+
+/// A client that writes lines to a file of its own on the share, each said to be on the disk before the next.
+struct Writer<'a> {
+    outside: &'a Outside,
+    node: &'a str,
+}
+
+impl<'a> Writer<'a> {
+    fn start(outside: &'a Outside, node: &'a str, folder: &str) -> Self {
+        outside.on(
+            node,
+            &format!(
+                "nohup sh -c 'i=0; until [ -e /run/enough ]; do i=$((i + 1)); \
+                 echo $i | dd of={folder}/lines-{node} oflag=append conv=notrunc,fsync status=none || exit 1; \
+                 read now rest </proc/uptime; echo $i $now >>/run/written; done; \
+                 echo ended >>/run/written' >/run/lines.log 2>&1 </dev/null &"
+            ),
+        );
+        Self { outside, node }
+    }
+
+    /// The number of the last line that is on the disk.
+    fn last(&self) -> u32 {
+        let last = self.outside.on(
+            self.node,
+            "tail -n 1 /run/written 2>/dev/null | cut -d \" \" -f 1",
+        );
+        last.trim().parse().unwrap_or(0)
+    }
+
+    /// Waits for more lines than that.
+    fn until(&self, more: u32) {
+        let deadline = Instant::now() + Duration::from_secs(600);
+        loop {
+            let now = self.last();
+            if now > more {
+                return;
+            }
+            let log = self.outside.on(self.node, "cat /run/lines.log");
+            assert!(
+                Instant::now() < deadline,
+                "{} at line {now}: {log}",
+                self.node
+            );
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Ends it, compares what the server has with what was said, and says how long it stood still.
+    fn is_written_once_and_in_order(&self) {
+        let (outside, node) = (self.outside, self.node);
+        let ended = "touch /run/enough; i=0; until grep -q ended /run/written; do i=$((i + 1)); \
+                     [ $i -lt 60 ] || { cat /run/lines.log; exit 1; }; sleep 1; done; \
+                     grep -v ended /run/written";
+        let written = outside.on(node, ended);
+        let said = written.lines().map(|line| {
+            let (number, at) = line.split_once(' ').expect("a number and a time");
+            (number, at.parse::<f64>().expect("seconds"))
+        });
+        let (numbers, times): (Vec<_>, Vec<_>) = said.unzip();
+        let there = outside.on(SHARE, &format!("cat /srv/share/lines-{node}"));
+        let there: Vec<_> = there.lines().collect();
+        assert_eq!(there, numbers, "each line once, in their order");
+        let pauses = times.windows(2).map(|pair| pair[1] - pair[0]);
+        let longest = pauses.fold(0.0, f64::max);
+        eprintln!("{node} stood still for {longest:.0} s while the server's machine started");
+    }
 }
 
 /// Names of the volumes with the deployment's data.

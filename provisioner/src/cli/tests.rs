@@ -15,7 +15,7 @@ fn help(path: &[&str]) -> String {
 
 #[test]
 fn the_help_of_every_subcommand_teaches() {
-    let paths: [&[&str]; 39] = [
+    let paths: [&[&str]; 41] = [
         &[],
         &["cluster"],
         &["resume"],
@@ -44,6 +44,8 @@ fn the_help_of_every_subcommand_teaches() {
         &["share", "members"],
         &["share", "grow"],
         &["share", "snapshot"],
+        &["share", "mount"],
+        &["share", "unmount"],
         &["share", "destroy"],
         &["destroy"],
         &["extend"],

@@ -4,6 +4,7 @@ pub mod elastic;
 pub mod group;
 pub mod lan;
 pub mod member;
+pub mod mount;
 pub mod network;
 pub mod personal;
 pub mod policy;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ShareTarget, find, member_names, with_engine};
+use super::{ShareTarget, find, member_names, mount_line, with_engine};
 use crate::cli::Context;
 use crate::cli::apply::ApplyArgs;
 use crate::deploy::apply::Options;
@@ -203,7 +203,6 @@ pub(super) fn text(created: &Created) -> String {
         site,
         ipv4,
         ipv6,
-        folder,
         ..
     } = created;
     let state = match (created.joined, created.waited) {
@@ -213,10 +212,11 @@ pub(super) fn text(created: &Created) -> String {
     };
     format!(
         "`{}` of `{deployment}` {state}: {} GiB on {site}, at {ipv4} and {ipv6}, for: {}\n\
-         On a member's machine, as root:\n\n  \
-         mount -t nfs4 -o nosuid,nodev {ipv4}:{folder} /mnt\n",
+         On a member's machine, as root, by `provision share mount {deployment}/{}` or:\n\n  {}\n",
         share.name,
         share.size_gib,
-        member_names(share)
+        member_names(share),
+        share.name,
+        mount_line(ipv4)
     )
 }

@@ -3,13 +3,16 @@
 mod create;
 mod destroy;
 pub mod grow;
+mod here;
 pub mod kept;
 mod list;
 mod machine;
 pub mod members;
+mod mount;
 pub mod restore;
 mod snapshot;
 mod status;
+mod unmount;
 
 use std::str::FromStr;
 use std::time::Instant;
@@ -25,7 +28,7 @@ use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
 use crate::name::{NodeName, suggestion};
 use crate::plan::SHARE;
-use crate::plan::share::Share;
+use crate::plan::share::{FOLDER, Share};
 use crate::report::Report;
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
@@ -39,6 +42,7 @@ Examples:
   provision share members lake/lake-data --add bob --remove alice
   provision share grow lake/lake-data --size 40G
   provision share snapshot lake/lake-data before-the-move
+  provision share mount lake/lake-data                    on a member's machine
   provision share destroy lake/lake-data                  the data is kept
   provision share destroy lake/lake-data --delete-data    and now it is gone
 
@@ -70,6 +74,10 @@ pub enum ShareCommand {
     Grow(grow::GrowArgs),
     /// Copy a share's data as it is now; list and delete such copies, and go back to one
     Snapshot(snapshot::SnapshotArgs),
+    /// Mount a share on this machine, which is a member of its overlay
+    Mount(mount::MountArgs),
+    /// Unmount a share from this machine
+    Unmount(unmount::UnmountArgs),
     /// Remove a share's machine; its data is kept unless it is said otherwise
     Destroy(destroy::DestroyArgs),
 }
@@ -83,6 +91,8 @@ pub fn run(context: &Context, args: ShareArgs) -> Result<u8, CliError> {
         ShareCommand::Members(args) => members::run(context, args),
         ShareCommand::Grow(args) => grow::run(context, args),
         ShareCommand::Snapshot(args) => snapshot::run(context, args),
+        ShareCommand::Mount(args) => mount::run(context, args),
+        ShareCommand::Unmount(args) => unmount::run(context, args),
         ShareCommand::Destroy(args) => destroy::run(context, args),
     }
 }
@@ -176,6 +186,11 @@ fn with_engine<T>(
 fn member_names(share: &Share) -> String {
     let names: Vec<_> = share.members.iter().map(String::as_str).collect();
     names.join(", ")
+}
+
+/// How a member's machine mounts a share without `provision`.
+fn mount_line(ipv4: &str) -> String {
+    format!("mount -t nfs4 -o nosuid,nodev {ipv4}:{FOLDER} /mnt")
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::machine::{self, Said, Space};
-use super::{ShareTarget, find, member_names, with_engine};
+use super::{ShareTarget, find, member_names, mount_line, with_engine};
 use crate::cli::Context;
 use crate::deploy::interrupt::Interrupt;
 use crate::error::CliError;
@@ -183,6 +183,7 @@ pub(super) fn text(status: &Status) -> String {
         ("mounted by", mounted),
         ("members", member_names(&status.share)),
         ("exported to", exported_to(&status.exported_to)),
+        ("mount by", mount_line(&status.ipv4)),
     ];
     let line = |(what, value): &(&str, String)| format!("{what:<12} {value}\n");
     let mut out: String = rows.iter().map(line).collect();

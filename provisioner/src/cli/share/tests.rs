@@ -6,7 +6,6 @@ use super::members::{self, Changed};
 use super::status::{self, Status};
 use super::*;
 use crate::event::Stage;
-use crate::plan::share::FOLDER;
 use crate::provider::{DATA, MachineState, Resource};
 
 fn share() -> Share {

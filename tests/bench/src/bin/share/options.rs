@@ -16,7 +16,7 @@ pub struct Options {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=60))]
     seconds: u32,
     /// Files that are made, looked at, renamed and deleted
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     files: u32,
     /// Measure only these ways
     #[arg(long, value_delimiter = ',', value_name = "WAY")]

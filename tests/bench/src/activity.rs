@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The share of CPU time from which on it matters what others did.
+const QUIET: f64 = 0.03;
+
 /// CPU seconds up to a moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Activity {
@@ -47,13 +50,26 @@ impl Activity {
 
     /// What happened since this. Children count when they have ended.
     pub fn until_now(&self) -> Disturbance {
+        self.until_now_beside(0.0)
+    }
+
+    /// The same where so many CPU seconds more were the benchmark's, of processes that are not its
+    /// children.
+    pub fn until_now_beside(&self, cpu_seconds: f64) -> Disturbance {
         let now = Self::now();
         let all = (now.all - self.all).max(f64::MIN_POSITIVE);
-        let others = (now.processes - self.processes) - (now.own - self.own);
+        let others = (now.processes - self.processes) - (now.own - self.own) - cpu_seconds;
         Disturbance {
             others: (others / all).clamp(0.0, 1.0),
             stolen: (now.stolen - self.stolen) / all,
         }
+    }
+}
+
+impl Disturbance {
+    /// Whether what others did was too little to matter.
+    pub fn is_small(&self) -> bool {
+        self.others.max(self.stolen) < QUIET
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This one, now.
-    pub fn here() -> Self {
+    /// This one, now, with the versions that tools say: programs and their arguments.
+    pub fn here(tools: &[(&str, &[&str])]) -> Self {
         let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let value = |text: &str, key: &str, separator: char| {
             text.lines()
@@ -53,10 +53,10 @@ impl Machine {
                 .and_then(|number| number.parse::<u64>().ok())
                 .unwrap_or_default()
                 * 1024,
-            tools: vec![
-                output("iperf3", &["--version"]),
-                output("ethtool", &["--version"]),
-            ],
+            tools: tools
+                .iter()
+                .map(|(program, arguments)| output(program, arguments))
+                .collect(),
         }
     }
 }

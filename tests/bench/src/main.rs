@@ -6,21 +6,16 @@
 //! when it is stopped. It judges nothing by itself: the table of goals is computed from the
 //! measurements, and a peer that is missing is named in the report.
 
-mod activity;
 mod certificate;
 mod daemon;
 mod datagrams;
 mod echo;
-mod failure;
-mod interrupt;
-mod machine;
 mod options;
 mod peers;
 mod report;
 mod round;
 mod sample;
 mod stage;
-mod statistics;
 mod tcp;
 mod tunnel;
 
@@ -28,6 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use ipop_bench::{activity, failure, interrupt, machine, statistics};
 
 use activity::Activity;
 use failure::{During, Result};
@@ -75,7 +71,7 @@ fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn measure(options: &Options) -> Result<Measured> {
-    let machine = Machine::here();
+    let machine = Machine::here(&[("iperf3", &["--version"]), ("ethtool", &["--version"])]);
     let entries: Vec<Entry> = tunnel::all(&Peers::installed())
         .into_iter()
         .filter(|entry| options.wants(&entry.subject))

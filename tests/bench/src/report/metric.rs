@@ -1,6 +1,7 @@
 //! What is told of a sample: a number, its unit and its name.
 
 use crate::sample::Sample;
+pub use crate::statistics::number;
 use crate::tcp::Bulk;
 
 /// One number of a sample.
@@ -161,28 +162,6 @@ pub const PROGRESS: [Metric; 8] = [
     MEMORY,
 ];
 
-/// A number with three significant digits, whole from 100 on.
-pub fn number(value: f64) -> String {
-    let size = value.abs();
-    if size >= 99.95 {
-        let whole = format!("{value:.0}");
-        let digits = whole.trim_start_matches('-').len();
-        let mut grouped = String::new();
-        for (place, digit) in whole.chars().enumerate() {
-            let left = whole.len() - place;
-            if digits > 3 && left % 3 == 0 && place > 0 && !grouped.ends_with('-') {
-                grouped.push(',');
-            }
-            grouped.push(digit);
-        }
-        grouped
-    } else if size >= 9.995 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
-    }
-}
-
 fn rate(bulk: &Option<Bulk>) -> Option<f64> {
     Some(bulk.as_ref()?.bits_per_second / 1e6)
 }
@@ -193,23 +172,4 @@ fn cpu(bulk: &Option<Bulk>, of: fn([f64; 2]) -> f64) -> Option<f64> {
 
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_three_digits_that_count() {
-        for (value, text) in [
-            (0.5, "0.50"),
-            (12.34, "12.3"),
-            (99.96, "100"),
-            (1234.5, "1,234"),
-            (23_500_000.0, "23,500,000"),
-            (-4321.0, "-4,321"),
-        ] {
-            assert_eq!(number(value), text);
-        }
-    }
 }

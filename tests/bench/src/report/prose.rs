@@ -9,9 +9,6 @@ use crate::machine::Machine;
 use crate::sample::Measured;
 use crate::tunnel::Layer;
 
-/// The share of CPU time from which on it matters what others did.
-const QUIET: f64 = 0.03;
-
 /// `performance.md`.
 pub fn document(measured: &Measured) -> String {
     let mut text = HEAD.to_owned();
@@ -65,7 +62,7 @@ fn conditions(measured: &Measured) -> String {
     } = &measured.machine;
     let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
     let Disturbance { others, stolen } = measured.disturbance;
-    let quiet = if others.max(stolen) < QUIET {
+    let quiet = if measured.disturbance.is_small() {
         "the machine was quiet"
     } else {
         "**it was not quiet, and these figures are not to be trusted**"

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::metric::{Metric, number};
+use super::metric::Metric;
 use super::samples;
 use crate::sample::Measured;
 use crate::statistics::Summary;
@@ -47,12 +47,7 @@ pub fn summary(measured: &Measured, subject: &Subject, metric: Metric) -> Option
 
 /// A median, with its range if there is one.
 pub fn cell(summary: Summary) -> String {
-    let [median, min, max] = [summary.median, summary.min, summary.max].map(number);
-    if min == max {
-        median
-    } else {
-        format!("{median} ({min}–{max})")
-    }
+    summary.to_string()
 }
 
 fn shown(subject: &Subject) -> String {

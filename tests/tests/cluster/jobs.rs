@@ -85,15 +85,15 @@ pub fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
     );
     let figure = outside.on(
         "frontend-0",
-        "su - ann -c \"cd /opt/lake && ./prepare /export/lake 4 16 && \
-         sbatch --quiet --wait --array=1-4 job /share/lake && \
-         awk -f plot.awk /export/lake/results/*\"",
+        "su - ann -c \"cd /opt/lake && ./prepare /shares/lake-data/sweep 4 16 && \
+         sbatch --quiet --wait --array=1-4 job /shares/lake-data/sweep && \
+         awk -f plot.awk /shares/lake-data/sweep/results/*\"",
     );
     assert_eq!(figure.matches("class=\"state\"").count(), 32, "{figure}");
     for site in [">local</text>", ">annex</text>"] {
         assert!(figure.contains(site), "{figure}");
     }
-    let results = outside.on("frontend-0", "cat /export/lake/results/*");
+    let results = outside.on("lake-data", "cat /srv/share/sweep/results/*");
     let (by, states): (Vec<_>, Vec<_>) = results.lines().partition(|line| line.starts_with('#'));
     for worker in ["# worker-0 at local", "# worker-1 at annex"] {
         assert!(by.contains(&worker), "{by:?}");

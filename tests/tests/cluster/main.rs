@@ -86,6 +86,16 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
         );
     }
 
+    // --- A share is made while the cluster is looked at.
+    let share = format!("{name}/lake-data");
+    let create = ["share", "create", &share, "--on", "local", "--size", "1G"];
+    let share = outside
+        .provision_command(&[&create[..], &["--members", "group:cluster"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("provision starts");
+
     // --- The nodes themselves agree.
     let status = outside.node_status("worker-0");
     assert_eq!(status["sign_in"]["state"], "online");
@@ -187,6 +197,8 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
     );
 
     jobs::jobs_run_on_workers(&outside);
+    let created = share.wait_with_output().expect("provision ends");
+    assert!(created.status.success(), "{created:?}");
     jobs::the_example_finds_the_two_states_of_a_lake(&outside);
     jobs::mpi_spans_the_sites(&outside);
 
@@ -272,7 +284,7 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
             .all(|m| m["now"] == "ready")
             .then_some(members)
     });
-    assert_eq!(members.len(), 3);
+    assert_eq!(members.len(), 4, "with the share");
     for member in &members {
         assert_eq!(member["machine"], "running", "{member}");
     }
@@ -315,7 +327,9 @@ fn a_cluster_joins_is_used_survives_faults_and_leaves_nothing_behind() {
 
     // --- Destroyed is gone, and twice is no error.
     let server = outside.rendezvous_server_pid();
-    outside.provision(&["destroy", name]).expect_code(0);
+    outside
+        .provision(&["destroy", name, "--delete-data"])
+        .expect_code(0);
     outside.assert_nothing_left();
     assert!(!outside.alive(server), "ejabberd {server} still runs");
     outside.provision(&["destroy", name]).expect_code(0);

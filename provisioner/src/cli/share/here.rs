@@ -58,7 +58,7 @@ pub(super) fn node(overlay: &str, control: Option<&Path>) -> Result<NodeStatus, 
         .hint(format!(
             "`systemctl status ipop-node@{overlay}` shows the node of a machine that has joined"
         ))
-        .hint("to join, ask the overlay's owner for an invitation (`provision user invite`)");
+        .hint("to join, ask the overlay's owner for an invitation, and run `ipop-node join TOKEN`");
     Err(match silent {
         Some(silent) => error.caused_by(silent),
         None => error,

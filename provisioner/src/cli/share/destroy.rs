@@ -70,7 +70,8 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
     let report = Report::new(context.mode(), &[]);
     let nodes = database.nodes(deployment.id)?;
     let is_own = |n: &&NodeRecord| n.name == *share && n.role == SHARE;
-    match nodes.iter().find(is_own) {
+    let own = nodes.iter().find(is_own);
+    match own {
         Some(node) => {
             remove_machine(context, &database, &deployment, (node, &report))?;
             ended.machine_removed = true;
@@ -88,16 +89,17 @@ pub fn run(context: &Context, args: DestroyArgs) -> Result<u8, CliError> {
         &deployment,
         (&interrupt, &report),
         |engine| {
-            for site in &sites {
-                if args.delete_data {
+            if args.delete_data {
+                for site in &sites {
                     let of_site = engine.delete_data_at(&site.name, Some(share))?;
                     deleted.deleted.extend(of_site.deleted);
                     deleted.failed.extend(of_site.failed);
-                } else {
-                    let data = engine.data_at(&site.name)?.into_iter();
-                    let own = data.filter(|data| data.node.as_ref() == Some(share));
-                    ended.kept.extend(own.map(|data| data.resource));
                 }
+            } else if let Some(node) = own {
+                // Where it was: two sites may be one host, and have the same data.
+                let data = engine.data_at(&node.site)?.into_iter();
+                let own = data.filter(|data| data.node.as_ref() == Some(share));
+                ended.kept.extend(own.map(|data| data.resource));
             }
             Ok(())
         },

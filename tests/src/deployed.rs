@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use ipop_proto::audit::Record;
@@ -84,7 +85,7 @@ impl Lab {
         segment.run(&["ip", "link", "add", "br0", "type", "bridge"]);
         segment.run(&["ip", "link", "set", "br0", "up"]);
         let place = Netns::new("server");
-        plug(&segment, &place, "server", 1);
+        plug(&segment, &place, 1);
         let prefix = ["ip", "netns", "exec", place.name()].map(str::to_owned);
         let server = Ejabberd::start_with(Options {
             listen: vec![[192, 0, 2, 1].into()],
@@ -236,7 +237,7 @@ impl Lab {
         let bundle = personal::bundle(&self.plan, node, &endpoint, keys, delivery);
         let netns = Netns::new(&format!("node{number}"));
         let host = u8::try_from(10 + number).expect("few");
-        plug(&self.segment, &netns, &format!("node{number}"), host);
+        plug(&self.segment, &netns, host);
         let dir = TempDir::with_prefix("ipop-node-").expect("temporary directory");
         for (name, content) in &bundle.expect("complete").credentials {
             fs::write(dir.path().join(name), content.expose()).expect("written");
@@ -440,8 +441,12 @@ fn record(layout: &Layout, plan: &ClusterPlan, settings: &Settings) {
     database.create(&new, SystemTime::now()).expect("recorded");
 }
 
-fn plug(segment: &Netns, netns: &Netns, port: &str, host: u8) {
-    netns.cable("eth0", segment, port);
-    segment.run(&["ip", "link", "set", port, "master", "br0"]);
+/// Puts a machine on the segment, at a port of a name that none had before: that of a machine which was
+/// removed is there for a moment longer.
+fn plug(segment: &Netns, netns: &Netns, host: u8) {
+    static PORTS: AtomicU32 = AtomicU32::new(0);
+    let port = format!("port{}", PORTS.fetch_add(1, Ordering::Relaxed));
+    netns.cable("eth0", segment, &port);
+    segment.run(&["ip", "link", "set", &port, "master", "br0"]);
     netns.address("eth0", &format!("192.0.2.{host}/24"));
 }

@@ -44,6 +44,7 @@ pub struct UserArgs {
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Invite a machine of a person's
+    #[command(visible_alias = "add")]
     Invite(invite::InviteArgs),
     /// List people and their machines
     List(list::ListArgs),

@@ -290,7 +290,11 @@ fn lan_of(plan: &ClusterPlan, node: &NodePlan) -> Option<String> {
                 lan.address
             ))
         }
-        (GATEWAY, _) => Some(common),
+        (GATEWAY, _) => Some(format!(
+            "{common}LAN_ADDRESS={}\nLAN_FRONTEND={}\n",
+            node.addrs.ipv4,
+            plan.frontend().addrs.ipv4.addr
+        )),
         _ => None,
     }
 }
@@ -301,7 +305,11 @@ fn after(address: Ipv4Addr, offset: i32) -> Ipv4Addr {
 
 /// Whether a node's addresses are on its own bridge, which the LAN's card is a port of.
 fn is_on_bridge(plan: &ClusterPlan, node: &NodePlan) -> bool {
-    node.role == FRONTEND && plan.lan.as_ref().is_some_and(Lan::is_launched)
+    match node.role.as_str() {
+        FRONTEND => plan.lan.as_ref().is_some_and(Lan::is_launched),
+        GATEWAY => plan.lan.is_some(),
+        _ => false,
+    }
 }
 
 /// `KEY=value` lines for the role's units.
@@ -318,8 +326,8 @@ fn variables(plan: &ClusterPlan, node: &NodePlan) -> Vec<(&'static str, String)>
         .elastic
         .has(&node.name)
         .then(|| ("IPOP_ELASTIC", "yes".to_owned()));
-    // On a LAN the front end has no address of the IPv6 overlay, and what would listen there does so
-    // for itself alone.
+    // On a LAN neither the front end nor a gateway has an address of the IPv6 overlay, and what would
+    // listen there does so for itself alone.
     let (interface, own6) = match is_on_bridge(plan, node) {
         true => (lan::BRIDGE, Ipv6Addr::LOCALHOST),
         false => (INTERFACE, node.addrs.ipv6.addr),

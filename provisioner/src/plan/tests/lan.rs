@@ -102,6 +102,11 @@ fn a_front_end_with_a_lan_serves_it_and_gateways_and_workers_are_of_it() {
     assert_eq!(gateway.ice.ignore_interfaces, ["br0"]);
     assert_eq!((gateway.overlay.mtu, gateway.overlay.mac), (1500, None));
     insta::assert_snapshot!("lan_gateway", text("ipop.lan").expect("given"));
+    let env = text("ipop.env").expect("given");
+    assert!(
+        env.contains("IPOP_INTERFACE=br0\nIPOP_ADDR4=10.1.0.130\nIPOP_ADDR6=::1\n"),
+        "{env}"
+    );
     assert!(text("ipop.scheduler").is_none() && text("ipop.exports").is_none());
 
     let (worker, text) = given(&plan, 2);

@@ -124,7 +124,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
             None => Vec::new(),
         },
     };
-    let plan = plan(&request, &sites, &world(context, &database)?)?;
+    let plan = plan(&request, &sites, &world(context, &database, request.lan)?)?;
     args.apply.check(plan.workers().len())?;
     check_bridges(&plan, &sites)?;
     let settings = settings(&plan, &sites)?;
@@ -195,8 +195,8 @@ fn check_bridges(plan: &ClusterPlan, sites: &Sites) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What the planner must know.
-fn world(context: &Context, database: &Database) -> Result<World, CliError> {
+/// What the planner must know; of others' LANs only if there is to be one.
+fn world(context: &Context, database: &Database, lan: bool) -> Result<World, CliError> {
     let deployments = database.deployments()?;
     let mut used: Vec<Net4> = deployments
         .iter()
@@ -207,7 +207,11 @@ fn world(context: &Context, database: &Database) -> Result<World, CliError> {
     used.extend(network::routes(&text));
     Ok(World {
         names: deployments.iter().map(|d| d.name.clone()).collect(),
-        lans: lans(&deployments)?,
+        // A record that cannot be read is in the way of no other cluster.
+        lans: match lan {
+            true => lans(&deployments)?,
+            false => Vec::new(),
+        },
         roles: BuildOptions::from_env(context.layout.images()).lineages()?,
         used,
         seed: rand::random(),

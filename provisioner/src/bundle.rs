@@ -33,6 +33,11 @@ pub const CERTIFICATE_TOKEN: &str = "ipop.certificate-token";
 pub const ROLE_ENV: &str = "ipop.env";
 /// Rendered `/etc/exports.d/ipop.exports` (roles `frontend` and `share`).
 pub const EXPORTS: &str = "ipop.exports";
+/// `LAN_KEY=value` lines for what a machine's second card is for (roles `frontend` and `gateway`):
+/// `LAN_PORT` (the card, by its MAC address), `LAN_WORKERS` (network that workers' addresses are of),
+/// `LAN_ADDRESS` (its own, with prefix); of a front end also `LAN_MACHINES`, `LAN_MACHINES_END` (first and last
+/// address for machines that boot from it), of a gateway `LAN_FRONTEND` (the front end's address).
+pub const LAN: &str = "ipop.lan";
 /// The scheduler's name; none where there is no scheduler.
 pub const SCHEDULER: &str = "ipop.scheduler";
 /// OpenSSH private host key (ed25519). Without it the node makes one of its own.

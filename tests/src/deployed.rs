@@ -117,6 +117,7 @@ impl Lab {
             scheduler: Default::default(),
             authority: true,
             rules: plan.rules.clone(),
+            lan: false,
         };
         record(&layout, &plan, &settings);
         let rendezvous = Rendezvous::open(&layout, "demo", &settings.tag, &settings.rendezvous);

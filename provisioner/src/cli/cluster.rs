@@ -18,12 +18,13 @@ use crate::image::BuildOptions;
 use crate::keep::plan::remaining;
 use crate::name::check_deployment;
 use crate::plan::group::{self, Group};
+use crate::plan::lan::Lan;
 use crate::plan::network::{self, Net4};
 use crate::plan::scheduler::Scheduler;
 use crate::plan::{ClusterPlan, NodePlan, Request, World, plan};
-use crate::provider::Scope;
+use crate::provider::{Scope, libvirt};
 use crate::report::Report;
-use crate::site::Sites;
+use crate::site::{SiteKind, Sites};
 use crate::size::{Mebibytes, duration};
 use crate::state::Database;
 use crate::state::lock::Lock;
@@ -38,6 +39,7 @@ Examples:
   provision cluster --frontend local --workers 4@local --scheduler slurm
   provision cluster --frontend local --elastic 8@lab --scheduler slurm
   provision cluster --frontend local --workers 2@local --rules rules.toml
+  provision cluster --frontend local --lan --gateways lab --scheduler slurm
   provision cluster --frontend local --workers 2@local --dry-run
   provision cluster --frontend local --workers 2@local --json
 
@@ -57,6 +59,13 @@ pub struct ClusterArgs {
     /// How many workers on which site, and of which role if not `worker`; may be repeated
     #[arg(long, value_name = "COUNT[:ROLE]@SITE")]
     pub workers: Vec<Group>,
+    /// Put the front end on its site's LAN (`[site.NAME.lan]`), as DHCP and boot server of machines there;
+    /// the overlay extends that LAN
+    #[arg(long)]
+    pub lan: bool,
+    /// Have a gateway join this site's LAN to the front end's (`SITE` alone means 1@SITE); may be repeated
+    #[arg(long, value_name = "[COUNT[:ROLE]@]SITE", value_parser = group::gateways)]
+    pub gateways: Vec<Group>,
     /// Name of the deployment, at most 24 letters, digits and hyphens
     /// [default: cluster, cluster-2, …]
     #[arg(long, value_parser = name)]
@@ -103,6 +112,8 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         name: args.name,
         frontend: vec![args.frontend],
         workers: args.workers,
+        lan: args.lan,
+        gateways: args.gateways,
         memory_mib: args.memory.map(|m| m.0),
         cpus: args.cpus,
         scheduler: args.scheduler,
@@ -113,8 +124,9 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
             None => Vec::new(),
         },
     };
-    let plan = plan(&request, &sites, &world(context, &database)?)?;
+    let plan = plan(&request, &sites, &world(context, &database, request.lan)?)?;
     args.apply.check(plan.workers().len())?;
+    check_bridges(&plan, &sites)?;
     let settings = settings(&plan, &sites)?;
     let new = new(&plan, &settings, args.apply.quorum)?;
     let (deployment, _lock) = if args.apply.dry_run {
@@ -173,8 +185,18 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
     apply::finish(report, &plan.name, &interrupt, result)
 }
 
-/// What the planner must know.
-fn world(context: &Context, database: &Database) -> Result<World, CliError> {
+/// Refuses a LAN whose bridge is not there, before anything is made.
+fn check_bridges(plan: &ClusterPlan, sites: &Sites) -> Result<(), CliError> {
+    for node in plan.nodes.iter().filter(|n| plan.bridge_of(n).is_some()) {
+        if let SiteKind::Libvirt(site) = &sites.find(&node.site)?.kind {
+            libvirt::lan::check(site)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the planner must know; of others' LANs only if there is to be one.
+fn world(context: &Context, database: &Database, lan: bool) -> Result<World, CliError> {
     let deployments = database.deployments()?;
     let mut used: Vec<Net4> = deployments
         .iter()
@@ -183,13 +205,28 @@ fn world(context: &Context, database: &Database) -> Result<World, CliError> {
     let routes = Path::new("/proc/net/route");
     let text = std::fs::read_to_string(routes).map_err(|e| CliError::file("read", routes, e))?;
     used.extend(network::routes(&text));
-    let names = deployments.into_iter().map(|d| d.name).collect();
     Ok(World {
-        names,
+        names: deployments.iter().map(|d| d.name.clone()).collect(),
+        // A record that cannot be read is in the way of no other cluster.
+        lans: match lan {
+            true => lans(&deployments)?,
+            false => Vec::new(),
+        },
         roles: BuildOptions::from_env(context.layout.images()).lineages()?,
         used,
         seed: rand::random(),
     })
+}
+
+/// The LANs that deployments extend.
+fn lans(deployments: &[Deployment]) -> Result<Vec<(Net4, String)>, CliError> {
+    let mut lans = Vec::new();
+    for deployment in deployments {
+        if let (true, Ok(net)) = (Settings::of(deployment)?.lan, deployment.net4.parse()) {
+            lans.push((net, deployment.name.clone()));
+        }
+    }
+    Ok(lans)
 }
 
 fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
@@ -205,6 +242,7 @@ fn settings(plan: &ClusterPlan, sites: &Sites) -> Result<Settings, CliError> {
         authority: plan.authority,
         elastic: plan.elastic.clone(),
         rules: plan.rules.clone(),
+        lan: plan.lan.as_ref().is_some_and(Lan::is_launched),
         shares: Vec::new(),
     })
 }

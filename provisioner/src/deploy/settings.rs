@@ -38,6 +38,9 @@ pub struct Settings {
     /// Who may reach what; none where everybody reaches everybody.
     #[serde(default)]
     pub rules: Vec<AllowSection>,
+    /// Whether its front end was launched with a LAN.
+    #[serde(default)]
+    pub lan: bool,
     /// Its shares; each has a node of its name, as long as it is wanted.
     #[serde(default)]
     pub shares: Vec<Share>,
@@ -84,6 +87,7 @@ mod tests {
             authority: true,
             elastic: Elastic::default(),
             rules: crate::plan::tests::rules(),
+            lan: true,
             shares: Vec::new(),
         };
         let text = settings.to_json().expect("written");
@@ -93,6 +97,7 @@ mod tests {
         let older = text[..at].to_owned() + "}";
         let read: Settings = serde_json::from_str(&older).expect("read");
         assert_eq!((read.scheduler, read.authority), (Scheduler::None, false));
+        assert!(!read.lan);
         assert!(read.elastic.is_empty() && read.rules.is_empty() && read.shares.is_empty());
     }
 }

@@ -62,6 +62,7 @@ impl Bench {
             scheduler: Default::default(),
             authority: true,
             rules: Vec::new(),
+            lan: false,
         };
         let database = Database::open(&layout.database()).expect("opens");
         let new = NewDeployment {

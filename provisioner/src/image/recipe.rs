@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn every_recipe_in_the_program_loads() {
         let source = Source::compiled_in();
-        let roles = ["base", "frontend", "nfs", "share", "worker"];
+        let roles = ["base", "frontend", "gateway", "nfs", "share", "worker"];
         assert_eq!(source.roles(), roles);
         for role in source.roles() {
             let recipe = Recipe::load(&source, &role).expect("a usable recipe");
@@ -428,7 +428,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "no role wroker (there are: base, frontend, nfs, share, worker)"
+            "no role wroker (there are: base, frontend, gateway, nfs, share, worker)"
         );
     }
 

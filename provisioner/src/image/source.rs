@@ -131,7 +131,9 @@ mod tests {
         write("README", "not a role");
         let own = || Source::compiled_in().with_own(dir.path());
         let source = own().expect("usable");
-        let roles = ["base", "frontend", "gpu", "nfs", "share", "worker"];
+        let roles = [
+            "base", "frontend", "gateway", "gpu", "nfs", "share", "worker",
+        ];
         assert_eq!(source.roles(), roles);
         assert_eq!(source.files["gpu/files/etc/gpu.conf"], b"x");
         assert_eq!(

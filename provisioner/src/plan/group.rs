@@ -77,6 +77,14 @@ pub fn frontend(text: &str) -> Result<Group, String> {
     }
 }
 
+/// Reads a group of gateways, of which `SITE` alone means one.
+pub fn gateways(text: &str) -> Result<Group, String> {
+    match text.contains('@') || text.parse::<u32>().is_ok() {
+        true => text.parse(),
+        false => format!("1@{text}").parse(),
+    }
+}
+
 fn site_of(text: &str) -> &str {
     if text.parse::<u32>().is_ok() || text.is_empty() {
         "local"
@@ -88,6 +96,16 @@ fn site_of(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_site_alone_is_one_gateway() {
+        let shown = |text: &str| gateways(text).map(|g| g.to_string());
+        assert_eq!(shown("lab").as_deref(), Ok("1@lab"));
+        assert_eq!(shown("2:own@lab").as_deref(), Ok("2:own@lab"));
+        for text in ["", "2", "l b", "0@lab"] {
+            gateways(text).expect_err(text);
+        }
+    }
 
     #[test]
     fn each_defect_of_a_group_is_named() {

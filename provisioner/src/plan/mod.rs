@@ -39,6 +39,9 @@ pub const FRONTEND: &str = "frontend";
 /// Role of the nodes that do the work.
 pub const WORKER: &str = "worker";
 
+/// Role of the nodes that join their site's LAN to the front end's.
+pub const GATEWAY: &str = "gateway";
+
 /// Role of the machines of people who were invited: nothing of them is made here but an account.
 pub const MEMBER: &str = "member";
 
@@ -49,6 +52,8 @@ pub const SHARE: &str = "share";
 const DEFAULT_NAME: &str = "cluster";
 /// Guests' defaults, where neither the command nor the site says otherwise.
 const MEMORY_MIB: u32 = 512;
+/// Memory of a gateway, whatever others have: it does nothing but carry frames.
+const GATEWAY_MIB: u32 = 256;
 const CPUS: u32 = 1;
 const DISK_GIB: u32 = 4;
 
@@ -61,6 +66,10 @@ pub struct Request {
     pub frontend: Vec<Group>,
     /// Workers.
     pub workers: Vec<Group>,
+    /// Whether the front end gets its site's LAN.
+    pub lan: bool,
+    /// Gateways, for LANs of other sites.
+    pub gateways: Vec<Group>,
     /// Memory of each guest in MiB, if asked for.
     pub memory_mib: Option<u32>,
     /// Virtual CPUs of each guest, if asked for.
@@ -82,6 +91,8 @@ pub struct World {
     pub names: BTreeSet<String>,
     /// Roles that machines can have.
     pub roles: Roles,
+    /// The LANs that recorded deployments extend, with their names.
+    pub lans: Vec<(Net4, String)>,
     /// Networks that the overlay must not overlap.
     pub used: Vec<Net4>,
     /// Randomness for the IPv6 overlay (RFC 4193 section 3.2.2).
@@ -118,7 +129,7 @@ pub struct ClusterPlan {
 pub struct NodePlan {
     /// Name.
     pub name: NodeName,
-    /// Part in the cluster, [`FRONTEND`], [`WORKER`] or [`SHARE`].
+    /// Part in the cluster, [`FRONTEND`], [`WORKER`], [`GATEWAY`] or [`SHARE`].
     pub role: String,
     /// Role whose image its machine starts from: the same, or one that extends it.
     pub image: String,
@@ -148,13 +159,13 @@ impl ClusterPlan {
         &self.nodes[0]
     }
 
-    /// The workers, and the shares, which are waited for as they are.
+    /// The workers, and the gateways and shares, which are waited for as they are.
     pub fn workers(&self) -> &[NodePlan] {
         let others = &self.nodes[1..];
         &others[..others.partition_point(|n| n.role != MEMBER)]
     }
 
-    /// The front end, the workers and the shares, which are waited for.
+    /// The front end, the workers, the gateways and the shares, which are waited for.
     pub fn machines(&self) -> &[NodePlan] {
         &self.nodes[..=self.workers().len()]
     }
@@ -194,12 +205,26 @@ impl ClusterPlan {
 
     /// The networks that machines' addresses are in, with their prefixes.
     pub fn machine_nets(&self) -> (String, String) {
+        if let Some(lan) = &self.lan {
+            // What else is on the LAN is not theirs.
+            return (lan.pool.to_string(), self.nets.net6());
+        }
         match self.is_divided() {
             true => {
                 let (ipv4, ipv6) = self.nets.lower_half();
                 (ipv4.to_string(), ipv6)
             }
             false => (self.nets.ipv4.to_string(), self.nets.net6()),
+        }
+    }
+
+    /// The bridge beside a node's own that its device is a port of, if it is one and no station.
+    pub fn bridge_of(&self, node: &NodePlan) -> Option<&str> {
+        let lan = self.lan.as_ref()?;
+        match node.role.as_str() {
+            FRONTEND => Some(&lan.bridge),
+            GATEWAY => Some(lan::BRIDGE),
+            _ => None,
         }
     }
 
@@ -228,9 +253,14 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
     }
     elastic::check(request.scheduler, request.elastic.is_empty())?;
     let workers = [&request.workers[..], &request.elastic].concat();
-    let roles = [(FRONTEND, &request.frontend), (WORKER, &workers)];
+    // Those that come when jobs wait are last.
+    let roles = [
+        (FRONTEND, &request.frontend),
+        (GATEWAY, &request.gateways),
+        (WORKER, &workers),
+    ];
     let count = |groups: &[Group]| groups.iter().map(|g| g.count).sum::<u32>();
-    let total = frontends + count(&workers);
+    let total = frontends + count(&request.gateways) + count(&workers);
     let room = match request.scheduler {
         Scheduler::None => total,
         // Machines get the lower half.
@@ -238,10 +268,15 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
     };
     let mut nets = network::choose(&name, room, &world.used, world.seed)?;
     let lan = match &request.frontend[..] {
-        [frontend] => sites.find(&frontend.site)?.lan(),
+        [frontend] => lan::of(request, sites.find(&frontend.site)?)?,
         _ => None,
     };
+    for group in &request.gateways {
+        let frontend = request.frontend.first().map(|group| group.site.as_str());
+        lan::check_gateway(lan.as_ref(), frontend, sites.find(&group.site)?)?;
+    }
     if let Some(lan) = &lan {
+        lan::check_free(lan, &world.lans)?;
         policy::check_lan(&request.rules)?;
         check_room(lan, total)?;
         nets.ipv4 = lan.net();
@@ -251,7 +286,10 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
         let mut index = 0;
         for group in groups {
             let site = sites.find(&group.site)?;
-            request.scheduler.check(site)?;
+            // A gateway runs no jobs.
+            if role != GATEWAY {
+                request.scheduler.check(site)?;
+            }
             let image = world.roles.image(role, group.role.as_deref())?;
             for _ in 0..group.count {
                 let host = u32::try_from(nodes.len() + 1).unwrap_or(u32::MAX);
@@ -265,7 +303,10 @@ pub fn plan(request: &Request, sites: &Sites, world: &World) -> Result<ClusterPl
                     image: image.clone(),
                     site: group.site.clone(),
                     addrs: addresses(&nets, lan.as_ref(), host),
-                    memory_mib: request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
+                    memory_mib: match role {
+                        GATEWAY => GATEWAY_MIB,
+                        _ => request.memory_mib.or(site.memory_mib).unwrap_or(MEMORY_MIB),
+                    },
                     cpus: request.cpus.or(site.cpus).unwrap_or(CPUS),
                     disk_gib: DISK_GIB,
                     data_gib: None,

@@ -42,6 +42,16 @@ impl Net4 {
         }
     }
 
+    /// Its first address, which is no host's.
+    pub fn first(self) -> Ipv4Addr {
+        self.addr
+    }
+
+    /// Its last address, which is no host's.
+    pub fn last(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.addr) | !Self::mask(self.prefix))
+    }
+
     /// Whether every address of `other` is one of it.
     pub fn holds(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.overlaps(other)

@@ -1,6 +1,7 @@
 //! A node's personal data: what turns the image of its role into this one node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipop_proto::config::{
     AllowedSection, AuditSection, AuthoritySection, IceSection, NamesSection, NodeConfig,
@@ -10,9 +11,10 @@ use ipop_proto::config::{
 use ipop_proto::status::NodeStatus;
 use serde::Serialize;
 
+use super::lan::Lan;
 use super::scheduler::Scheduler;
 use super::share::PlannedShare;
-use super::{ClusterPlan, FRONTEND, NodePlan, SHARE, lan};
+use super::{ClusterPlan, FRONTEND, GATEWAY, NodePlan, SHARE, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
 use crate::provider::Delivery;
@@ -113,8 +115,11 @@ pub fn bundle(
     if let (SHARE, Some(share)) = (node.role.as_str(), share) {
         bundle.set(bundle::EXPORTS, share_exports(plan, share)?);
     }
+    if let Some(text) = lan_of(plan, node) {
+        bundle.set(bundle::LAN, text);
+    }
     if let Some(scheduler) = plan.scheduler.credential()
-        && node.role != SHARE
+        && ![SHARE, GATEWAY].contains(&node.role.as_str())
     {
         bundle.set(bundle::SCHEDULER, scheduler);
     }
@@ -165,7 +170,7 @@ pub fn config(
             Some(HOST_KEY.into()),
         ),
     };
-    let is_port = node.role == FRONTEND && plan.lan.is_some();
+    let bridge = plan.bridge_of(node);
     let config = NodeConfig {
         node: NodeSection {
             name: node.name.0.clone(),
@@ -184,8 +189,8 @@ pub fn config(
                 None => OverlayMode::Route,
             },
             mtu: mtu(plan, node),
-            // A port of the front end's bridge is no station.
-            mac: (plan.lan.is_some() && !is_port).then(|| lan::mac(node.addrs.ipv4.addr)),
+            // A port of a bridge is no station.
+            mac: (plan.lan.is_some() && bridge.is_none()).then(|| lan::mac(node.addrs.ipv4.addr)),
         },
         audit: Some(AuditSection { file: AUDIT.into() }),
         policy: plan
@@ -203,12 +208,7 @@ pub fn config(
         }),
         ice: IceSection {
             // Over what the overlay carries no link of the overlay is to go.
-            ignore_interfaces: plan
-                .lan
-                .iter()
-                .filter(|_| is_port)
-                .map(|lan| lan.bridge.clone())
-                .collect(),
+            ignore_interfaces: bridge.map(str::to_owned).into_iter().collect(),
             ..IceSection::default()
         },
         offload: OffloadSection::default(),
@@ -246,12 +246,12 @@ fn authority(membership: &Membership) -> AuthoritySection {
     }
 }
 
-/// The front end's node is a port of the LAN's bridge, and nobody but what is behind it serves DHCP
-/// or is a router.
+/// The nodes of the front end and of gateways are ports of their LANs' bridges, and nobody but what is
+/// behind the front end serves DHCP or is a router.
 fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
-    let Some(lan) = &plan.lan else {
+    if plan.lan.is_none() {
         return SwitchSection::default();
-    };
+    }
     let frontend = || {
         Some(AllowedSection {
             node: plan.frontend().name.0.clone(),
@@ -259,7 +259,7 @@ fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
         })
     };
     SwitchSection {
-        bridge: (node.role == FRONTEND).then(|| lan.bridge.clone()),
+        bridge: plan.bridge_of(node).map(str::to_owned),
         dhcp: frontend(),
         dhcpv6: frontend(),
         router: frontend(),
@@ -270,9 +270,45 @@ fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
 /// The MTU of a node's device, in bytes.
 fn mtu(plan: &ClusterPlan, node: &NodePlan) -> u16 {
     match &plan.lan {
-        Some(lan) if node.role == FRONTEND => lan.port_mtu(),
+        Some(lan) if plan.bridge_of(node).is_some() => lan.port_mtu(),
         Some(lan) => lan.mtu,
         None => ipop_proto::config::DEFAULT_MTU,
+    }
+}
+
+/// `KEY=value` lines for the role's units of what its card on the LAN is for; none where it has no such
+/// card.
+fn lan_of(plan: &ClusterPlan, node: &NodePlan) -> Option<String> {
+    let lan = plan.lan.as_ref()?;
+    let (port, workers) = (lan::card(&plan.name, &node.name), lan.pool);
+    let common = format!("LAN_PORT={port}\nLAN_WORKERS={workers}\n");
+    match (node.role.as_str(), lan.machines) {
+        (FRONTEND, Some(machines)) => {
+            let (first, last) = (after(machines.first(), 1), after(machines.last(), -1));
+            Some(format!(
+                "{common}LAN_ADDRESS={}\nLAN_MACHINES={first}\nLAN_MACHINES_END={last}\n",
+                lan.address
+            ))
+        }
+        (GATEWAY, _) => Some(format!(
+            "{common}LAN_ADDRESS={}\nLAN_FRONTEND={}\n",
+            node.addrs.ipv4,
+            plan.frontend().addrs.ipv4.addr
+        )),
+        _ => None,
+    }
+}
+
+fn after(address: Ipv4Addr, offset: i32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(address).wrapping_add_signed(offset))
+}
+
+/// Whether a node's addresses are on its own bridge, which the LAN's card is a port of.
+fn is_on_bridge(plan: &ClusterPlan, node: &NodePlan) -> bool {
+    match node.role.as_str() {
+        FRONTEND => plan.lan.as_ref().is_some_and(Lan::is_launched),
+        GATEWAY => plan.lan.is_some(),
+        _ => false,
     }
 }
 
@@ -290,14 +326,20 @@ fn variables(plan: &ClusterPlan, node: &NodePlan) -> Vec<(&'static str, String)>
         .elastic
         .has(&node.name)
         .then(|| ("IPOP_ELASTIC", "yes".to_owned()));
+    // On a LAN neither the front end nor a gateway has an address of the IPv6 overlay, and what would
+    // listen there does so for itself alone.
+    let (interface, own6) = match is_on_bridge(plan, node) {
+        true => (lan::BRIDGE, Ipv6Addr::LOCALHOST),
+        false => (INTERFACE, node.addrs.ipv6.addr),
+    };
     let all = [
         ("IPOP_DEPLOYMENT", plan.name.clone()),
         ("IPOP_NODE", node.name.to_string()),
         ("IPOP_ROLE", node.role.clone()),
         ("IPOP_SITE", node.site.clone()),
-        ("IPOP_INTERFACE", INTERFACE.to_owned()),
+        ("IPOP_INTERFACE", interface.to_owned()),
         ("IPOP_ADDR4", node.addrs.ipv4.addr.to_string()),
-        ("IPOP_ADDR6", node.addrs.ipv6.addr.to_string()),
+        ("IPOP_ADDR6", own6.to_string()),
         ("IPOP_NET4", plan.nets.ipv4.to_string()),
         ("IPOP_NET6", plan.nets.net6()),
         ("IPOP_FRONTEND4", frontend.ipv4.addr.to_string()),
@@ -369,7 +411,11 @@ pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
     let values = Values {
         deployment: &plan.name,
         id: EXPORT_ID,
-        net4: plan.nets.ipv4.to_string(),
+        net4: plan
+            .lan
+            .as_ref()
+            .map_or(plan.nets.ipv4, |lan| lan.pool)
+            .to_string(),
         net6: plan.nets.net6(),
         machines4,
         machines6,

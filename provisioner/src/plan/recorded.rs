@@ -8,7 +8,6 @@ use super::network::{Net4, OverlayNets};
 use super::{ClusterPlan, FRONTEND, MEMBER, NodePlan, SHARE, share};
 use crate::deploy::settings::Settings;
 use crate::error::{CliError, ExitCode};
-use crate::site::Site;
 use crate::state::record::{Deployment, NodeRecord};
 
 impl ClusterPlan {
@@ -45,7 +44,7 @@ impl ClusterPlan {
             name: deployment.name.clone(),
             domain: deployment.domain.clone(),
             nets,
-            lan: frontend.and_then(Site::lan),
+            lan: frontend.and_then(|site| site.lan(settings.lan)),
             scheduler: settings.scheduler,
             authority: settings.authority,
             elastic: settings.elastic,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FRONTEND, WORKER};
+use super::{FRONTEND, GATEWAY, WORKER};
 use crate::error::{CliError, ExitCode};
 use crate::name::suggestion;
 
@@ -19,7 +19,7 @@ impl Roles {
         Self(roles.into_iter().collect())
     }
 
-    /// The role whose image a machine starts from that is `part` ([`FRONTEND`] or [`WORKER`]) of a
+    /// The role whose image a machine starts from that is `part` ([`FRONTEND`], [`WORKER`] or [`GATEWAY`]) of a
     /// cluster: the one that is asked for, or that of the part.
     pub fn image(&self, part: &str, asked: Option<&str>) -> Result<String, CliError> {
         let Some(role) = asked.filter(|role| *role != part) else {
@@ -40,7 +40,7 @@ impl Roles {
             .caused_by(std::io::Error::other(why.clone()))
         })?;
         let mut all = std::iter::once(role).chain(lineage.iter().map(String::as_str));
-        match all.find(|role| [FRONTEND, WORKER].contains(role)) {
+        match all.find(|role| [FRONTEND, WORKER, GATEWAY].contains(role)) {
             Some(found) if found == part => Ok(role.to_owned()),
             found => {
                 let of = found.map_or("no part".to_owned(), |found| format!("a {found}"));

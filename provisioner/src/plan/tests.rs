@@ -1,3 +1,5 @@
+mod lan;
+
 use super::*;
 use crate::provider::Delivery;
 use crate::rendezvous::{Account, Endpoint};

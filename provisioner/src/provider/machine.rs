@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::bundle::Bundle;
+use ipop_proto::address::MacAddr;
+
+use crate::bundle::{Bundle, LAN};
 use crate::name::NodeName;
+use crate::plan::lan;
 
 /// A built image: the files and what a provider must know of them.
 #[derive(Debug, Clone)]
@@ -61,6 +64,14 @@ pub struct MachineSpec {
     pub data_gib: Option<u32>,
     /// Personal data.
     pub bundle: Bundle,
+}
+
+impl MachineSpec {
+    /// The MAC address of its card on the site's LAN; none where it is told of none.
+    pub fn lan_card(&self) -> Option<MacAddr> {
+        let is_told = self.bundle.credentials.contains_key(LAN);
+        is_told.then(|| lan::card(&self.deployment, &self.node))
+    }
 }
 
 /// A resource on a host, as the state database records it *before* it is made. The provider that

@@ -153,6 +153,12 @@ fn site(
     {
         return Err(at(format!("site.{name}.hosts names no machine")));
     }
+    if let SiteKind::Libvirt(libvirt) = &kind
+        && let Some(lan) = &libvirt.lan
+    {
+        lan.check()
+            .map_err(|defect| at(format!("site.{name}.lan.{defect}")))?;
+    }
     if let SiteKind::Rocks(rocks) = &kind {
         rocks
             .lan()

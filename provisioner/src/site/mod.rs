@@ -1,6 +1,7 @@
 //! The sites that machines can be launched on, and the rendezvous they meet at: `sites.toml`.
 
 mod file;
+pub mod lan;
 mod schema;
 
 use std::ffi::OsString;
@@ -55,11 +56,21 @@ impl Site {
         }
     }
 
-    /// The LAN that the overlay of a deployment with its front end here extends, if one does.
-    pub fn lan(&self) -> Option<Lan> {
+    /// The LAN that the overlay of a deployment with its front end here extends, if one does: that of a
+    /// front end which stands already always, that of one which is launched where it was `asked` for.
+    pub fn lan(&self, asked: bool) -> Option<Lan> {
         match &self.kind {
             // That it is defective is told where the sites file is read.
             SiteKind::Rocks(rocks) => rocks.lan().ok(),
+            SiteKind::Libvirt(libvirt) if asked => libvirt.lan.as_ref()?.frontend().ok()?,
+            _ => None,
+        }
+    }
+
+    /// The host's bridge that the LAN of its machines is on, if it says.
+    pub fn lan_bridge(&self) -> Option<&str> {
+        match &self.kind {
+            SiteKind::Libvirt(libvirt) => libvirt.lan.as_ref().map(|lan| lan.bridge.as_str()),
             _ => None,
         }
     }
@@ -84,6 +95,11 @@ pub enum SiteKind {
 }
 
 impl SiteKind {
+    /// Whether it is a host with libvirt, whose machines can have a card on a LAN of it.
+    pub fn is_libvirt(&self) -> bool {
+        matches!(self, Self::Libvirt(_))
+    }
+
     /// Whether its machines start from the images of their roles; others have a system of their own.
     pub fn starts_from_images(&self) -> bool {
         match self {

@@ -48,6 +48,10 @@ fn each_defect_of_a_file_is_named_with_its_line() {
         "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\naddresses = \"10.2.0.0/24\"\n",
         "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\naddresses = \"10.1.1.0/24\"\n",
         "[site.rx]\nkind = \"rocks\"\nhost = \"a\"\nbridge = \"br0\"\nmtu = 576\n",
+        "[site.lab]\nkind = \"libvirt\"\nlan = { bridge = \"br 0\" }\n",
+        "[site.lab]\nkind = \"libvirt\"\n\n[site.lab.lan]\nadress = \"10.1.0.254/24\"\n",
+        "[site.lab]\nkind = \"libvirt\"\n[site.lab.lan]\nbridge = \"br-lab\"\naddress = \"10.1.0.254/24\"\n",
+        "[site.aws]\nkind = \"ec2\"\nregion = \"us-west-2\"\nlan = { bridge = \"br0\" }\n",
         "[site.cl]\nkind = \"cloudlab\"\nproject = \"p\"\nprofile = \"q\"\n",
     ];
     let messages: Vec<_> = defects
@@ -91,7 +95,11 @@ fn every_kind_of_site_is_read() {
     let kind = |name: &str| sites.find(name).expect("there").kind.clone();
     assert!(matches!(kind("machines"), SiteKind::Ssh(s) if s.hosts.len() == 2));
     assert!(matches!(kind("cloud"), SiteKind::Ec2(e) if e.spot && !e.keep_images));
-    let lan = sites.find("ucsd").expect("there").lan().expect("a LAN");
+    let lan = sites
+        .find("ucsd")
+        .expect("there")
+        .lan(false)
+        .expect("a LAN");
     assert_eq!(lan.net().to_string(), "10.1.0.0/16");
     assert_eq!(lan.pool.to_string(), "10.1.128.0/24");
     let SiteKind::Cloudlab(cloudlab) = kind("cloudlab") else {
@@ -132,7 +140,7 @@ fn every_example_in_the_documents_is_read_and_fits_the_schema() {
             examples += 1;
         }
     }
-    assert_eq!(examples, 8);
+    assert_eq!(examples, 9);
     for wrong in [
         "[site.a]\nkind = 'ec2'",
         "[site.a]\nkind = 'ssh'\nhosts = ['a']\nuri = 'b'",

@@ -146,6 +146,7 @@ pub fn boot(
         personal: None,
         network: None,
         mac: "",
+        lan: None,
         console: &console,
     })?;
     // Autodestroy: it goes with our connection, even if we are killed.

@@ -7,7 +7,7 @@ use virt::connect::Connect;
 use super::accel::{self, Accel, Memory, Verdict};
 use super::connection::{Versions, version_text};
 use super::storage::Pool;
-use super::{Host, network};
+use super::{Host, lan, network};
 use crate::error::{CliError, ExitCode};
 use crate::provider::CheckLine;
 
@@ -40,6 +40,14 @@ impl Host {
             found,
         });
         lines.push(line("network", self.check_network(&conn)));
+        if let Some(site) = &self.site.lan {
+            let there = lan::check(&self.site);
+            let found = match self.connection.is_local() {
+                true => format!("bridge `{}`", site.bridge),
+                false => format!("bridge `{}`, not tried: the first launch will", site.bridge),
+            };
+            lines.push(line("LAN", there.map(|()| found)));
+        }
         match self.pool(&conn) {
             Ok(pool) => {
                 lines.push(line("storage", self.check_room(&pool)));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::storage::DEFAULT_POOL_PATH;
 use crate::name::RESOURCE_PREFIX;
+use crate::site::lan::SiteLan;
 
 /// A libvirt site's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,9 @@ pub struct LibvirtSite {
     pub pool: Option<String>,
     /// Directory on the host to make the pool in, if there is no pool of that name.
     pub pool_path: Option<PathBuf>,
+    /// A LAN of the host, for a front end or a gateway with a card on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<SiteLan>,
 }
 
 impl Default for LibvirtSite {
@@ -36,6 +40,7 @@ impl Default for LibvirtSite {
             known_hosts: None,
             pool: None,
             pool_path: None,
+            lan: None,
         }
     }
 }

@@ -47,6 +47,15 @@ impl<'a> Data<'a> {
     }
 }
 
+/// A second card, on a LAN of the host.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LanCard<'a> {
+    /// The host's bridge.
+    pub bridge: &'a str,
+    /// Its MAC address.
+    pub mac: &'a str,
+}
+
 /// What the domain template needs. Paths are the host's.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct DomainValues<'a> {
@@ -78,6 +87,8 @@ pub struct DomainValues<'a> {
     pub network: Option<&'a str>,
     /// MAC address on the network.
     pub mac: &'a str,
+    /// Card on a LAN of the host.
+    pub lan: Option<LanCard<'a>>,
     /// Console log.
     pub console: &'a str,
 }
@@ -214,6 +225,7 @@ mod tests {
             personal: Some("/pool/a,b/ipop-demo-worker-0.smbios"),
             network: Some("ipop-demo"),
             mac: "52:54:00:01:02:03",
+            lan: None,
             console: "/pool/ipop-demo-worker-0.console",
         }
     }
@@ -260,6 +272,25 @@ mod tests {
         assert!(data.unwrap().contains(&target), "what a snapshot copies");
         let guest = include_str!("../../../../images/share/files/usr/lib/ipop/volume");
         assert!(guest.contains(&format!("serial={}\n", data::SERIAL)));
+    }
+
+    #[test]
+    fn a_machine_on_a_lan_has_a_second_card_there() {
+        let ours = ours();
+        let lan = LanCard {
+            bridge: "br-lab",
+            mac: "52:54:00:01:02:04",
+        };
+        let values = DomainValues {
+            lan: Some(lan),
+            ..values(&ours)
+        };
+        let xml = domain_xml(values).unwrap();
+        let cards: Vec<_> = xml.split("<interface ").skip(1).collect();
+        assert_eq!(cards.len(), 2, "{xml}");
+        assert!(cards[0].starts_with("type='network'"), "{xml}");
+        let card = cards[1].split("</interface>").next().unwrap();
+        insta::assert_snapshot!(card);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use virt::connect::Connect;
 
 use super::accel::Accel;
 use super::connection::{Context, Versions};
-use super::domain::{self, Data, DomainValues, Owner, domain_xml, mac_address};
+use super::domain::{self, Data, DomainValues, LanCard, Owner, domain_xml, mac_address};
 use super::network::{self, network_name};
 use super::plan::{DISK, Files, LOG, PERSONAL, Part};
 use super::storage::{NewVolume, Pool};
@@ -216,6 +216,18 @@ impl Host {
             }
             None => None,
         };
+        let card = spec.lan_card().map(|mac| mac.to_string());
+        let lan = match (&card, &self.site.lan) {
+            (None, _) => None,
+            (Some(mac), Some(lan)) => Some(LanCard {
+                bridge: &lan.bridge,
+                mac,
+            }),
+            (Some(_), None) => {
+                let message = format!("the site of {} has no LAN", spec.node);
+                return Err(CliError::new(ExitCode::Internal, message));
+            }
+        };
         let accel = self.acceleration(conn, &pool, &kernel, task)?.accel;
         task.go_on()?;
         let parallel = accel == Accel::Kvm || Versions::of(conn)?.tcg_is_parallel();
@@ -238,9 +250,16 @@ impl Host {
             personal: Some(&personal?),
             network: Some(&network_name(&spec.deployment)),
             mac: &mac_address(&machine),
+            lan,
             console: &console?,
         })?;
-        start(conn, &machine, &xml)
+        start(conn, &machine, &xml).map_err(|e| match lan {
+            None => e,
+            Some(lan) => e.hint(format!(
+                "its card is on the bridge `{}` of that host, by `bridge` in the site's `lan` in sites.toml",
+                lan.bridge
+            )),
+        })
     }
 }
 

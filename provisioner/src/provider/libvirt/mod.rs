@@ -14,6 +14,7 @@ pub mod domain;
 mod errors;
 mod ffi;
 mod find;
+pub mod lan;
 mod make;
 pub mod network;
 mod plan;

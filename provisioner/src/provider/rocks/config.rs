@@ -107,6 +107,7 @@ impl RocksSite {
         Ok(Lan {
             address,
             pool,
+            machines: None,
             mtu: self.mtu.unwrap_or(ETHERNET_MTU),
             bridge: self.bridge.clone(),
         })

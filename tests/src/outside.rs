@@ -92,6 +92,7 @@ pub struct Outside {
     state: PathBuf,
     cache: PathBuf,
     provision: PathBuf,
+    sites: PathBuf,
 }
 
 impl Outside {
@@ -115,7 +116,15 @@ impl Outside {
             state: Path::new(STATES).join(name),
             cache: target.join("test-cache"),
             provision: target.join("debug/provision"),
+            sites: SITES.into(),
         }
+    }
+
+    /// The same with sites of the test's own.
+    #[must_use]
+    pub fn with_sites(mut self, file: &Path) -> Self {
+        file.clone_into(&mut self.sites);
+        self
     }
 
     /// `provision` with this deployment's directories.
@@ -125,7 +134,8 @@ impl Outside {
         command
             .args(["--kill-after", "10", "1800"])
             .arg(&self.provision)
-            .args(["--sites", SITES])
+            .arg("--sites")
+            .arg(&self.sites)
             .args(args)
             .env("IPOP_STATE_DIR", &self.state)
             .env("IPOP_CACHE_DIR", &self.cache)

@@ -1,132 +1,150 @@
-//! A front end of our own: the image of the role, with a card on the underlay and one on a LAN.
+//! A front end of our own and a gateway, launched by `provision cluster`: each has a card on a bridge of this
+//! machine. Needs a running libvirt, and the binaries that `scripts/test` builds.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
+use ipop_proto::status::NodeStatus;
 use ipop_tests::netns::Netns;
 use ipop_tests::node::binary;
+use ipop_tests::outside::{Outside, Run};
 use ipop_tests::wait_until;
-use provisioner::bundle::{self, Bundle};
 use provisioner::image::{self, BuildOptions};
-use provisioner::provider::ImageForm;
-use provisioner::provider::libvirt::smbios;
 use tempfile::TempDir;
 
-use crate::guest::{BOOT, Card, Guest};
-use crate::node::Identity;
+use crate::guest::BOOT;
 
-/// Its address on the LAN.
+/// The front end's address on the LAN.
 pub const ADDRESS: &str = "10.1.0.254";
-/// Its MAC address on the underlay.
-pub const MAC: &str = "02:00:00:00:02:f1";
-/// Bridges of the namespace that its cards are plugged into.
-pub const UNDERLAY: &str = "wan";
-pub const LAN: &str = "lan";
-/// What the role reads of the LAN.
-const SETTINGS: &str =
-    "LAN_CLUSTER=lake\nLAN_PORT=eth1\nLAN_ADDRESS=10.1.0.254/24\nLAN_MACHINES=10.1.0.101\n";
 
-/// The running front end.
-pub struct FrontEnd<'a> {
-    guest: Guest,
-    netns: &'a Netns,
-    dir: TempDir,
-}
+/// A bridge of this machine; removed when dropped.
+pub struct Bridge(String);
 
-impl<'a> FrontEnd<'a> {
-    /// Starts it; machines boot the role `worker` from it.
-    pub fn start(netns: &'a Netns, own: &Identity, gateway: &Identity) -> Self {
-        let dir = TempDir::with_prefix("ipop-frontend-").expect("temporary directory");
-        let at = |name: &str| dir.path().join(name);
-        for name in ["user", "host"] {
-            let made = Command::new("ssh-keygen")
-                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
-                .arg(at(name))
-                .status();
-            assert!(made.expect("ssh-keygen").success());
-        }
-        let text = |name: &str| fs::read_to_string(at(name)).expect("a key");
-        let known = format!("{ADDRESS} {}", text("host.pub"));
-        fs::write(at("known_hosts"), known).expect("written");
-        let mut personal = Bundle::default();
-        for (name, content) in [
-            (
-                bundle::NODE_CONFIG,
-                own.config(gateway, "/run/ipop-node/control.sock"),
-            ),
-            ("ipop.identity", own.pem.clone()),
-            ("ipop.lan", SETTINGS.to_owned()),
-            (bundle::SSH_HOST_KEY, text("host")),
-            (bundle::SSH_AUTHORIZED_KEYS, text("user.pub")),
-        ] {
-            personal.set(name, content);
-        }
-        let structure = smbios::structure(&personal).expect("it fits");
-        fs::write(at("smbios"), structure).expect("written");
-
-        let options = options();
-        let image = image::build("frontend", ImageForm::Direct, &options, &|_| {});
-        let image = image.expect("an image");
-        boot_files(&options, &at("boot"), &at("boot.img"));
-        let mount = "systemd.mount-extra=/dev/nvme1n1:/srv/boot/worker:ext4:ro";
-        let mut more = vec![
-            "-kernel".to_owned(),
-            image.kernel.display().to_string(),
-            "-append".to_owned(),
-            format!("{} {mount}", image.cmdline),
-            "-smbios".to_owned(),
-            format!("file={}", at("smbios").display()),
-        ];
-        for (id, format, file) in [
-            ("root", "qcow2", &image.disk),
-            ("boot", "raw", &at("boot.img")),
-        ] {
-            let file = file.display();
-            more.extend([
-                "-drive".to_owned(),
-                format!("if=none,id={id},format={format},snapshot=on,file={file}"),
-                "-device".to_owned(),
-                format!("nvme,drive={id},serial={id}"),
-            ]);
-        }
-        let cards = [
-            Card {
-                mac: MAC,
-                bridge: UNDERLAY,
-            },
-            Card {
-                mac: "02:00:00:00:02:f2",
-                bridge: LAN,
-            },
-        ];
-        let guest = Guest::start("front", netns, &cards, 1024, &more);
-        Self { guest, netns, dir }
+impl Bridge {
+    /// Makes one whose name begins with `label`, of at most five letters.
+    pub fn new(label: &str) -> Self {
+        let bridge = Self(format!("{label}{}", std::process::id()));
+        // One of that name is of a process that was killed, whose number we have now.
+        let _ = Command::new("ip").args(["link", "del", &bridge.0]).output();
+        bridge.ip(&["link", "add", &bridge.0, "type", "bridge"]);
+        bridge.ip(&["link", "set", &bridge.0, "up"]);
+        bridge
     }
 
-    /// Waits until its console has said that it is up.
-    pub fn booted(&mut self) -> Duration {
-        self.guest.said("ipop: booted")
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Plugs a namespace in, whose interface is `there`.
+    pub fn plug(&self, netns: &Netns, there: &str) {
+        let port = format!("p{}", self.0);
+        let far = ["peer", "name", there, "netns", netns.name()];
+        self.ip(&[&["link", "add", &port, "type", "veth"], &far[..]].concat());
+        self.ip(&["link", "set", &port, "master", &self.0, "up"]);
+        netns.run(&["ip", "link", "set", there, "up"]);
+    }
+
+    fn ip(&self, words: &[&str]) {
+        let output = Command::new("ip").args(words).output();
+        let output = output.expect("`ip` runs; is the package `iproute2` installed?");
+        assert!(output.status.success(), "{words:?}: {output:?}");
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        // Errors here mean that it is gone already.
+        let _ = Command::new("ip").args(["link", "del", &self.0]).output();
+    }
+}
+
+/// The sites: the front end's, and one with a gateway. Both are this machine.
+pub fn sites(own: &str, lab: &str) -> String {
+    format!(
+        r#"
+[site.local]
+kind = "libvirt"
+[site.local.lan]
+bridge = "{own}"
+address = "{ADDRESS}/24"
+addresses = "10.1.0.128/26"
+machines = "10.1.0.96/27"
+
+[site.lab]
+kind = "libvirt"
+lan = {{ bridge = "{lab}" }}
+"#
+    )
+}
+
+/// A cluster of the two, destroyed when dropped.
+pub struct FrontEnd {
+    outside: Outside,
+    _dir: TempDir,
+}
+
+impl FrontEnd {
+    /// Launches nothing yet.
+    pub fn new(sites: &str) -> Self {
+        let dir = TempDir::with_prefix("ipop-frontend-").expect("temporary directory");
+        let file = dir.path().join("sites.toml");
+        fs::write(&file, sites).expect("written");
+        Self {
+            outside: Outside::new("diskless").with_sites(&file),
+            _dir: dir,
+        }
+    }
+
+    /// Runs `provision cluster` to its end.
+    pub fn launch(&self) -> Run {
+        self.outside.provision(&[
+            "cluster",
+            "--name",
+            &self.outside.name,
+            "--frontend",
+            "local",
+            "--lan",
+            "--gateways",
+            "lab",
+            "--scheduler",
+            "slurm",
+            "--memory",
+            "768M",
+        ])
+    }
+
+    /// What the gateway's node says of itself.
+    pub fn gateway(&self) -> NodeStatus {
+        let status = self.outside.node_status("gateway-0");
+        serde_json::from_value(status).expect("a status")
+    }
+
+    /// Has machines boot the role `worker` from it, as docs/pxe.md says.
+    pub fn give_boot_files(&self) {
+        let dir = TempDir::with_prefix("ipop-boot-").expect("temporary directory");
+        let built = image::build_netboot("worker", &options(), &|_| {}).expect("an image");
+        image::netboot::install(&built.dir, dir.path()).expect("installed");
+        let tar = Command::new("tar")
+            .args(["-c", "."])
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut tar = tar.expect("tar runs");
+        let command = "tar -x --no-same-owner -C /srv/boot/worker";
+        let unpacked = self
+            .ssh(command)
+            .stdin(tar.stdout.take().expect("a pipe"))
+            .output();
+        let unpacked = unpacked.expect("provision runs");
+        assert!(unpacked.status.success(), "{command}: {unpacked:?}");
+        assert!(tar.wait().expect("an end").success());
     }
 
     /// Runs a command of a shell as root and gives what came out.
     pub fn output(&self, command: &str) -> Output {
-        let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let known = format!("UserKnownHostsFile={}", at("known_hosts"));
-        let mut ssh = vec!["ssh", "-F", "/dev/null", "-i"];
-        let (key, host) = (at("user"), format!("root@{ADDRESS}"));
-        ssh.push(&key);
-        for option in [
-            &*known,
-            "StrictHostKeyChecking=yes",
-            "BatchMode=yes",
-            "ConnectTimeout=30",
-        ] {
-            ssh.extend(["-o", option]);
-        }
-        ssh.extend([&*host, command]);
-        self.netns.output(&ssh)
+        self.ssh(command).output().expect("provision runs")
     }
 
     /// The same, of one that must succeed: its standard output.
@@ -144,6 +162,19 @@ impl<'a> FrontEnd<'a> {
             output.status.success().then_some(said)
         })
     }
+
+    /// Destroys the cluster: nothing of it is left.
+    pub fn destroy(&self) {
+        let run = self.outside.provision(&["destroy", &self.outside.name]);
+        run.expect_code(0);
+        self.outside.assert_nothing_left();
+    }
+
+    fn ssh(&self, command: &str) -> Command {
+        let place = format!("{}/frontend-0", self.outside.name);
+        self.outside
+            .provision_command(&["ssh", &place, "--", command])
+    }
 }
 
 /// Where images are kept for the next test.
@@ -152,18 +183,4 @@ pub fn options() -> BuildOptions {
     let mut options = BuildOptions::from_env(cache);
     options.node_binary = Some(binary());
     options
-}
-
-/// What machines boot, as a file system.
-fn boot_files(options: &BuildOptions, folder: &PathBuf, file: &PathBuf) {
-    let built = image::build_netboot("worker", options, &|_| {}).expect("an image");
-    image::netboot::install(&built.dir, folder).expect("installed");
-    File::create(file)
-        .and_then(|file| file.set_len(128 << 20))
-        .expect("a file");
-    let made = Command::new("mke2fs")
-        .args(["-q", "-t", "ext4", "-d"])
-        .args([folder, file])
-        .status();
-    assert!(made.expect("mke2fs").success());
 }

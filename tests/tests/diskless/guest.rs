@@ -29,14 +29,8 @@ pub struct Card {
 }
 
 impl Guest {
-    /// Switches one on that has these cards, this memory in MiB, and what `more` says.
-    pub fn start(
-        name: &'static str,
-        netns: &Netns,
-        cards: &[Card],
-        memory: u32,
-        more: &[String],
-    ) -> Self {
+    /// Switches one on that has these cards, and this memory in MiB.
+    pub fn start(name: &'static str, netns: &Netns, cards: &[Card], memory: u32) -> Self {
         let dir = TempDir::with_prefix("ipop-guest-").expect("temporary directory");
         let mut qemu = netns.command("qemu-system-x86_64");
         qemu
@@ -54,11 +48,7 @@ impl Guest {
             let card = format!("virtio-net-pci,netdev=net{number},mac={mac}");
             qemu.args(["-netdev", &netdev, "-device", &card]);
         }
-        let child = qemu
-            .args(more)
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("`ip` runs");
+        let child = qemu.stdin(Stdio::null()).spawn().expect("`ip` runs");
         Self {
             name,
             child,

@@ -1,6 +1,6 @@
 //! A machine with nothing but a network card, at a site that has nothing but a gateway, becomes a
-//! worker of a front end somewhere else and runs its jobs. Needs root, and the packages that the
-//! modules name, `dnsmasq-base` and `tcpdump`; two machines are emulated, which takes minutes.
+//! worker of a front end somewhere else and runs its jobs. Needs root, and what the modules name, and
+//! `tcpdump`; three machines are emulated, which takes minutes.
 
 mod frontend;
 mod guest;
@@ -13,11 +13,11 @@ use std::time::Duration;
 use ipop_proto::status::DropReason;
 use ipop_tests::capture::Capture;
 use ipop_tests::dhcp;
-use ipop_tests::dnsmasq::Dnsmasq;
 use ipop_tests::netns::Netns;
 use ipop_tests::wait_until;
+use provisioner::error::ExitCode;
 
-use frontend::{FrontEnd, LAN, UNDERLAY};
+use frontend::{Bridge, FrontEnd};
 use guest::{BOOT, Card, Guest, print_split};
 use node::{BRIDGE, Gateway, Identity, Node};
 use rocks::Rocks;
@@ -29,56 +29,46 @@ const ROCKS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 80, 2);
 /// Bytes of a frame with 1500 bytes inside.
 const FULL: usize = 1514;
 
-/// The front end's site: its two networks.
-fn site() -> (Netns, Dnsmasq) {
-    let netns = Netns::new("site");
-    for (bridge, address) in [(UNDERLAY, "192.0.2.254/24"), (LAN, "10.1.0.1/24")] {
-        netns.run(&["ip", "link", "add", bridge, "type", "bridge"]);
-        netns.run(&["ip", "link", "set", bridge, "up"]);
-        netns.address(bridge, address);
-    }
-    let config = format!(
-        "port=0\ninterface={UNDERLAY}\nbind-interfaces\nno-ping\n\
-         dhcp-range=192.0.2.0,static,1h\ndhcp-host={},192.0.2.1\n",
-        frontend::MAC
-    );
-    let dnsmasq = Dnsmasq::start(&netns, &config);
-    (netns, dnsmasq)
-}
-
 #[test]
 fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
-    let [front, gate] =
-        [("frontend", 1), ("gateway", 2)].map(|(name, end)| Identity::new(name, end));
-    let (site, _dhcp) = site();
-    let netns = Netns::new("gateway");
-    netns.cable("eth0", &site, "gateway");
-    site.run(&["ip", "link", "set", "gateway", "master", UNDERLAY]);
-    let gateway = Gateway::start(netns, &gate, &front);
-    let mut front_end = FrontEnd::start(&site, &front, &gate);
-    println!("front end: booted after {:?}", front_end.booted());
-    wait_until("the link", BOOT, || gateway.node.is_linked().then_some(()));
+    let [own, lab] = ["lake", "lab"].map(Bridge::new);
+    // Nothing is made where something is not there.
+    let nowhere = FrontEnd::new(&frontend::sites(own.name(), "ipop-no-bridge"));
+    let refused = nowhere.launch();
+    refused.expect_code(ExitCode::Missing as i32);
+    assert!(
+        refused.stderr.contains("no bridge `ipop-no-bridge`"),
+        "{}",
+        refused.stderr
+    );
+    let front_end = FrontEnd::new(&frontend::sites(own.name(), lab.name()));
+    front_end.launch().expect_code(0);
+    // The gateway's LAN, which blank machines are on.
+    let site = Netns::new("lab");
+    site.run(&["ip", "link", "add", BRIDGE, "type", "bridge"]);
+    site.run(&["ip", "link", "set", BRIDGE, "up"]);
+    lab.plug(&site, "lan");
+    site.run(&["ip", "link", "set", "lan", "master", BRIDGE]);
 
     // One who stands on the LAN and was not added: neither is anything told to it, nor exported.
     let stranger = Netns::new("stranger");
-    stranger.cable("eth0", &gateway.netns, "stranger");
-    gateway
-        .netns
-        .run(&["ip", "link", "set", "stranger", "master", BRIDGE]);
+    stranger.cable("eth0", &site, "stranger");
+    site.run(&["ip", "link", "set", "stranger", "master", BRIDGE]);
     stranger.address("eth0", "10.1.0.77/24");
 
+    front_end.give_boot_files();
     front_end.until("test -s /etc/munge/munge.key");
     front_end.run("useradd ann");
     let added = front_end.run(&format!("ipop-machine add {MAC}"));
-    assert_eq!(added, format!("compute-0-0 {MAC} 10.1.0.101\n"));
+    assert_eq!(added, format!("compute-0-0 {MAC} 10.1.0.97\n"));
 
     let card = [Card {
         mac: MAC,
         bridge: BRIDGE,
     }];
-    let mut machine = Guest::start("blank", &gateway.netns, &card, 1024, &[]);
+    let mut machine = Guest::start("blank", &site, &card, 1024);
     let capture = Capture::start_where(
-        &gateway.netns,
+        &site,
         &machine.tap(0),
         // Of full frames one in 256: they are tens of thousands.
         &["udp port 67 or (greater 1514 and ip[5] = 0)"],
@@ -102,7 +92,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
         "no full frame"
     );
     assert!(frames.iter().any(|frame| is_dhcp(frame)), "no DHCP");
-    let status = gateway.node.status().expect("a gateway");
+    let status = front_end.gateway();
     for reason in [DropReason::TooBig, DropReason::SendFailed] {
         let [own, of_peer] = [&status.drops, &status.peers[0].drops]
             .map(|drops| drops.get(&reason).copied().unwrap_or_default());
@@ -110,6 +100,19 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
     }
 
     nobody_else_is_given_anything(&front_end, &stranger);
+    // Nor to one with an address that workers with a node have.
+    stranger.address("eth0", "10.1.0.140/24");
+    let ping = [
+        "ping",
+        "-c",
+        "1",
+        "-W",
+        "3",
+        "-I",
+        "10.1.0.140",
+        frontend::ADDRESS,
+    ];
+    assert!(!stranger.output(&ping).status.success(), "it is a worker");
 
     // Removed is forgotten, once what ran there has ended.
     assert_eq!(
@@ -126,7 +129,9 @@ fn a_blank_machine_at_another_site_becomes_a_worker_and_runs_a_job() {
         ""
     );
     assert_eq!(front_end.run("sinfo --noheader --Node --format %N"), "");
-    assert_eq!(front_end.run("exportfs"), "");
+    let exported = front_end.run("exportfs");
+    assert!(!exported.contains("10.1.0.97"), "{exported}");
+    front_end.destroy();
 }
 
 /// The same machine, by what Rocks has: ISC dhcpd, tftpd-hpa, pxelinux, `/export`, Slurm as a roll.
@@ -150,7 +155,7 @@ fn a_blank_machine_at_another_site_becomes_a_worker_of_a_rocks_front_end_and_run
         mac: MAC,
         bridge: BRIDGE,
     }];
-    let mut machine = Guest::start("blank", &gateway.netns, &card, 1024, &[]);
+    let mut machine = Guest::start("blank", &gateway.netns, &card, 1024);
     let capture = Capture::start_where(&gateway.netns, &machine.tap(0), &["udp dst port 69"]);
     let mut split = machine.stages(&[
         ("firmware", "Configuring (net0"),

@@ -1,6 +1,7 @@
 //! From what was asked to what will be made. Pure: no I/O, no clock, no randomness of its own.
 
 pub mod elastic;
+pub mod exports;
 pub mod group;
 pub mod lan;
 pub mod member;

@@ -9,26 +9,18 @@ use ipop_proto::config::{
     SwitchSection, XmppSection,
 };
 use ipop_proto::status::NodeStatus;
-use serde::Serialize;
 
 use super::lan::Lan;
-use super::scheduler::Scheduler;
-use super::share::PlannedShare;
-use super::{ClusterPlan, FRONTEND, GATEWAY, NodePlan, SHARE, lan};
+use super::{ClusterPlan, FRONTEND, GATEWAY, NodePlan, SHARE, exports, lan};
 use crate::bundle::{self, Bundle};
 use crate::error::{CliError, ExitCode};
 use crate::provider::Delivery;
-use crate::render::{render, render_source};
+use crate::render::render_source;
 use crate::rendezvous::{Account, Endpoint};
 use crate::secret::Secret;
 
 /// Name of the TUN device on every node.
 const INTERFACE: &str = "ipop0";
-/// Owner of shared folders, to whom every client's every user is mapped: the clients of several
-/// institutions each have a root of their own, and none of them is to be trusted with another's
-/// files. Debian's nobody and nogroup.
-const EXPORT_ID: u32 = 65534;
-
 /// Where a node that enrolled keeps its password: on its own disk, below its unit's state directory.
 const ENROLLED_PASSWORD: &str = "/var/lib/ipop-node/password";
 /// Where a node keeps its key and its certificate.
@@ -109,11 +101,11 @@ pub fn bundle(
     }
     bundle.set(bundle::ROLE_ENV, environment(plan, node));
     if node.role == FRONTEND {
-        bundle.set(bundle::EXPORTS, exports(plan)?);
+        bundle.set(bundle::EXPORTS, exports::of_frontend(plan)?);
     }
     let share = plan.shares.iter().find(|s| s.share.name == node.name);
     if let (SHARE, Some(share)) = (node.role.as_str(), share) {
-        bundle.set(bundle::EXPORTS, share_exports(plan, share)?);
+        bundle.set(bundle::EXPORTS, exports::of_share(plan, share)?);
     }
     if let Some(text) = lan_of(plan, node) {
         bundle.set(bundle::LAN, text);
@@ -375,58 +367,4 @@ fn values(plan: &ClusterPlan, node: &NodePlan) -> BTreeMap<String, String> {
     let lines = variables(plan, node).into_iter();
     let short = |key: &str| key.trim_start_matches("IPOP_").to_ascii_lowercase();
     lines.map(|(key, value)| (short(key), value)).collect()
-}
-
-/// A share's exports(5): to its members by address, or to the overlay.
-pub fn share_exports(plan: &ClusterPlan, share: &PlannedShare) -> Result<String, CliError> {
-    #[derive(Serialize)]
-    struct Values<'a> {
-        deployment: &'a str,
-        share: &'a str,
-        id: u32,
-        clients: Vec<String>,
-    }
-    let values = Values {
-        deployment: &plan.name,
-        share: &share.share.name.0,
-        id: EXPORT_ID,
-        clients: share.exported_to(plan),
-    };
-    rendered("share-exports.j2", values)
-}
-
-/// The front end's exports(5): to the overlay, so that it stays the same as workers come and go.
-pub fn exports(plan: &ClusterPlan) -> Result<String, CliError> {
-    #[derive(Serialize)]
-    struct Values<'a> {
-        deployment: &'a str,
-        id: u32,
-        net4: String,
-        net6: String,
-        machines4: String,
-        machines6: String,
-        scheduler: bool,
-    }
-    let (machines4, machines6) = plan.machine_nets();
-    let values = Values {
-        deployment: &plan.name,
-        id: EXPORT_ID,
-        net4: plan
-            .lan
-            .as_ref()
-            .map_or(plan.nets.ipv4, |lan| lan.pool)
-            .to_string(),
-        net6: plan.nets.net6(),
-        machines4,
-        machines6,
-        scheduler: plan.scheduler != Scheduler::None,
-    };
-    rendered("exports.j2", values)
-}
-
-fn rendered(template: &str, values: impl Serialize) -> Result<String, CliError> {
-    render(template, values).map_err(|e| {
-        let message = format!("cannot render the template `{template}`");
-        CliError::new(ExitCode::Internal, message).caused_by(e)
-    })
 }

@@ -178,7 +178,7 @@ fn personal_data_is_rendered_for_the_role() {
     ipop_proto::config::NodeConfig::parse(&enrolling).expect("the node takes it");
     insta::assert_snapshot!("node_config_enrolling", enrolling);
     insta::assert_snapshot!("role_env", personal::environment(&plan, &plan.nodes[1]));
-    insta::assert_snapshot!("exports", personal::exports(&plan).expect("rendered"));
+    insta::assert_snapshot!("exports", exports::of_frontend(&plan).expect("rendered"));
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_scheduler_adds_a_credential_and_two_exports() {
         scheduler: Scheduler::Slurm,
         ..demo()
     };
-    let exports = personal::exports(&plan).expect("rendered");
+    let exports = exports::of_frontend(&plan).expect("rendered");
     insta::assert_snapshot!("exports_with_scheduler", exports);
     let endpoint = Endpoint {
         domain: plan.domain.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cli::{Context, ssh};
 use crate::error::CliError;
 use crate::plan::ClusterPlan;
-use crate::plan::personal::share_exports;
+use crate::plan::exports;
 use crate::ssh::transport::Limits;
 use crate::state::Database;
 use crate::state::record::{Deployment, NodeRecord};
@@ -82,7 +82,7 @@ pub fn take_exports(
     let Some(share) = plan.shares.iter().find(|s| s.share.name == node.name) else {
         return Ok(());
     };
-    let words = [TAKE_EXPORTS.to_owned(), share_exports(&plan, share)?];
+    let words = [TAKE_EXPORTS.to_owned(), exports::of_share(&plan, share)?];
     run(context, database, deployment, nodes, node, &words).map(drop)
 }
 

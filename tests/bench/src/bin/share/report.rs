@@ -12,11 +12,17 @@ use crate::way::Way;
 
 pub use prose::document;
 
+/// A figure of a turn, if it has it.
+type OfTurn = Box<dyn Fn(&Turn) -> Option<f64>>;
+
+/// A figure of what client and server did in a piece of work.
+type OfLoads = fn(&[Load; 2]) -> f64;
+
 /// A row of the tables.
 struct Row {
     title: &'static str,
     unit: &'static str,
-    value: Box<dyn Fn(&Turn) -> Option<f64>>,
+    value: OfTurn,
 }
 
 fn rows() -> Vec<Row> {
@@ -98,7 +104,7 @@ pub fn figures(measured: &Measured) -> String {
 
 /// What the processors did, by piece of work: medians of the rounds, in percent.
 pub fn loads(measured: &Measured) -> String {
-    let mut columns: Vec<(String, Way, fn(&[Load; 2]) -> f64)> = Vec::new();
+    let mut columns: Vec<(String, Way, OfLoads)> = Vec::new();
     for way in ways(measured) {
         let name = way.name();
         columns.push((format!("{name}: client busy"), way, |load| load[0].busy));

@@ -67,9 +67,13 @@ impl Activity {
 }
 
 impl Disturbance {
-    /// Whether what others did was too little to matter.
-    pub fn is_small(&self) -> bool {
-        self.others.max(self.stolen) < QUIET
+    /// What a report says of it: whether what others did was too little to matter.
+    pub fn verdict(&self) -> &'static str {
+        if self.others.max(self.stolen) < QUIET {
+            "the machine was quiet"
+        } else {
+            "**it was not quiet, and these figures are not to be trusted**"
+        }
     }
 }
 

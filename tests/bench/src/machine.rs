@@ -26,6 +26,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Its memory in GiB.
+    pub fn gibibytes(&self) -> f64 {
+        self.memory_bytes as f64 / f64::from(1 << 30)
+    }
+
     /// This one, now, with the versions that tools say: programs and their arguments.
     pub fn here(tools: &[(&str, &[&str])]) -> Self {
         let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();

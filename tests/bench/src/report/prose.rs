@@ -57,16 +57,12 @@ fn conditions(measured: &Measured) -> String {
         cores,
         kernel,
         system,
-        memory_bytes,
         tools,
+        ..
     } = &measured.machine;
-    let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
+    let gibibytes = measured.machine.gibibytes();
     let Disturbance { others, stolen } = measured.disturbance;
-    let quiet = if measured.disturbance.is_small() {
-        "the machine was quiet"
-    } else {
-        "**it was not quiet, and these figures are not to be trusted**"
-    };
+    let quiet = measured.disturbance.verdict();
     format!(
         "
 ## Where and when

@@ -69,8 +69,8 @@ fn conditions(measured: &Measured) -> String {
         cores,
         kernel,
         system,
-        memory_bytes,
         tools,
+        ..
     } = &measured.machine;
     let Guests {
         virtualization,
@@ -80,13 +80,9 @@ fn conditions(measured: &Measured) -> String {
         fio,
         node,
     } = &measured.guests;
-    let gibibytes = *memory_bytes as f64 / f64::from(1 << 30);
+    let gibibytes = measured.machine.gibibytes();
     let Disturbance { others, stolen } = measured.disturbance;
-    let quiet = if measured.disturbance.is_small() {
-        "the machine was quiet"
-    } else {
-        "**it was not quiet, and these figures are not to be trusted**"
-    };
+    let quiet = measured.disturbance.verdict();
     let how = if virtualization == "qemu" {
         "emulated, without KVM".to_owned()
     } else {

@@ -13,6 +13,10 @@ use serde_json::Value;
 /// Where the state directories are.
 const STATES: &str = "/var/tmp/ipop-test";
 
+/// What is asked of a front end when a test fails: nodes, jobs, and what slurmctld logged of them.
+const SLURM_SAYS: &str = "! command -v scontrol >/dev/null || \
+     { scontrol show nodes; squeue; journalctl --no-pager --unit slurmctld --lines 100; }";
+
 /// Two sites on this machine's libvirt, `local` and `annex`.
 const SITES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/two-sites.toml");
 
@@ -366,6 +370,8 @@ impl Drop for Outside {
         if std::thread::panicking() {
             let status = self.provision(&["status", &self.name]);
             eprintln!("{}\n{}{}", status.what, status.stdout, status.stderr);
+            let slurm = self.try_on("frontend-0", SLURM_SAYS);
+            eprintln!("{}{}", slurm.stdout, slurm.stderr);
         }
         // Machines that run on take the processors from the tests that follow.
         if !self.folder().exists()

@@ -121,9 +121,10 @@ pub fn the_example_finds_the_two_states_of_a_lake(outside: &Outside) {
 /// The last worker goes: not while a job runs there, then by force; Slurm forgets it.
 pub fn workers_are_drained_before_they_go(outside: &Outside) {
     let name = outside.name.as_str();
+    // An elastic worker of the same name would get it otherwise, which comes later.
     outside.on(
         "frontend-0",
-        "sbatch --quiet --nodelist=worker-1 --wrap 'sleep 3600'",
+        "sbatch --quiet --no-requeue --nodelist=worker-1 --wrap 'sleep 3600'",
     );
     wait_until("the job to run", Duration::from_secs(120), || {
         let jobs = outside.on("frontend-0", "squeue --noheader --states=running");
@@ -145,7 +146,9 @@ pub fn workers_are_drained_before_they_go(outside: &Outside) {
         "frontend-0",
         "sinfo --noheader --nodes=worker-1 --format %T",
     );
-    assert_eq!(state.trim(), "allocated", "it takes jobs again");
+    // With a star while it is slow to answer.
+    let state = state.trim().trim_end_matches('*');
+    assert_eq!(state, "allocated", "it takes jobs again");
     outside
         .provision(&[&scale[..], &["--force"]].concat())
         .expect_code(0);

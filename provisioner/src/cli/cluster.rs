@@ -125,7 +125,7 @@ pub fn run(context: &Context, args: ClusterArgs) -> Result<u8, CliError> {
         },
     };
     let plan = plan(&request, &sites, &world(context, &database, request.lan)?)?;
-    args.apply.check(plan.workers().len())?;
+    args.apply.check(plan.worker_count())?;
     check_bridges(&plan, &sites)?;
     let settings = settings(&plan, &sites)?;
     let new = new(&plan, &settings, args.apply.quorum)?;

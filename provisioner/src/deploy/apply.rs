@@ -8,7 +8,7 @@ use super::join::{Limits, Wait, join};
 use super::outcome::{NodeOutcome, Outcome};
 use crate::error::{CliError, ExitCode};
 use crate::name::NodeName;
-use crate::plan::FRONTEND;
+use crate::plan::{FRONTEND, is_worker};
 use crate::state::record::{Key, Phase};
 
 /// How a deployment is brought to what is wanted.
@@ -30,8 +30,8 @@ impl Engine<'_> {
     /// [`Self::destroy`] removes.
     pub fn apply(&self, options: &Options) -> Result<Outcome, CliError> {
         let mut left = options.replace;
-        let workers = self.scene(self.database.nodes(self.deployment.id)?)?;
-        let workers = workers.plan.workers().len();
+        let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
+        let workers = scene.plan.worker_count();
         let quorum = options
             .quorum
             .map_or(workers, |quorum| (quorum as usize).min(workers));
@@ -46,7 +46,10 @@ impl Engine<'_> {
         }
         let scene = self.scene(self.database.nodes(self.deployment.id)?)?;
         // With too few machines nobody need wait to know how it ends.
-        if workers.saturating_sub(converged.failed.len()) < quorum {
+        let role = |name: &NodeName| scene.plan.nodes.iter().find(|n| n.name == *name);
+        let failed = converged.failed.keys().filter_map(role);
+        let (failed, lacks): (Vec<_>, Vec<_>) = failed.partition(|n| is_worker(&n.role));
+        if !lacks.is_empty() || workers.saturating_sub(failed.len()) < quorum {
             return Err(too_few(converged, workers, quorum));
         }
         let failed = reasons(&converged.failed);

@@ -12,7 +12,7 @@ use super::{Seen, Watch};
 use crate::error::CliError;
 use crate::event::Stage;
 use crate::name::NodeName;
-use crate::plan::{ClusterPlan, FRONTEND, MEMBER};
+use crate::plan::{ClusterPlan, MEMBER, is_worker};
 
 /// Between looks at the overlay.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -76,15 +76,15 @@ impl Early {
         seen: &BTreeMap<NodeName, Seen>,
     ) -> Result<(), CliError> {
         let mut joined = 0;
-        let (mut has_frontend, mut more) = (true, false);
+        let (mut has_others, mut more) = (true, false);
         for record in engine.database.nodes(engine.deployment.id)? {
             let created = record.stages.iter().any(|(s, _)| *s == Stage::Created);
             let stage = seen.get(&record.name).filter(|_| created).map(|s| s.stage);
             let is_ready = stage == Some(Stage::Ready);
             match record.role.as_str() {
-                FRONTEND => has_frontend &= is_ready,
                 MEMBER => {}
-                _ => joined += usize::from(is_ready),
+                role if is_worker(role) => joined += usize::from(is_ready),
+                _ => has_others &= is_ready,
             }
             let wanted = plan.nodes.iter().any(|n| n.name == record.name);
             if let Some(stage) = stage.filter(|_| wanted) {
@@ -95,7 +95,7 @@ impl Early {
             // `provision ssh` reaches those that are up while others are still launched.
             engine.write_known_hosts()?;
         }
-        if has_frontend && joined >= quorum {
+        if has_others && joined >= quorum {
             self.enough.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -12,7 +12,7 @@ use super::{Meeting, Seen, Watch};
 use crate::error::CliError;
 use crate::event::{Event, Stage};
 use crate::name::NodeName;
-use crate::plan::{ClusterPlan, FRONTEND, NodePlan};
+use crate::plan::{ClusterPlan, FRONTEND, NodePlan, is_worker};
 use crate::provider::{Delivery, Machine, MachineState, Provider};
 use crate::rendezvous::State;
 
@@ -46,7 +46,7 @@ pub(super) struct Wait<'a> {
     pub plan: &'a ClusterPlan,
     /// How long.
     pub limits: Limits,
-    /// Workers that are enough, with the front end.
+    /// Workers that are enough, with all nodes that are none.
     pub quorum: usize,
     /// Nodes whose machine could not be made, and why.
     pub failed: BTreeMap<NodeName, String>,
@@ -181,11 +181,11 @@ fn progress<'a>(engine: &Engine<'_>, wait: &Wait<'a>) -> Result<Vec<Progress<'a>
     Ok(all)
 }
 
-/// Whether the front end and this many workers have joined.
+/// Whether this many workers have joined, and all that are none.
 fn is_enough(all: &[Progress<'_>], quorum: usize) -> bool {
-    let (frontends, workers): (Vec<_>, Vec<_>) = all.iter().partition(|n| n.plan.role == FRONTEND);
+    let (workers, others): (Vec<_>, Vec<_>) = all.iter().partition(|n| is_worker(&n.plan.role));
     let joined = workers.iter().filter(|n| n.has_joined()).count();
-    frontends.iter().all(|n| n.has_joined()) && joined >= quorum
+    others.iter().all(|n| n.has_joined()) && joined >= quorum
 }
 
 /// Asks each site once for all machines, while one that has not joined is there.

@@ -49,6 +49,11 @@ pub const MEMBER: &str = "member";
 /// Role of the nodes that serve a folder on a volume of its own.
 pub const SHARE: &str = "share";
 
+/// Whether nodes of the role are workers, of which a quorum is enough. Of all others each has to be there.
+pub fn is_worker(role: &str) -> bool {
+    !matches!(role, FRONTEND | GATEWAY | SHARE | MEMBER)
+}
+
 /// Name of a deployment when none is asked for; numbered when taken.
 const DEFAULT_NAME: &str = "cluster";
 /// Guests' defaults, where neither the command nor the site says otherwise.
@@ -164,6 +169,11 @@ impl ClusterPlan {
     pub fn workers(&self) -> &[NodePlan] {
         let others = &self.nodes[1..];
         &others[..others.partition_point(|n| n.role != MEMBER)]
+    }
+
+    /// How many of them are workers, of which a quorum is enough.
+    pub fn worker_count(&self) -> usize {
+        self.nodes.iter().filter(|n| is_worker(&n.role)).count()
     }
 
     /// The front end, the workers, the gateways and the shares, which are waited for.

@@ -229,3 +229,28 @@ fn nothing_is_made_while_data_is_between_two_states() {
     restoring(None);
     bench.launch(LONG).expect("made");
 }
+
+#[test]
+fn a_quorum_is_of_workers_and_a_share_has_to_be_there() {
+    let bench = Bench::new();
+    bench.want_share(&["all"]);
+    bench.fakes.silent("worker-1", "");
+    bench.fakes.silent(SHARE, "");
+    let options = |limit| Options {
+        quorum: Some(1),
+        ..Bench::options(limit)
+    };
+    let apply = |limit| bench.with(|engine| engine.apply(&options(limit)));
+    let outcome = apply(SHORT).expect("launched");
+    assert!(!outcome.enough, "the share has not joined: {outcome:?}");
+
+    let bench = Bench::new();
+    bench.want_share(&["all"]);
+    bench.fakes.refuse("domain ipop-demo-lake-data");
+    let error = bench.with(|engine| engine.apply(&options(LONG)));
+    let error = error.expect_err("there is no room for it");
+    assert_eq!(
+        error.message,
+        "lake-data: domain `ipop-demo-lake-data`: out of capacity"
+    );
+}

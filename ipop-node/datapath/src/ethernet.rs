@@ -25,6 +25,9 @@ pub const PROBE_GROUP: Mac = [0x03, b'i', b'p', b'o', b'p', 1];
 /// What a bridge must not forward (IEEE 802.1Q table 8-1): the last four bits may be anything.
 const RESERVED: Mac = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
 
+/// What is less is a length (IEEE 802.3 section 3.2.6).
+const LEAST_ETHERTYPE: u16 = 0x600;
+
 const IGMP: u8 = 2;
 const ICMPV6: u8 = 58;
 const IPV6_FRAGMENT: u8 = 44;
@@ -158,8 +161,8 @@ pub enum Class {
     Reserved,
     /// By which nodes of one overlay find out that they are on the same LAN.
     Probe,
-    /// IPv6 whose headers hide what is inside: hosts and switches could take it for different things
-    /// (RFC 7113 section 3).
+    /// Headers that hide what is inside: hosts and switches could take it for different things (IPv6: RFC 7113
+    /// section 3; LLC and SNAP: CVE-2021-27854).
     Hidden,
 }
 
@@ -182,6 +185,7 @@ pub enum Discovery {
 #[inline]
 pub fn classify(header: &Header, frame: &[u8]) -> Class {
     let inside = match header.ethertype {
+        ..LEAST_ETHERTYPE if is_encapsulated(&frame[header.payload_at..]) => Some(Class::Hidden),
         ETHERTYPE_ARP => Some(Class::Arp),
         ETHERTYPE_IPV4 | ETHERTYPE_IPV6 => ip(frame),
         ETHERTYPE_PROBE if header.destination == PROBE_GROUP => Some(Class::Probe),
@@ -194,6 +198,14 @@ pub fn classify(header: &Header, frame: &[u8]) -> Class {
         _ => Class::Multicast,
     };
     inside.unwrap_or(addressed)
+}
+
+/// Whether the payload of a frame that has a length in place of an EtherType has the EtherType after it (RFC 1042),
+/// as some receivers take it and others do not.
+#[cold]
+fn is_encapsulated(payload: &[u8]) -> bool {
+    payload.starts_with(&[0xaa, 0xaa, 3, 0, 0, 0])
+        || payload.starts_with(&[0xaa, 0xaa, 3, 0, 0, 0xf8])
 }
 
 /// The class of an IP packet, if it has one of its own. What is no packet is nobody's, for all that

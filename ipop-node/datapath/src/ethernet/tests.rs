@@ -189,6 +189,29 @@ fn nothing_hides_in_fragments_or_behind_extension_headers() {
     }
 }
 
+#[test]
+fn nothing_hides_behind_a_length_in_place_of_an_ethertype() {
+    let snap =
+        |organisation: [u8; 3]| [&[0xaa, 0xaa, 3][..], &organisation, &[8, 0, 0x45]].concat();
+    let cases = [
+        (60, snap([0, 0, 0]), Class::Hidden),
+        // Whatever it says of the length.
+        (0, snap([0, 0, 0xf8]), Class::Hidden),
+        (0x5ff, snap([0, 0, 0]), Class::Hidden),
+        (0x600, snap([0, 0, 0]), Class::Unicast),
+        // Not IP, and no LLC of that kind.
+        (60, snap([0, 0, 0x0c]), Class::Unicast),
+        (60, vec![0x42, 0x42, 3], Class::Unicast),
+        (60, vec![0xaa, 0xaa, 3], Class::Unicast),
+    ];
+    for (length, payload, expected) in cases {
+        for tags in [vec![], vec![(0x8100, 0)]] {
+            let found = class(&frame(OTHER, &tags, length, &payload));
+            assert_eq!(found, expected, "{length} {payload:x?}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 

@@ -24,6 +24,7 @@ use tokio::time::Sleep;
 use self::audit::Audit;
 use self::membership::{Renewal, Renewals};
 use self::switching::Switching;
+use crate::bridge;
 use crate::control::{self, Answer, Question, Request};
 use crate::datapath::{Datapath, Taken};
 use crate::names::NameService;
@@ -99,6 +100,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     // First, because it is what tells a second node from the first.
     let mut control = control::Server::start(&config.node.control)?;
     let mut watch = AddressWatch::start().map_err(system("listen for address changes"))?;
+    leave_bridge(&config);
     let device = tun::create(&config, threads())?;
     let (session, mut events) = match account {
         None => (None, None),
@@ -145,6 +147,17 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         .await;
     node.leave().await;
     ended
+}
+
+/// The device, which is about to be made or to go, is no port of the bridge.
+fn leave_bridge(config: &NodeConfig) {
+    let Some(bridge) = &config.switch.bridge else {
+        return;
+    };
+    let device = &config.overlay.interface;
+    if let Err(error) = bridge::leave(bridge, device) {
+        tracing::warn!(bridge, device, %error, "the device stays a port of the bridge");
+    }
 }
 
 struct Node {
@@ -564,6 +577,7 @@ impl Node {
 
     /// Says good-bye to peers and server. The TUN device goes with the datapath.
     async fn leave(mut self) {
+        leave_bridge(&self.config);
         self.notifier.stopping();
         tracing::info!("leaving");
         if let Some(names) = self.names.take() {

@@ -9,7 +9,7 @@ mod wire;
 use ipop_proto::status::{AlarmStatus, DropReason, LinkState, SwitchStatus};
 use ipop_testbed::netns::Netns;
 use ipop_testbed::wait_until;
-pub use running::{Node, PATIENCE};
+pub use running::{DEVICE, Node, PATIENCE};
 pub use wire::Wire;
 
 /// The underlay port of every node.
@@ -137,7 +137,7 @@ impl Lans {
 
     /// The device of a node: hears what the overlay brings to its LAN.
     pub fn wire(&self, at: usize) -> Wire {
-        Wire::open(&self.nodes[at].netns, running::DEVICE)
+        Wire::open(&self.nodes[at].netns, DEVICE)
     }
 
     /// Waits until a node has a link to each other, and forwards for its LAN.

@@ -23,6 +23,7 @@ pub struct Node {
     number: u8,
     dir: TempDir,
     fingerprint: String,
+    env: Vec<(String, PathBuf)>,
     child: Option<Child>,
 }
 
@@ -36,6 +37,7 @@ impl Node {
             number,
             dir,
             fingerprint,
+            env: Vec::new(),
             child: None,
         }
     }
@@ -48,6 +50,11 @@ impl Node {
     /// A file beside its configuration.
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A variable that it is started with.
+    pub fn set_env(&mut self, key: &str, value: &Path) {
+        self.env.push((key.to_owned(), value.to_owned()));
     }
 
     /// Starts it with this configuration. What it logs is added to what it logged before.
@@ -64,6 +71,7 @@ impl Node {
             .command(env!("CARGO_BIN_EXE_ipop-node"))
             .args(["run", "--config", "ipop.config", "--log", "debug"])
             .current_dir(self.dir.path())
+            .envs(self.env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("log file"))
             .stderr(log)

@@ -1,4 +1,4 @@
-//! Network namespaces, an XMPP server, DHCP, a metadata service and guests' kernel of a test's own, for
+//! Network namespaces, an XMPP server, DHCP, Open vSwitch, a metadata service and guests' kernel of a test's own, for
 //! the tests (`ipop-tests`, `ipop-node`) and the benchmark (`ipop-bench`).
 //!
 //! Apart from `ipop-tests`, because whoever needs only these should not have to build the
@@ -11,6 +11,7 @@ mod http;
 pub mod imds;
 pub mod kernel;
 pub mod netns;
+pub mod open_vswitch;
 
 use std::time::{Duration, Instant};
 

@@ -20,8 +20,8 @@ const ANYBODY: &str = "*";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SwitchSection {
-    /// A Linux bridge of this machine. The device becomes a port of it once there is a link, and has
-    /// no addresses of its own.
+    /// A bridge of this machine, Linux's or one of Open vSwitch. The device becomes a port of it once there
+    /// is a link, and has no addresses of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bridge: Option<String>,
     /// Seconds after which a station that is silent is forgotten, 10 to 86400.

@@ -4,6 +4,8 @@
 //! [stations](crate::stations) alone; everything else is for the slow path, which sees one frame at a
 //! time.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use thiserror::Error;
 
 use crate::inet::{
@@ -115,6 +117,24 @@ impl Header {
         Station {
             vlan: self.vlan,
             mac: self.source,
+        }
+    }
+
+    /// Which IP address the packet in `frame` says that it is from, if there is a packet.
+    #[must_use]
+    #[inline]
+    pub fn ip_source(&self, frame: &[u8]) -> Option<IpAddr> {
+        let packet = frame.get(self.payload_at..)?;
+        match self.ethertype {
+            ETHERTYPE_IPV4 => {
+                let source: &[u8; 4] = packet.get(12..)?.first_chunk()?;
+                Some(Ipv4Addr::from(*source).into())
+            }
+            ETHERTYPE_IPV6 => {
+                let source: &[u8; 16] = packet.get(8..)?.first_chunk()?;
+                Some(Ipv6Addr::from(*source).into())
+            }
+            _ => None,
         }
     }
 

@@ -17,6 +17,7 @@ pub mod envelope;
 pub mod ethernet;
 pub mod fragment;
 pub mod generation;
+pub mod holders;
 pub mod inet;
 pub mod policy;
 pub mod prefix;

@@ -27,15 +27,23 @@ impl<T> Published<T> {
         }
     }
 
-    /// Publishes another one.
-    pub fn publish(&self, value: T) {
+    /// Publishes another one, and gives it.
+    pub fn publish(&self, value: T) -> Arc<T> {
+        let value = Arc::new(value);
         let mut newest = match self.newest.lock() {
             Ok(newest) => newest,
             Err(poisoned) => poisoned.into_inner(),
         };
-        *newest = Arc::new(value);
+        *newest = value.clone();
         // Under the lock: who sees this number and then takes the lock finds no older value.
         self.version.fetch_add(1, Ordering::Release);
+        value
+    }
+}
+
+impl<T: Default> Default for Published<T> {
+    fn default() -> Self {
+        Self::new(T::default())
     }
 }
 

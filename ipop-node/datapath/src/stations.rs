@@ -25,6 +25,9 @@ pub type PeerIndex = u16;
 /// In place of a peer: the station is on this node's own side.
 pub const LOCAL: PeerIndex = u16::MAX - 1;
 
+/// No peer: who had the number, or whatever had it, is away.
+pub const NOBODY: PeerIndex = u16::MAX;
+
 /// Places for one station.
 const WAYS: usize = 4;
 /// Sets of places: as many as the bits of a station's key that an entry has no room for can tell.

@@ -147,6 +147,11 @@ pub struct OverlayAddrs {
 }
 
 impl OverlayAddrs {
+    /// Both.
+    pub const fn all(&self) -> [IpAddr; 2] {
+        [IpAddr::V4(self.ipv4.addr), IpAddr::V6(self.ipv6.addr)]
+    }
+
     /// Whether `addr` is exactly one of this node's two addresses.
     pub fn is(&self, addr: IpAddr) -> bool {
         match addr {

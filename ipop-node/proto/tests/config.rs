@@ -302,6 +302,7 @@ const SWITCH: &str = r#"
 bridge = "br0"
 ageing_s = 60
 member_stations = 100
+lans = ["frontend-0", "worker-0"]
 [switch.dhcp]
 node = "frontend-0"
 mac = "02:00:5e:10:00:01"
@@ -329,9 +330,10 @@ fn a_switch_is_told_what_to_allow() {
     let text = toml::to_string(&config).expect("TOML");
     assert_eq!(NodeConfig::parse(&text).expect("its own text"), config);
     insta::assert_snapshot!("switch", text);
-    let settings = config.switch.settings("worker-0");
+    let addrs = config.addrs();
+    let settings = config.switch.settings("worker-0", addrs);
     insta::assert_debug_snapshot!("switch-settings", settings);
-    let own = config.switch.settings("frontend-0").policy.dhcp;
+    let own = config.switch.settings("frontend-0", addrs).policy.dhcp;
     assert!(
         matches!(
             own,
@@ -343,7 +345,11 @@ fn a_switch_is_told_what_to_allow() {
         "{own:?}"
     );
     let default = NodeConfig::parse(&switched("")).expect("good");
-    assert_eq!(default.switch.settings("worker-0"), Settings::default());
+    let expected = Settings {
+        own: settings.own,
+        ..Settings::default()
+    };
+    assert_eq!(default.switch.settings("worker-0", addrs), expected);
 }
 
 #[test]
@@ -362,7 +368,9 @@ fn each_defect_of_a_switch_is_named_by_key_or_line() {
         ("mode", "mode = \"switch\"", "mode = \"route\""),
         ("ageing", "= 60", "= 9"),
         ("limit", "= 100\n", "= 0\n"),
-        ("node", "frontend-0", "Frontend"),
+        ("lan", "[\"frontend-0\"", "[\"front end\""),
+        ("own-lan", ", \"worker-0\"]", "]"),
+        ("node", "node = \"frontend-0", "node = \"Frontend"),
         ("mac", "02:00:5e:10:00:01", "02:00:5e:10:00"),
         (
             "address-mac",

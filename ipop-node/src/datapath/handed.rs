@@ -13,7 +13,7 @@ use ipop_datapath::stations::LOCAL;
 use ipop_proto::overlay::Traffic;
 use ipop_proto::status::DropReason;
 use ipop_proto::switch::Matter;
-use ipop_proto::switch::message::MESSAGE;
+use ipop_proto::switch::message::LONGEST;
 use tokio::sync::Notify;
 
 use super::map::Way;
@@ -68,7 +68,7 @@ impl HandedOver {
     pub fn put(&self, handed: Handed) {
         let bytes = match &handed.what {
             What::Switch(Matter::Frame(frame)) => frame.len(),
-            What::Switch(Matter::Message(_)) => MESSAGE,
+            What::Switch(Matter::Message(_)) => LONGEST,
             What::Control(message) => message.len(),
         };
         let index = handed.from.as_ref().map_or(LOCAL, |way| way.index);

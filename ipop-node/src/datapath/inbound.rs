@@ -13,6 +13,7 @@ use ipop_datapath::coalesce::{Coalescer, Offload, complete_sum};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::generation::Refused;
+use ipop_datapath::holders::Holders;
 use ipop_datapath::inet::Layer;
 use ipop_datapath::policy::Direction;
 use ipop_datapath::published::Reader;
@@ -65,6 +66,7 @@ pub struct Inbound {
     /// The congestion mark of the message that is looked at.
     ecn: Ecn,
     stations: Arc<Stations>,
+    holders: Reader<Holders>,
     started: Instant,
     /// Seconds since then, as of the last look.
     now_s: u32,
@@ -105,7 +107,8 @@ impl Inbound {
             mode: common.mode,
             layer,
             ecn: Ecn::NotEct,
-            stations: common.stations.clone(),
+            stations: common.tables.stations.clone(),
+            holders: Reader::new(common.tables.holders.clone()),
             started: common.started,
             now_s: 0,
             whole_end: WHOLE_START,
@@ -125,6 +128,7 @@ impl Inbound {
                 Err(error) => return Err(error.into()),
             }
             self.map.refresh();
+            self.holders.refresh();
             if self.mode == OverlayMode::Switch || self.map.get().has_gates {
                 self.now_s = self.started.elapsed().as_secs() as u32;
             }
@@ -284,7 +288,8 @@ impl Inbound {
             }
             (Kind::Frame, OverlayMode::Switch) => {
                 let frame = &self.buffer[packet.clone()];
-                carry(&self.stations, way.index, frame, self.now_s)
+                let holders = self.holders.get();
+                carry(&self.stations, holders, way.index, frame, self.now_s)
             }
             (Kind::Message, OverlayMode::Switch) => return self.hand_message(way, packet),
             (Kind::Control, _) => {

@@ -42,6 +42,7 @@ use ipop_proto::config::{NodeConfig, OffloadSection, OverlayMode};
 use ipop_proto::net::Transmit;
 use ipop_proto::overlay::{PeerKey, PeerPath, Traffic};
 use ipop_proto::status::{DatapathStatus, DropReason};
+use ipop_proto::switch::Tables;
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use tokio::sync::mpsc;
 
@@ -74,7 +75,7 @@ pub struct Datapath {
     /// What was published last.
     current: Reader<Map>,
     paths: HashMap<PeerKey, (PeerIndex, PeerPath)>,
-    stations: Arc<Stations>,
+    tables: Tables,
     started: Instant,
     /// Paths or sockets are not those of the published map.
     is_stale: bool,
@@ -96,7 +97,8 @@ struct Common {
     /// Drops that belong to no peer.
     drops: Arc<Traffic>,
     mode: OverlayMode,
-    stations: Arc<Stations>,
+    /// What the switch says.
+    tables: Tables,
     /// What seconds are counted from: the ages of stations, and those of gates.
     started: Instant,
 }
@@ -121,7 +123,10 @@ impl Datapath {
             handed_over: Arc::new(HandedOver::new(drops.clone())),
             drops: drops.clone(),
             mode: config.overlay.mode,
-            stations: Arc::new(Stations::with_age(config.switch.ageing_s)),
+            tables: Tables {
+                stations: Arc::new(Stations::with_age(config.switch.ageing_s)),
+                ..Tables::default()
+            },
             started,
         };
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -139,7 +144,7 @@ impl Datapath {
             current: Reader::new(map.clone()),
             map,
             paths: HashMap::new(),
-            stations: common.stations.clone(),
+            tables: common.tables.clone(),
             started: common.started,
             is_stale: false,
             sockets: Vec::new(),
@@ -213,9 +218,9 @@ impl Datapath {
         self.handed_over.take()
     }
 
-    /// Where the threads look up who is behind which peer, and what its seconds are counted from.
-    pub fn stations(&self) -> (Arc<Stations>, Instant) {
-        (self.stations.clone(), self.started)
+    /// Where the threads look up what the switch knows, and what its seconds are counted from.
+    pub fn tables(&self) -> (Tables, Instant) {
+        (self.tables.clone(), self.started)
     }
 
     /// Makes the sockets those of `addresses`: keeps what is bound already, closes what is no

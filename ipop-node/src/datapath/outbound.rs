@@ -11,6 +11,7 @@ use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::ecn::Ecn;
 use ipop_datapath::envelope::{ENVELOPE, Envelope, Kind};
 use ipop_datapath::fragment::PATH_CONTENT;
+use ipop_datapath::holders::Holders;
 use ipop_datapath::inet::{ETHERNET_LEN, Layer};
 use ipop_datapath::policy::Direction;
 use ipop_datapath::published::Reader;
@@ -57,6 +58,7 @@ pub struct Outbound {
     drops: Arc<Traffic>,
     mode: OverlayMode,
     stations: Arc<Stations>,
+    holders: Reader<Holders>,
     started: Instant,
     /// Seconds since then, as of the last look.
     now_s: u32,
@@ -90,7 +92,8 @@ impl Outbound {
             ordered,
             drops: common.drops.clone(),
             mode: common.mode,
-            stations: common.stations.clone(),
+            stations: common.tables.stations.clone(),
+            holders: Reader::new(common.tables.holders.clone()),
             started: common.started,
             now_s: 0,
             largest: match common.mode {
@@ -228,6 +231,7 @@ impl Outbound {
     /// Looks at what has changed since the last round.
     pub fn refresh(&mut self) {
         let is_new = self.map.refresh();
+        self.holders.refresh();
         if self.mode == OverlayMode::Switch || self.map.get().has_gates {
             self.now_s = self.started.elapsed().as_secs() as u32;
         }
@@ -274,7 +278,8 @@ impl Outbound {
     /// An Ethernet frame: to the peer its destination is behind, if that is known; else the switch
     /// has to look at it.
     fn switch(&mut self, segments: &Segments, len: usize) {
-        match carry(&self.stations, LOCAL, &self.packet[..len], self.now_s) {
+        let (frame, holders) = (&self.packet[..len], self.holders.get());
+        match carry(&self.stations, holders, LOCAL, frame, self.now_s) {
             Carry::ToPeer(index) => {
                 let way = self.map.get().ways.get(usize::from(index));
                 match way.and_then(Option::clone) {

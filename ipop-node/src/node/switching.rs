@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ipop_datapath::envelope::Kind;
 use ipop_datapath::stations::PeerIndex;
+use ipop_proto::address::OverlayAddrs;
 use ipop_proto::config::{NodeConfig, OverlayMode};
 use ipop_proto::overlay::{PeerKey, PeerPath};
 use ipop_proto::status::{DropReason, SwitchStatus};
@@ -50,11 +51,11 @@ impl Switching {
         if config.overlay.mode != OverlayMode::Switch {
             return None;
         }
-        let (stations, started) = datapath.stations();
+        let (tables, started) = datapath.tables();
         let name = &config.node.name;
-        let settings = config.switch.settings(name);
+        let settings = config.switch.settings(name, config.addrs());
         Some(Self {
-            switch: Switch::new(settings, stations, None, started),
+            switch: Switch::new(settings, tables, None, started),
             journal: Journal::default(),
             device: config.overlay.interface.clone(),
             wanted: config.switch.bridge.clone(),
@@ -166,7 +167,11 @@ impl Node {
         match change {
             (None, Some(member)) => {
                 let name = self.overlay.vouched_name(peer).unwrap_or_default();
-                switching.switch.member_joined(member, name, now);
+                let addrs = self.overlay.vouched_addrs(peer);
+                let addresses = addrs.iter().flat_map(OverlayAddrs::all).collect::<Vec<_>>();
+                switching
+                    .switch
+                    .member_joined(member, name, &addresses, now);
                 switching.join(now);
             }
             (Some(member), None) => switching.switch.member_left(member, now),

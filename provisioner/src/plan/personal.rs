@@ -238,8 +238,8 @@ fn authority(membership: &Membership) -> AuthoritySection {
     }
 }
 
-/// The nodes of the front end and of gateways are ports of their LANs' bridges, and nobody but what is
-/// behind the front end serves DHCP or is a router.
+/// The nodes of the front end and of gateways are ports of their LANs' bridges, so that they alone carry what is
+/// from addresses of others, and nobody but what is behind the front end serves DHCP or is a router.
 fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
     if plan.lan.is_none() {
         return SwitchSection::default();
@@ -255,6 +255,12 @@ fn switch(plan: &ClusterPlan, node: &NodePlan) -> SwitchSection {
         dhcp: frontend(),
         dhcpv6: frontend(),
         router: frontend(),
+        lans: plan
+            .nodes
+            .iter()
+            .filter(|other| plan.bridge_of(other).is_some())
+            .map(|other| other.name.0.clone())
+            .collect(),
         ..SwitchSection::default()
     }
 }

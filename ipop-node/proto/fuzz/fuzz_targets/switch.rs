@@ -6,12 +6,14 @@
 #![no_main]
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipop_datapath::carry::{Carry, carry};
-use ipop_datapath::stations::{LOCAL, Stations};
+use ipop_datapath::holders::Holders;
+use ipop_datapath::published::Reader;
+use ipop_datapath::stations::LOCAL;
 use ipop_proto::switch::arp::Arp;
 use ipop_proto::switch::discovery::Discovered;
 use ipop_proto::switch::guard::{Allowed, Policy};
@@ -19,7 +21,8 @@ use ipop_proto::switch::loops::{LoopGuard, Timing};
 use ipop_proto::switch::membership::Membership;
 use ipop_proto::switch::message::Message;
 use ipop_proto::switch::probe::{NodeId, Probe, ProbeKey};
-use ipop_proto::switch::{Action, Settings, Switch};
+use ipop_proto::switch::owners::{Carriers, Own};
+use ipop_proto::switch::{Action, Settings, Switch, Tables};
 use libfuzzer_sys::fuzz_target;
 
 const MEMBERS: u16 = 3;
@@ -32,6 +35,8 @@ const PASSES: u8 = 128;
 /// Bits of the first byte.
 const IS_BRIDGED: u8 = 1;
 const IS_TRUSTING: u8 = 2;
+const IS_OWNING: u8 = 4;
+const IS_CONFINED: u8 = 8;
 
 fuzz_target!(|input: &[u8]| {
     let Some((&options, input)) = input.split_first() else {
@@ -56,7 +61,8 @@ fn steps(mut input: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 struct World {
     started: Instant,
     now: Instant,
-    stations: Arc<Stations>,
+    tables: Tables,
+    holders: Reader<Holders>,
     switch: Switch,
     members: BTreeSet<u16>,
     /// Frames that came from there.
@@ -68,7 +74,7 @@ struct World {
 impl World {
     fn new(options: u8) -> Self {
         let now = Instant::now();
-        let stations = Arc::new(Stations::default());
+        let tables = Tables::default();
         let guard = || LoopGuard::new(NodeId([1; 16]), 1, [2; 6], key(), Timing::default());
         let loops = (options & IS_BRIDGED != 0).then(guard);
         let policy = if options & IS_TRUSTING != 0 {
@@ -80,15 +86,26 @@ impl World {
         } else {
             Policy::default()
         };
+        let own = Own {
+            id: NodeId([1; 16]),
+            addresses: vec![[10, 1, 0, 9].into()],
+        };
         let settings = Settings {
             policy,
+            own: (options & IS_OWNING != 0).then_some(own),
+            carriers: if options & IS_CONFINED != 0 {
+                Carriers::Only(["node-0".to_owned()].into())
+            } else {
+                Carriers::Anybody
+            },
             ..Settings::default()
         };
         let mut world = Self {
             started: now,
             now,
-            stations: stations.clone(),
-            switch: Switch::new(settings, stations, loops, now),
+            tables: tables.clone(),
+            holders: Reader::new(tables.holders.clone()),
+            switch: Switch::new(settings, tables, loops, now),
             members: BTreeSet::new(),
             of_the_lan: BTreeSet::new(),
             probe: Bytes::new(),
@@ -134,7 +151,9 @@ impl World {
         } else {
             self.members.insert(member);
             let name = format!("node-{member}");
-            self.switch.member_joined(member, &name, self.now);
+            let addresses = [IpAddr::from([10, 1, 0, member as u8])];
+            self.switch
+                .member_joined(member, &name, &addresses, self.now);
         }
         self.check(None);
     }
@@ -147,7 +166,9 @@ impl World {
             from if self.members.contains(&from) => (from, false),
             _ => return,
         };
-        let carried = carry(&self.stations, from, &frame, now_s);
+        self.holders.refresh();
+        let holders = self.holders.get();
+        let carried = carry(&self.tables.stations, holders, from, &frame, now_s);
         if is_lan {
             self.of_the_lan.insert(frame.clone());
             self.switch.frame_from_lan(frame.clone(), self.now);

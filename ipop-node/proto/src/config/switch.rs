@@ -7,10 +7,12 @@ use ipop_datapath::stations::AGE_S;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, NodeConfig, OverlayMode, is_dns_label, is_interface_name};
-use crate::address::MacAddr;
+use crate::address::{MacAddr, OverlayAddrs};
 use crate::switch::Settings;
 use crate::switch::fdb::Limits;
 use crate::switch::guard::{Allowed, Place, Policy};
+use crate::switch::owners::{Carriers, Own};
+use crate::switch::probe::NodeId;
 use crate::switch::storm::{Allowance, Allowances, Rate};
 
 /// In place of a node's name: every node.
@@ -41,6 +43,10 @@ pub struct SwitchSection {
     /// Who may be an IPv6 router across the overlay; nobody without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub router: Option<AllowedSection>,
+    /// The nodes that may carry frames of a LAN, by name, this one's own or others'; `*` for every node, as without
+    /// it. Frames of all others come from their own addresses alone.
+    #[serde(skip_serializing_if = "is_for_all")]
+    pub lans: BTreeSet<String>,
     /// What each member, and this node's own side, may send to more than one.
     pub storm: StormSection,
     /// Addresses that belong to certain stations, whatever others claim.
@@ -103,6 +109,7 @@ impl Default for SwitchSection {
             dhcp: None,
             dhcpv6: None,
             router: None,
+            lans: [ANYBODY.to_owned()].into(),
             storm: StormSection::default(),
             addresses: Vec::new(),
         }
@@ -129,8 +136,8 @@ impl SwitchSection {
         *self == Self::default()
     }
 
-    /// What the switch of the node `own` is to do and to allow.
-    pub fn settings(&self, own: &str) -> Settings {
+    /// What the switch of the node `own`, which has these addresses, is to do and to allow.
+    pub fn settings(&self, own: &str, addrs: OverlayAddrs) -> Settings {
         let allowed = |section: &Option<AllowedSection>| match section {
             None => Allowed::Nobody,
             Some(section) if section.node == ANYBODY => Allowed::Anybody,
@@ -160,6 +167,15 @@ impl SwitchSection {
                 router: allowed(&self.router),
             },
             addresses: self.addresses.iter().map(|a| (a.ip, a.mac.0)).collect(),
+            own: Some(Own {
+                id: NodeId::of_name(own),
+                addresses: addrs.all().into(),
+            }),
+            carriers: if is_for_all(&self.lans) {
+                Carriers::Anybody
+            } else {
+                Carriers::Only(self.lans.clone())
+            },
         }
     }
 
@@ -203,6 +219,18 @@ impl SwitchSection {
                 return value(key, "must be the name of a node, or `*` for every node");
             }
         }
+        let is_name = |name: &&String| *name == ANYBODY || is_dns_label(name);
+        if let Some(name) = self.lans.iter().find(|name| !is_name(name)) {
+            let problem = format!("`{name}` is not the name of a node, nor `*` for every node");
+            return value("switch.lans", &problem);
+        }
+        if self.bridge.is_some()
+            && !is_for_all(&self.lans)
+            && !self.lans.contains(&config.node.name)
+        {
+            let problem = "must name this node too, which is bridged to a LAN";
+            return value("switch.lans", problem);
+        }
         let mut seen = BTreeSet::new();
         for AddressSection { ip, .. } in &self.addresses {
             if !seen.insert(ip) {
@@ -211,6 +239,10 @@ impl SwitchSection {
         }
         Ok(())
     }
+}
+
+fn is_for_all(lans: &BTreeSet<String>) -> bool {
+    lans.contains(ANYBODY)
 }
 
 impl RateSection {

@@ -445,6 +445,13 @@ impl Overlay {
         Some(self.vouched(peer))
     }
 
+    /// The addresses of a peer, if somebody vouches that they are its own: an authority, the owner of this node,
+    /// or its configuration.
+    pub fn vouched_addrs(&self, peer: PeerKey) -> Option<OverlayAddrs> {
+        let peer = self.table.get(PeerId(peer.0))?;
+        self.is_vouched_for(peer).then_some(peer.addrs)
+    }
+
     /// Peers with a link that is up and a node name that somebody vouches for, with their addresses.
     pub fn named(&self) -> impl Iterator<Item = (&str, OverlayAddrs)> {
         let up = self.table.iter().filter(|peer| peer.is_up());
@@ -452,9 +459,14 @@ impl Overlay {
             .filter(|(name, _)| is_dns_label(name))
     }
 
+    /// Whether its name and addresses are not only what it says of itself.
+    fn is_vouched_for(&self, peer: &Peer) -> bool {
+        let all_are = self.trust.is_some() || self.approvals.is_some();
+        peer.configured.is_some() || all_are && peer.is_up()
+    }
+
     fn vouched<'a>(&self, peer: &'a Peer) -> &'a str {
-        let is_vouched_for = self.trust.is_some() || self.approvals.is_some();
-        if peer.configured.is_some() || is_vouched_for && peer.is_up() {
+        if self.is_vouched_for(peer) {
             return &peer.name;
         }
         let account = bare(&peer.jid);

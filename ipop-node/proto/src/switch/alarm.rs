@@ -13,6 +13,7 @@ use super::loops::Change;
 use super::neighbours;
 use super::port::Port;
 use super::storm::Storm;
+use super::{Action, Refusal, Switch};
 use crate::status::DropReason;
 
 /// For how long the same thing is not said again.
@@ -67,6 +68,16 @@ pub enum Trouble {
         /// Of which address.
         ip: IpAddr,
     },
+    /// Somebody uses an IP address that is not its own.
+    #[error("{station} comes from {ip}, which is not an address of its node")]
+    Foreign {
+        /// Who.
+        station: Station,
+        /// Which address.
+        ip: IpAddr,
+        /// Whose it is; none where its node may use none but its own.
+        holder: Option<Port>,
+    },
     /// Somebody sends too much to everybody.
     #[error(transparent)]
     Storm(#[from] Storm),
@@ -83,6 +94,7 @@ impl Trouble {
             Self::NotAllowed(_) | Self::Address { .. } | Self::Spoofed { .. } => {
                 DropReason::NotAllowed
             }
+            Self::Foreign { .. } => DropReason::WrongSource,
             Self::Storm(_) => DropReason::Storm,
             Self::Lan(_) => DropReason::Blocked,
         }
@@ -96,6 +108,7 @@ impl Trouble {
                 refused: neighbours::Refused::Taken { at, .. },
                 ..
             } => *at,
+            Self::Foreign { holder, .. } => *holder,
             _ => None,
         }
     }
@@ -139,5 +152,43 @@ impl Alarms {
     /// What is to be said.
     pub(super) fn take(&mut self) -> Vec<Alarm> {
         std::mem::take(&mut self.pending)
+    }
+}
+
+impl Switch {
+    pub(super) fn refuse(&mut self, port: Port, refusal: Refusal, now: Instant) {
+        let reason = match refusal {
+            Refusal::Counted(reason) => reason,
+            Refusal::Said(trouble) => {
+                let reason = trouble.reason();
+                self.raise(port, trouble, now);
+                reason
+            }
+        };
+        self.actions.push_back(Action::Drop(port, reason));
+    }
+
+    pub(super) fn raise(&mut self, port: Port, trouble: Trouble, now: Instant) {
+        let alarm = Alarm {
+            origin: self.name(port),
+            holder: self.holder(&trouble),
+            trouble,
+        };
+        self.alarms.raise(alarm, now);
+    }
+
+    fn holder(&self, trouble: &Trouble) -> Option<String> {
+        if let Trouble::Lan(Change::StoodDown { to }) = trouble {
+            return self.names.get(to).cloned();
+        }
+        trouble.holder().map(|port| self.name(port))
+    }
+
+    pub(super) fn name(&self, port: Port) -> String {
+        let name = match port {
+            Port::Lan => None,
+            Port::Member(member) => self.members.get(&member).cloned(),
+        };
+        name.unwrap_or_else(|| port.to_string())
     }
 }

@@ -35,8 +35,9 @@ impl Switch {
             _ if !self.is_forwarding() => return Err(DropReason::Blocked.into()),
             _ => {}
         }
-        self.learn(header.sender(), Port::Lan, now)?;
         self.policy.check(class, Port::Lan, "", header.source)?;
+        self.check_source(Port::Lan, &header, frame)?;
+        self.learn(header.sender(), Port::Lan, now)?;
         match self.resolve(class, Port::Lan, &header, frame, now)? {
             Verdict::Pass => {}
             Verdict::Stays => return Ok(()),

@@ -123,6 +123,17 @@ impl LoopGuard {
         self.state == State::Forwarding
     }
 
+    /// Which node forwards for the LAN while this one does not, if any is heard that does.
+    pub fn stands_by_for(&self) -> Option<NodeId> {
+        let State::Blocked { .. } = self.state else {
+            return None;
+        };
+        let mut others = self.others.iter();
+        others
+            .find(|(_, heard)| heard.is_forwarding)
+            .map(|(node, _)| *node)
+    }
+
     /// Whether this node has links. One that has none leaves the LAN to others.
     pub fn set_ready(&mut self, is_ready: bool, now: Instant) {
         match (self.state, is_ready) {

@@ -51,6 +51,10 @@ impl Switch {
             // Too late, or nobody asked.
             Message::Here(_) => {}
             Message::Flush => self.forget(port),
+            Message::Behind(node) => {
+                let lent = self.owners.said_behind(member, node, now);
+                self.forget_addresses(&lent);
+            }
         }
     }
 
@@ -78,9 +82,10 @@ impl Switch {
             _ if !self.is_forwarding() => return Err(DropReason::Blocked.into()),
             _ => {}
         }
-        self.learn(header.sender(), port, now)?;
         let name = self.members.get(&member).map_or("", String::as_str);
         self.policy.check(class, port, name, header.source)?;
+        self.check_source(port, &header, frame)?;
+        self.learn(header.sender(), port, now)?;
         self.resolve(class, port, &header, frame, now)?;
         let Some(receiver) = header.receiver() else {
             return self.flood_to_lan(class, &header, port, frame, now);

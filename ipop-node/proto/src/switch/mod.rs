@@ -13,6 +13,7 @@
 //! | [`storm`] | how much one port may send to everybody |
 //! | [`guard`] | who may hand out addresses and be a router |
 //! | [`neighbours`] | who has which IP address, and what is answered in its place |
+//! | [`owners`] | who may use which IP address, of those that are in certificates |
 //! | [`search`] | when a frame for an unknown station goes to everybody |
 //! | [`groups`] | who gets the frames of a multicast group |
 //!
@@ -35,6 +36,7 @@ mod member;
 pub mod membership;
 pub mod message;
 pub mod neighbours;
+pub mod owners;
 pub mod port;
 pub mod probe;
 mod resolution;
@@ -48,7 +50,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipop_datapath::ethernet::{Class, Header};
+use ipop_datapath::holders::Holders;
 use ipop_datapath::inet::{Headers, Layer, Version};
+use ipop_datapath::published::Published;
 use ipop_datapath::stations::{Mac, PeerIndex, Station, Stations};
 
 use crate::status::DropReason;
@@ -59,6 +63,7 @@ use guard::Policy;
 use loops::{Change, LoopGuard};
 use message::Message;
 use neighbours::Neighbours;
+use owners::{Carriers, Own, Owners};
 use port::Port;
 use probe::NodeId;
 use search::Search;
@@ -80,6 +85,19 @@ pub struct Settings {
     pub policy: Policy,
     /// Addresses that belong to certain stations.
     pub addresses: Vec<(IpAddr, Mac)>,
+    /// This node, whose addresses nobody else uses.
+    pub own: Option<Own>,
+    /// Who may carry frames of a LAN. Others have no address but their own.
+    pub carriers: Carriers,
+}
+
+/// What the threads read of what a switch knows.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    /// Whom it has learned.
+    pub stations: Arc<Stations>,
+    /// Who may use which address.
+    pub holders: Arc<Published<Holders>>,
 }
 
 /// What comes to a switch.
@@ -114,9 +132,14 @@ pub struct Switch {
     fdb: Fdb,
     storm: StormControl,
     neighbours: Neighbours,
+    owners: Owners,
     search: Search,
     groups: Groups,
     loops: Option<LoopGuard>,
+    /// Which node forwards in place of this one, as members were told.
+    told_behind: Option<NodeId>,
+    /// When they are told again.
+    tell_behind_at: Option<Instant>,
     next_sweep: Instant,
     actions: VecDeque<Action>,
     alarms: Alarms,
@@ -144,25 +167,23 @@ impl<T: Into<Trouble>> From<T> for Refusal {
 }
 
 impl Switch {
-    /// A switch without members. Whom it learns the threads find in `stations`, whose seconds are
+    /// A switch without members. What it knows the threads find in `tables`, whose seconds are
     /// counted from `now`. With `loops` its TAP device is bridged to a LAN; without, this machine
     /// is all there is.
-    pub fn new(
-        settings: Settings,
-        stations: Arc<Stations>,
-        loops: Option<LoopGuard>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(settings: Settings, tables: Tables, loops: Option<LoopGuard>, now: Instant) -> Self {
         Self {
             members: BTreeMap::new(),
             names: BTreeMap::new(),
             policy: settings.policy,
-            fdb: Fdb::new(stations, now, settings.limits),
+            fdb: Fdb::new(tables.stations, now, settings.limits),
             storm: StormControl::new(settings.allowances),
             neighbours: Neighbours::new(settings.addresses),
+            owners: Owners::new(settings.own, settings.carriers, tables.holders),
             search: Search::default(),
             groups: Groups::default(),
             loops,
+            told_behind: None,
+            tell_behind_at: None,
             next_sweep: now + SWEEP,
             actions: VecDeque::new(),
             alarms: Alarms::default(),
@@ -179,12 +200,22 @@ impl Switch {
         self.set_ready(now);
     }
 
-    /// The link to a member is up. Its number is nobody else's until [`Self::member_left`].
-    pub fn member_joined(&mut self, member: PeerIndex, name: &str, now: Instant) {
+    /// The link to a member is up. Its number is nobody else's until [`Self::member_left`]; `addresses` are
+    /// those that somebody vouches for.
+    pub fn member_joined(
+        &mut self,
+        member: PeerIndex,
+        name: &str,
+        addresses: &[IpAddr],
+        now: Instant,
+    ) {
         self.members.insert(member, name.to_owned());
         if self.names.len() < MOST_NAMES {
             self.names.insert(NodeId::of_name(name), name.to_owned());
         }
+        self.owners.joined(member, name, addresses);
+        self.forget_addresses(addresses);
+        self.tell_behind_to(member, now);
         self.set_ready(now);
     }
 
@@ -194,6 +225,7 @@ impl Switch {
             return;
         }
         self.forget(Port::Member(member));
+        self.owners.left(member, now);
         self.storm.forget(Port::Member(member));
         for (_, frames) in self.search.left(member, now) {
             self.send_to_all(&frames);
@@ -235,13 +267,18 @@ impl Switch {
             self.fdb.sweep(now);
             self.neighbours.sweep(&self.fdb, now);
             self.groups.sweep(now);
+            let back = self.owners.sweep(now);
+            self.forget_addresses(&back);
+        }
+        if self.tell_behind_at.is_some_and(|at| at <= now) {
+            self.tell_behind_again(now);
         }
     }
 
     /// When [`Self::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Instant {
         let loops = self.loops.as_ref().and_then(LoopGuard::poll_timeout);
-        let due = [loops, self.search.poll_timeout()];
+        let due = [loops, self.search.poll_timeout(), self.tell_behind_at];
         due.into_iter()
             .flatten()
             .fold(self.next_sweep, Instant::min)
@@ -266,6 +303,11 @@ impl Switch {
 
     /// Does what the state of the LAN asks for.
     fn follow_loops(&mut self, now: Instant) {
+        self.heed_loops(now);
+        self.tell_behind(now);
+    }
+
+    fn heed_loops(&mut self, now: Instant) {
         let Some(loops) = &mut self.loops else {
             return;
         };
@@ -332,42 +374,6 @@ impl Switch {
                     .push_back(Action::ToMember(*member, frame.clone()));
             }
         }
-    }
-
-    fn refuse(&mut self, port: Port, refusal: Refusal, now: Instant) {
-        let reason = match refusal {
-            Refusal::Counted(reason) => reason,
-            Refusal::Said(trouble) => {
-                let reason = trouble.reason();
-                self.raise(port, trouble, now);
-                reason
-            }
-        };
-        self.actions.push_back(Action::Drop(port, reason));
-    }
-
-    fn raise(&mut self, port: Port, trouble: Trouble, now: Instant) {
-        let alarm = Alarm {
-            origin: self.name(port),
-            holder: self.holder(&trouble),
-            trouble,
-        };
-        self.alarms.raise(alarm, now);
-    }
-
-    fn holder(&self, trouble: &Trouble) -> Option<String> {
-        if let Trouble::Lan(Change::StoodDown { to }) = trouble {
-            return self.names.get(to).cloned();
-        }
-        trouble.holder().map(|port| self.name(port))
-    }
-
-    fn name(&self, port: Port) -> String {
-        let name = match port {
-            Port::Lan => None,
-            Port::Member(member) => self.members.get(&member).cloned(),
-        };
-        name.unwrap_or_else(|| port.to_string())
     }
 }
 

@@ -170,6 +170,18 @@ impl Neighbours {
         self.counts.remove(&port);
     }
 
+    /// The address is another one's now.
+    pub fn forget_address(&mut self, ip: IpAddr) {
+        let counts = &mut self.counts;
+        self.known.retain(|(_, known_ip), known| {
+            let stays = *known_ip != ip;
+            if !stays && let Some(count) = counts.get_mut(&known.neighbour.port) {
+                *count -= 1;
+            }
+            stays
+        });
+    }
+
     fn make_room(&mut self, port: Port) -> Result<(), Refused> {
         let limit = match port {
             Port::Lan => MOST_OF_THE_LAN,

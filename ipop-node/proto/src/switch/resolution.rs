@@ -110,6 +110,7 @@ impl Switch {
         now: Instant,
     ) -> Result<(), Refusal> {
         let station = header.sender();
+        self.may_use(port, station, ip)?;
         let claim = Claim {
             station,
             port,

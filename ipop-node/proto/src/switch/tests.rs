@@ -4,4 +4,5 @@ mod arbitrary;
 mod carried;
 mod guarded;
 mod looped;
+mod owned;
 mod world;

@@ -118,6 +118,8 @@ fn a_front_end_with_a_lan_serves_it_and_gateways_and_workers_are_of_it() {
         let serves = [&config.switch.dhcp, &config.switch.router];
         let names = serves.map(|s| s.as_ref().map(|s| s.node.as_str()));
         assert_eq!(names, [Some("frontend-0"); 2]);
+        let lans = ["frontend-0", "gateway-0"].map(str::to_owned);
+        assert_eq!(config.switch.lans, lans.into());
     }
 }
 

@@ -1,17 +1,18 @@
 //! Whatever comes.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipop_datapath::carry::{Carry, carry};
 use ipop_datapath::ethernet::BROADCAST;
-use ipop_datapath::stations::{LOCAL, Stations};
+use ipop_datapath::published::Reader;
+use ipop_datapath::stations::LOCAL;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::loops::{LoopGuard, Timing};
 use super::super::probe::{NodeId, ProbeKey};
 use super::super::*;
+use super::world::{own_addresses, owning};
 
 #[derive(Debug, Clone)]
 enum Event {
@@ -43,12 +44,15 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
         &[0x12, 0x34],
     ];
     // ARP, IGMP, UDP, ICMPv6, and whatever there may be.
-    let starts: [&[u8]; 6] = [
+    let starts: [&[u8]; 8] = [
         &[0, 1, 8, 0, 6, 4, 0, 1],
         &[0, 1, 8, 0, 6, 4, 0, 2],
         &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2],
         &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 17],
         &[0x60, 0, 0, 0, 0, 32, 58, 255],
+        // From addresses of nodes.
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 99, 0, 0, 10, 1, 0, 101],
+        &[0x45, 0, 0, 28, 0, 0, 0, 0, 1, 99, 0, 0, 10, 1, 0, 109],
         &[],
     ];
     let (ethertype, start) = (select(ethertypes.to_vec()), select(starts.to_vec()));
@@ -59,7 +63,9 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
+    let behind = |n: u8| [&[1, 4][..], &NodeId::of_name(&format!("node-{n}")).0].concat();
     let message = prop_oneof![
+        (0_u8..4).prop_map(behind),
         (0_u8..4, 0_u8..4).prop_map(|(kind, n)| vec![1, kind, 0, 0, 2, 0, 0, 0, 0, n]),
         proptest::collection::vec(any::<u8>(), 0..12),
     ];
@@ -86,19 +92,23 @@ proptest! {
             let key = ProbeKey::new(b"overlay");
             LoopGuard::new(NodeId([1; 16]), 1, [2; 6], key, Timing::default())
         });
-        let settings = Settings { policy: any_policy(), ..Settings::default() };
-        let (stations, started) = (Arc::new(Stations::default()), now);
-        let mut switch = Switch::new(settings, stations.clone(), loops, now);
+        let settings = Settings { policy: any_policy(), ..owning(9, Carriers::Anybody) };
+        let (tables, started) = (Tables::default(), now);
+        let mut holders = Reader::new(tables.holders.clone());
+        let mut switch = Switch::new(settings, tables.clone(), loops, now);
         let mut of_the_lan = Vec::new();
         for member in 0..3 {
-            switch.member_joined(member, &format!("node-{member}"), now);
+            let addresses = if member == 0 { vec![] } else { own_addresses(member.into()).into() };
+            switch.member_joined(member, &format!("node-{member}"), &addresses, now);
         }
         for event in events {
             let mut given = None;
             let now_s = (now - started).as_secs() as u32;
+            holders.refresh();
+            let carry = |from, frame| carry(&tables.stations, holders.get(), from, frame, now_s);
             let carried = match &event {
-                Event::Lan(frame) => carry(&stations, LOCAL, frame, now_s),
-                Event::Member(from, frame) => carry(&stations, *from, frame, now_s),
+                Event::Lan(frame) => carry(LOCAL, frame),
+                Event::Member(from, frame) => carry(*from, frame),
                 _ => Carry::HandOver,
             };
             let expected = match (&event, carried) {
@@ -124,7 +134,9 @@ proptest! {
                         switch.message_from_member(from, message, now);
                     }
                 }
-                Event::Join(member) => switch.member_joined(member, "again", now),
+                Event::Join(member) => {
+                    switch.member_joined(member, "again", &own_addresses(member.into()), now);
+                }
                 Event::Leave(member) => switch.member_left(member, now),
                 Event::Pass(ms) => {
                     now += Duration::from_millis(ms);
@@ -148,6 +160,8 @@ proptest! {
                         }
                     }
                     Action::ToLan(frame) => {
+                        let is_own = frame.len() > 30 && frame[26..30] == [10, 1, 0, 109];
+                        prop_assert!(!is_own || frame[12..14] != [8, 0], "from this node's address");
                         prop_assert!(given.as_deref() != Some(&frame[..]), "back to the LAN");
                     }
                     Action::Tell(member, _) => prop_assert!(member < 3),

@@ -80,7 +80,7 @@ fn another_takes_over_when_the_one_that_forwards_is_gone_and_gives_way_when_it_i
         said[said.len() - 2..],
         [
             "the LAN: this node forwards for it",
-            "the LAN: node 00000000000000000000000000000000 is on it, too, and forwards for it"
+            "the LAN: node 01010101010101010101010101010101 is on it, too, and forwards for it"
         ]
     );
 }
@@ -156,9 +156,9 @@ fn a_node_that_is_bridged_while_it_forwards_stops_until_it_has_listened() {
 
 #[test]
 fn the_node_that_is_stood_down_for_is_named() {
-    let mut switch = Switch::new(Settings::default(), Arc::default(), None, Instant::now());
+    let mut switch = Switch::new(Settings::default(), Tables::default(), None, Instant::now());
     let now = Instant::now();
-    switch.member_joined(3, "node-b", now);
+    switch.member_joined(3, "node-b", &[], now);
     switch.member_left(3, now);
     let to = NodeId::of_name("node-b");
     switch.raise(Port::Lan, Trouble::Lan(Change::StoodDown { to }), now);

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipop_datapath::checksum::sum;
 use ipop_datapath::ethernet::{BROADCAST, Class, ETHERTYPE_ARP, Header, classify};
-use ipop_datapath::stations::{Mac, Stations};
+use ipop_datapath::stations::Mac;
 
 use super::super::arp::{Arp, Operation};
 use super::super::loops::{LoopGuard, Timing};
@@ -72,7 +71,7 @@ pub struct Node {
 
 impl Node {
     fn guard(&self, at: usize, run: u64) -> LoopGuard {
-        let id = NodeId([at as u8; 16]);
+        let id = NodeId([at as u8 + 1; 16]);
         let key = ProbeKey::new(self.key);
         let mac = [2, 0xff, 0, 0, 0, at as u8];
         LoopGuard::new(id, run, mac, key, Timing::default())
@@ -125,15 +124,16 @@ impl World {
         self.runs += 1;
         let node = &mut self.nodes[at];
         let loops = node.is_bridged.then(|| node.guard(at, self.runs));
-        let stations = Arc::new(Stations::default());
         let settings = node.settings.clone();
-        node.switch = Some(Switch::new(settings, stations, loops, self.now));
+        let switch = Switch::new(settings, Tables::default(), loops, self.now);
+        node.switch = Some(switch);
         for other in (0..self.nodes.len()).filter(|other| *other != at) {
             for (to, member) in [(at, other), (other, at)] {
                 if self.nodes[other].switch.is_some() {
                     let name = format!("node-{member}");
                     let switch = self.nodes[to].switch.as_mut().expect("runs");
-                    switch.member_joined(member as u16, &name, self.now);
+                    let addresses = own_addresses(member);
+                    switch.member_joined(member as u16, &name, &addresses, self.now);
                 }
             }
         }
@@ -318,7 +318,13 @@ impl World {
                         self.put(Place::Node { to, from, what }, frame);
                     }
                     Action::Tell(member, message) => {
-                        let message = Message::read(&message.bytes()).expect("its own");
+                        let message = match Message::read(&message.bytes()).expect("its own") {
+                            // The nodes' ids are in the order of their numbers; those of their names are not.
+                            Message::Behind(Some(NodeId([other, ..]))) => Message::Behind(Some(
+                                NodeId::of_name(&format!("node-{}", other - 1)),
+                            )),
+                            message => message,
+                        };
                         let (to, from) = (usize::from(member), at);
                         let what = Sent::Message(message);
                         self.put(Place::Node { to, from, what }, Bytes::new());
@@ -340,6 +346,27 @@ impl World {
         self.sent += 1;
         self.on_the_way
             .insert((self.now + DELAY, self.sent), (place, frame));
+    }
+}
+
+/// In a node's certificate.
+pub fn own_addresses(node: usize) -> [IpAddr; 2] {
+    let last = 100 + node as u8;
+    [
+        address(last),
+        [0xfd00, 0, 0, 0, 0, 0, 0, last.into()].into(),
+    ]
+}
+
+/// That of a node with addresses of its own, and of those that may carry frames of a LAN.
+pub fn owning(node: usize, carriers: Carriers) -> Settings {
+    Settings {
+        own: Some(Own {
+            id: NodeId::of_name(&format!("node-{node}")),
+            addresses: own_addresses(node).into(),
+        }),
+        carriers,
+        ..Settings::default()
     }
 }
 
@@ -377,7 +404,20 @@ pub fn udp(to: Mac, from: Mac, source_port: u16, destination_port: u16) -> Bytes
 }
 
 pub fn ipv4(to: Mac, from: Mac, destination: Ipv4Addr, source_port: u16, port: u16) -> Bytes {
-    let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0, 0, 0, 0, 0];
+    let ends = (Ipv4Addr::UNSPECIFIED, destination);
+    packet(to, from, ends, source_port, port)
+}
+
+/// UDP between two IP addresses.
+pub fn packet(
+    to: Mac,
+    from: Mac,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    source_port: u16,
+    port: u16,
+) -> Bytes {
+    let mut packet = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, UDP, 0, 0];
+    packet.extend(source.octets());
     packet.extend(destination.octets());
     let checksum = !sum(&packet);
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());

@@ -36,7 +36,8 @@ pub const EXPORTS: &str = "ipop.exports";
 /// `LAN_KEY=value` lines for what a machine's second card is for (roles `frontend` and `gateway`):
 /// `LAN_PORT` (the card, by its MAC address), `LAN_WORKERS` (network that workers' addresses are of),
 /// `LAN_ADDRESS` (its own, with prefix); of a front end also `LAN_MACHINES`, `LAN_MACHINES_END` (first and last
-/// address for machines that boot from it), of a gateway `LAN_FRONTEND` (the front end's address).
+/// address for machines that boot from it), of a gateway `LAN_FRONTEND` (the front end's address)
+/// and `LAN_GATEWAYS` (addresses of others on the same LAN, with commas between them).
 pub const LAN: &str = "ipop.lan";
 /// The scheduler's name; none where there is no scheduler.
 pub const SCHEDULER: &str = "ipop.scheduler";

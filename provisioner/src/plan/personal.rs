@@ -289,11 +289,25 @@ fn lan_of(plan: &ClusterPlan, node: &NodePlan) -> Option<String> {
             ))
         }
         (GATEWAY, _) => Some(format!(
-            "{common}LAN_ADDRESS={}\nLAN_FRONTEND={}\n",
+            "{common}LAN_ADDRESS={}\nLAN_FRONTEND={}\n{}",
             node.addrs.ipv4,
-            plan.frontend().addrs.ipv4.addr
+            plan.frontend().addrs.ipv4.addr,
+            gateways_beside(plan, node)
         )),
         _ => None,
+    }
+}
+
+/// The line for other gateways on the same LAN, if there are any.
+fn gateways_beside(plan: &ClusterPlan, node: &NodePlan) -> String {
+    let beside = |other: &&NodePlan| {
+        other.role == GATEWAY && other.site == node.site && other.name != node.name
+    };
+    let others = plan.nodes.iter().filter(beside);
+    let others: Vec<_> = others.map(|n| n.addrs.ipv4.addr.to_string()).collect();
+    match others.as_slice() {
+        [] => String::new(),
+        others => format!("LAN_GATEWAYS={}\n", others.join(",")),
     }
 }
 

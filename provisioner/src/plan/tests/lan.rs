@@ -124,6 +124,17 @@ fn a_front_end_with_a_lan_serves_it_and_gateways_and_workers_are_of_it() {
 }
 
 #[test]
+fn gateways_on_one_lan_know_each_other() {
+    let request = ask("1@local", true, &["2@lab"], &[]);
+    let plan = planned(&request, &World::default()).expect("planned");
+    for (at, other) in [(1, "10.1.0.131"), (2, "10.1.0.130")] {
+        let (_, text) = given(&plan, at);
+        let lan = text("ipop.lan").expect("given");
+        assert!(lan.ends_with(&format!("\nLAN_GATEWAYS={other}\n")), "{lan}");
+    }
+}
+
+#[test]
 fn a_lan_is_there_where_it_was_asked_for_and_where_it_stands() {
     let plain = planned(&ask("1@local", false, &[], &["1@local"]), &World::default());
     let plain = plain.expect("planned");

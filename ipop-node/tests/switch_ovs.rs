@@ -54,6 +54,24 @@ fn the_device_is_a_port_while_there_is_a_link_and_never_before() {
 }
 
 #[test]
+fn a_bridge_whose_daemon_stands_still_is_joined_when_it_goes_on() {
+    let mut lans = Lans::prepared(&[""; 2]);
+    let switch = replaced(&mut lans);
+    switch.set_running(false);
+    lans.start(0);
+    lans.start(1);
+    wait_until("a try that fails", PATIENCE, || {
+        let log = lans.nodes[0].log();
+        log.contains("Open vSwitch does not answer").then_some(())
+    });
+    assert!(!lans.forwards(0));
+    assert!(!has_port(&switch), "it would be a port with no guard");
+    switch.set_running(true);
+    lans.wait_linked(0);
+    lans.hosts[0].pings(&lans.hosts[1], &[]);
+}
+
+#[test]
 fn two_nodes_that_are_on_one_lan_by_different_bridges_make_no_loop() {
     let mut lans = Lans::prepared(&[""; 3]);
     let switch = replaced(&mut lans);

@@ -5,7 +5,7 @@
 //! forwards only if none of the others does. Where the configuration names the bridge, the device
 //! becomes a port of it when there is a first link, and the switch is told before.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipop_datapath::envelope::Kind;
@@ -27,6 +27,8 @@ use crate::datapath::{Datapath, Handed, What};
 
 /// Frames and messages handled before others get their turn.
 const BATCH: usize = 64;
+/// When a bridge that could not be joined is tried again, if nothing of this machine's links changes before.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// The switch, and what it said of late.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Switching {
     bridge: Option<String>,
     /// Why it is not the one that is wanted.
     failure: Option<String>,
+    /// When to try again.
+    retry_at: Option<Instant>,
     /// Which node this is, and which run of it.
     me: (NodeId, u64),
     key: ProbeKey,
@@ -61,6 +65,7 @@ impl Switching {
             wanted: config.switch.bridge.clone(),
             bridge: None,
             failure: None,
+            retry_at: None,
             me: (NodeId::of_name(name), rand::random()),
             // No secret: it keeps overlays apart and nothing else.
             key: ProbeKey::new(config.overlay.name.as_bytes()),
@@ -69,7 +74,8 @@ impl Switching {
 
     /// When [`Node::switch_timeout`] is to be called next.
     pub(super) fn poll_timeout(&self) -> Instant {
-        self.switch.poll_timeout()
+        let due = self.switch.poll_timeout();
+        self.retry_at.map_or(due, |at| at.min(due))
     }
 
     pub(super) fn status(&self, now: Instant) -> SwitchStatus {
@@ -83,6 +89,7 @@ impl Switching {
 
     /// Joins the bridge that is wanted, if it is there.
     fn join(&mut self, now: Instant) {
+        self.retry_at = None;
         let Some(wanted) = self.wanted.clone().filter(|_| self.bridge.is_none()) else {
             return;
         };
@@ -104,6 +111,7 @@ impl Switching {
                     tracing::warn!(bridge = wanted, %error, "the device cannot join the bridge");
                 }
                 self.failure = Some(text);
+                self.retry_at = Some(now + RETRY);
             }
         }
     }
@@ -237,6 +245,12 @@ impl Node {
     /// Does what is due.
     pub(super) fn switch_timeout(&mut self, now: Instant) {
         if let Some(switching) = &mut self.switching {
+            if switching.retry_at.is_some_and(|at| at <= now) {
+                switching.retry_at = None;
+                if switching.switch.has_members() {
+                    switching.join(now);
+                }
+            }
             switching.switch.handle_timeout(now);
         }
     }

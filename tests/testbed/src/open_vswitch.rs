@@ -74,6 +74,14 @@ impl OpenVswitch {
         self.dir.path()
     }
 
+    /// Has the daemon that switches stand still, or go on.
+    pub fn set_running(&self, runs: bool) {
+        let signal = if runs { "-CONT" } else { "-STOP" };
+        let pid = self.switch.id().to_string();
+        let told = Command::new("kill").args([signal, &pid]).status();
+        assert!(told.is_ok_and(|status| status.success()), "it is gone");
+    }
+
     /// What `ovs-vsctl` says, which must succeed.
     pub fn run(&self, words: &[&str]) -> String {
         let output = Command::new("ovs-vsctl")

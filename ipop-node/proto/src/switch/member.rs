@@ -53,7 +53,7 @@ impl Switch {
             Message::Flush => self.forget(port),
             Message::Behind(node) => {
                 let lent = self.owners.said_behind(member, node, now);
-                self.forget_addresses(&lent);
+                self.neighbours.forget_addresses(&lent);
             }
         }
     }

@@ -214,7 +214,7 @@ impl Switch {
             self.names.insert(NodeId::of_name(name), name.to_owned());
         }
         self.owners.joined(member, name, addresses);
-        self.forget_addresses(addresses);
+        self.neighbours.forget_addresses(addresses);
         self.tell_behind_to(member, now);
         self.set_ready(now);
     }
@@ -268,7 +268,7 @@ impl Switch {
             self.neighbours.sweep(&self.fdb, now);
             self.groups.sweep(now);
             let back = self.owners.sweep(now);
-            self.forget_addresses(&back);
+            self.neighbours.forget_addresses(&back);
         }
         if self.tell_behind_at.is_some_and(|at| at <= now) {
             self.tell_behind_again(now);

@@ -154,14 +154,7 @@ impl Neighbours {
 
     /// Forgets those that were silent for too long.
     pub fn sweep(&mut self, fdb: &Fdb, now: Instant) {
-        let counts = &mut self.counts;
-        self.known.retain(|(vlan, _), known| {
-            let is_alive = known.is_alive(*vlan, fdb, now);
-            if !is_alive && let Some(count) = counts.get_mut(&known.neighbour.port) {
-                *count -= 1;
-            }
-            is_alive
-        });
+        self.retain(|vlan, _, known| known.is_alive(vlan, fdb, now));
     }
 
     /// The member left, or its LAN is behind another one.
@@ -170,11 +163,17 @@ impl Neighbours {
         self.counts.remove(&port);
     }
 
-    /// The address is another one's now.
-    pub fn forget_address(&mut self, ip: IpAddr) {
+    /// The addresses are others' now.
+    pub fn forget_addresses(&mut self, addresses: &[IpAddr]) {
+        if !addresses.is_empty() {
+            self.retain(|_, ip, _| !addresses.contains(&ip));
+        }
+    }
+
+    fn retain(&mut self, mut stays: impl FnMut(VlanId, IpAddr, &Known) -> bool) {
         let counts = &mut self.counts;
-        self.known.retain(|(_, known_ip), known| {
-            let stays = *known_ip != ip;
+        self.known.retain(|(vlan, ip), known| {
+            let stays = stays(*vlan, *ip, known);
             if !stays && let Some(count) = counts.get_mut(&known.neighbour.port) {
                 *count -= 1;
             }

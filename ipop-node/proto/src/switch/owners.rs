@@ -286,11 +286,4 @@ impl Switch {
             self.actions.push_back(Action::Tell(*member, message));
         }
     }
-
-    /// Who has them has changed: whoever was known to is not any more.
-    pub(super) fn forget_addresses(&mut self, addresses: &[IpAddr]) {
-        for ip in addresses {
-            self.neighbours.forget_address(*ip);
-        }
-    }
 }

@@ -50,6 +50,21 @@ fn three(carriers: Carriers) -> World {
     World::new(&[0, 1, 2], |at| owning(at, carriers.clone()))
 }
 
+/// Node 0's, alone.
+fn with_two_members(now: Instant) -> Switch {
+    let mut switch = Switch::new(owning(0, Carriers::Anybody), Tables::default(), None, now);
+    for member in [1, 2] {
+        let name = format!("node-{member}");
+        switch.member_joined(member, &name, &own_addresses(member.into()), now);
+    }
+    switch
+}
+
+/// Takes what it wants done; whether that is a frame for the LAN.
+fn puts_on_the_lan(switch: &mut Switch) -> bool {
+    std::iter::from_fn(|| switch.poll_action()).any(|action| matches!(action, Action::ToLan(_)))
+}
+
 fn wrong_sources(world: &World, node: usize) -> usize {
     let drops = &world.nodes[node].drops;
     drops.get(&DropReason::WrongSource).copied().unwrap_or(0)
@@ -204,15 +219,11 @@ fn a_frame_that_is_refused_moves_no_station() {
 #[test]
 fn what_was_said_of_standing_by_is_forgotten_unless_it_is_said_again() {
     let now = Instant::now();
-    let mut switch = Switch::new(owning(0, Carriers::Anybody), Tables::default(), None, now);
-    for member in [1, 2] {
-        let name = format!("node-{member}");
-        switch.member_joined(member, &name, &own_addresses(member.into()), now);
-    }
+    let mut switch = with_two_members(now);
     let frame = from(50, own4(1));
     let arrives = |switch: &mut Switch, now| {
         switch.frame_from_member(2, frame.clone(), now);
-        std::iter::from_fn(|| switch.poll_action()).any(|action| matches!(action, Action::ToLan(_)))
+        puts_on_the_lan(switch)
     };
     let behind = |other: &str| Message::Behind(Some(NodeId::of_name(other)));
     let mut now = now;
@@ -238,11 +249,7 @@ fn what_was_said_of_standing_by_is_forgotten_unless_it_is_said_again() {
 #[test]
 fn what_was_claimed_of_a_lent_address_ends_with_the_loan() {
     let now = Instant::now();
-    let mut switch = Switch::new(owning(0, Carriers::Anybody), Tables::default(), None, now);
-    for member in [1, 2] {
-        let name = format!("node-{member}");
-        switch.member_joined(member, &name, &own_addresses(member.into()), now);
-    }
+    let mut switch = with_two_members(now);
     let question = arp(
         BROADCAST,
         Operation::Request,
@@ -251,7 +258,7 @@ fn what_was_claimed_of_a_lent_address_ends_with_the_loan() {
     );
     let is_answered = |switch: &mut Switch, now| {
         switch.frame_from_lan(question.clone(), now);
-        std::iter::from_fn(|| switch.poll_action()).any(|action| matches!(action, Action::ToLan(_)))
+        puts_on_the_lan(switch)
     };
     let behind = Message::Behind(Some(NodeId::of_name("node-2")));
     switch.message_from_member(1, behind, now);
